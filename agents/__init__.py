@@ -1,0 +1,17 @@
+"""Who plays: SeqGAN's generator on Stable-Baselines3, its pretraining, and what other SB3 algorithms need."""
+
+from agents.callbacks import DiscriminatorCallback, EvaluationCallback
+from agents.policy import GeneratorPolicy
+from agents.pretrain import PretrainConfig, pretrain
+from agents.reinforce import Reinforce
+from agents.sb3 import SB3VecEnv
+
+__all__ = [
+    "DiscriminatorCallback",
+    "EvaluationCallback",
+    "GeneratorPolicy",
+    "PretrainConfig",
+    "Reinforce",
+    "SB3VecEnv",
+    "pretrain",
+]

@@ -1,0 +1,283 @@
+"""REINFORCE on whole sequences: SeqGAN's generator as a Stable-Baselines3 algorithm."""
+
+import copy
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from agents.policy import GeneratorPolicy
+from agents.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
+from agents.sb3 import SB3VecEnv
+from seqgan_env.game import SequenceGame
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.sequence_env import SequenceEnv
+from seqgan_env.vector_env import SequenceVectorEnv
+
+SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
+
+DEFAULT_BATCH_SIZE = 64
+
+
+class Reinforce(OnPolicyAlgorithm):
+    """Samples a batch of whole episodes, asks the environment for their rewards, and takes one step of policy gradient.
+
+    `learn`, callbacks, logger, `save`, `load` and `predict` are SB3's own. `num_timesteps` counts tokens; callbacks see one
+    `on_step` for each position of the batch.
+
+    Args:
+        policy: `"GeneratorPolicy"`, or a class derived from it.
+        env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch; or a single environment, or the
+            id of one, played in batches of 64.
+        learning_rate: Adam's step size, or a schedule of the remaining progress.
+        baseline: what is subtracted from returns, see `agents.returns.advantages`.
+        entropy_coef: weight of the mean entropy in the loss.
+        max_grad_norm: largest norm of the gradient.
+        likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
+        likelihood_batch_size: real sequences in each of them.
+        rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
+            at 0 the generator itself writes the completions.
+        stats_window_size: episodes that SB3's rollout statistics average over.
+        tensorboard_log: folder of TensorBoard events.
+        policy_kwargs: further arguments of the policy.
+        verbose: 1 prints SB3's log.
+        seed: of initial parameters, sampling and environment; None for one that differs every time.
+        device: `"auto"`, `"cpu"` or `"cuda"`; by default the environment's.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GeneratorPolicy": GeneratorPolicy}
+    policy: GeneratorPolicy  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[GeneratorPolicy] = "GeneratorPolicy",
+        env: GymEnv | SequenceVectorEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        baseline: Baseline = "leave-one-out",
+        entropy_coef: float = 0.0,
+        max_grad_norm: float = 5.0,
+        likelihood_steps: int = 0,
+        likelihood_batch_size: int = 64,
+        rollout_lag: float = 0.0,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        _init_setup_model: bool = True,
+    ) -> None:
+        if not 0 <= rollout_lag < 1:
+            raise ValueError(f"rollout_lag must lie in [0, 1), got {rollout_lag}: at 1 the rollout policy would never change.")
+        self.baseline = baseline
+        self.entropy_coef = entropy_coef
+        self.likelihood_steps = likelihood_steps
+        self.likelihood_batch_size = likelihood_batch_size
+        self.rollout_lag = rollout_lag
+        self.end_token: int | None = None
+        vec_env = None if env is None else self._wrap_env(env)
+        game = None if vec_env is None else _game_env(vec_env).game
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            vec_env,  # type: ignore[arg-type]
+            learning_rate,
+            n_steps=1 if game is None else game.sequence_length,
+            gamma=1.0 if game is None else game.gamma,
+            gae_lambda=1.0,
+            ent_coef=entropy_coef,
+            vf_coef=0.0,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device if device is not None else "auto" if game is None else game.device,
+            supported_action_spaces=(spaces.Discrete,),
+            _init_setup_model=False,
+        )
+        if game is not None:
+            self.end_token = game.end_token
+        if _init_setup_model:
+            self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Make a `VecEnv` of whatever plays a `SequenceGame`."""
+        if isinstance(env, str):
+            env = gym.make(env)
+        if isinstance(env, VecEnv):
+            _game_env(env)
+            return env
+        inner = getattr(env, "unwrapped", env)
+        if isinstance(inner, SequenceEnv):
+            inner = SequenceVectorEnv(
+                inner.game, DEFAULT_BATCH_SIZE, autoreset_mode=AutoresetMode.SAME_STEP, layout=inner.layout
+            )
+        if not isinstance(inner, SequenceVectorEnv):
+            raise TypeError(
+                "Reinforce plays whole sequences at once and needs one of this package's environments, "
+                f"got {type(inner).__name__}."
+            )
+        return SB3VecEnv(inner)
+
+    def _setup_model(self) -> None:
+        """Create policy, rollout policy and random numbers; no buffer, for a batch is used at once."""
+        self._setup_lr_schedule()
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            end_token=self.end_token,
+            seed=seed,
+            **self.policy_kwargs,
+        ).to(self.device)
+        self._rng = torch.Generator(self.device).manual_seed(seed)
+        self.rollout_policy: TokenLSTM = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
+        if self.env is not None:
+            self.env.seed(seed)
+            self.sync_rollout_policy()
+
+    @property
+    def generator(self) -> TokenLSTM:
+        """The policy's network."""
+        return self.policy.generator
+
+    @property
+    def game(self) -> SequenceGame:
+        """The game that the environment plays."""
+        if self.env is None:
+            raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
+        return _game_env(self.env).game
+
+    def sync_rollout_policy(self) -> None:
+        """Give the rollout policy the generator's parameters, and let it write the environment's completions."""
+        self.rollout_policy.load_state_dict(self.generator.state_dict())
+        if self.env is not None:
+            self.game.attach_policy(self.rollout_policy)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Play another environment; see SB3."""
+        super().set_env(env, force_reset)
+        self.game.attach_policy(self.rollout_policy)
+
+    def sample(self, n: int) -> tuple[Tensor, Tensor]:
+        """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
+        return self.generator.sample(n, self.game.sequence_length, self._rng)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer | None, n_rollout_steps: int
+    ) -> bool:
+        """Sample an episode for each row and ask for its rewards; false if a callback asked to stop."""
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        tokens, _ = self.sample(env.num_envs)
+        self._played = _game_env(env).play(tokens)
+        self._tokens = tokens.to(self.device)
+        lengths = self._played.lengths.cpu()
+        for position in range(n_rollout_steps):
+            self.num_timesteps += int((lengths > position).sum())
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+        self._note_episodes()
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """One step of policy gradient on the collected batch (paper, eq. 8); then of likelihood, if asked."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        rewards, lengths = self._played.rewards.to(self.device), self._played.lengths.to(self.device)
+        advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
+        log_probs = self.generator.log_prob(self._tokens)
+        loss = policy_gradient_loss(log_probs, advantage, lengths)
+        if self.entropy_coef:
+            entropy = mean_entropy(self.generator.logits(self._tokens), lengths)
+            loss = loss - self.entropy_coef * entropy
+            self.logger.record("train/entropy", entropy.item())
+        grad_norm = self._step(loss)
+        self._take_likelihood_steps()
+        self._move_rollout_policy()
+        self._n_updates += 1
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", loss.item())
+        self.logger.record("train/grad_norm", grad_norm)
+        self.logger.record("train/advantage_std", advantage.std().item())
+        self.logger.record("train/nll_of_samples", (-log_probs.sum() / lengths.sum()).item())
+
+    def learn(
+        self: SelfReinforce,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "Reinforce",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfReinforce:
+        """Train until `total_timesteps` tokens were written; see SB3."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _step(self, loss: Tensor) -> float:
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        return norm.item()
+
+    def _take_likelihood_steps(self) -> None:
+        for _ in range(self.likelihood_steps):
+            real = self.game.real_sequences
+            rows = torch.randint(len(real), (self.likelihood_batch_size,), generator=self._rng, device=self.device)
+            tokens = real[rows]
+            loss = -self.generator.log_prob(tokens).sum() / (tokens < self.generator.vocab_size).sum()
+            self._step(loss)
+            self.logger.record("train/likelihood_loss", loss.item())
+
+    @torch.no_grad()
+    def _move_rollout_policy(self) -> None:
+        if self.rollout_policy is not self.generator:
+            for old, new in zip(self.rollout_policy.parameters(), self.generator.parameters(), strict=True):
+                old.lerp_(new, 1 - self.rollout_lag)
+
+    def _note_episodes(self) -> None:
+        """Feed SB3's episode statistics, which its `Monitor` would otherwise feed, and log what the sequences are worth."""
+        rewards, lengths = self._played.rewards.cpu(), self._played.lengths.cpu()
+        assert self.ep_info_buffer is not None
+        self.ep_info_buffer.extend(
+            {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
+        )
+        self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
+        for name, values in self._played.info.items():
+            if isinstance(values, np.ndarray):
+                self.logger.record(f"rollout/{name}", float(values.mean()))
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_rng", "rollout_policy", "_played", "_tokens"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        lagging = ["rollout_policy"] if self.rollout_lag > 0 else []
+        return ["policy", "policy.optimizer", *lagging], []
+
+
+def _game_env(env: VecEnv) -> SequenceVectorEnv:
+    """The vector environment under SB3's wrappers."""
+    inner = env.unwrapped
+    if not isinstance(inner, SB3VecEnv):
+        raise TypeError(f"Reinforce needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
+    return inner.venv

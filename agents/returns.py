@@ -1,0 +1,78 @@
+"""The policy gradient as pure functions: returns, baselines, loss."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Baseline = Literal["none", "batch", "position", "leave-one-out"]
+
+
+def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
+    """What each action earns from its position on: G_t = r_t + gamma G_(t+1).
+
+    Args:
+        rewards: `(n, length)`, 0 beyond an episode's end.
+        gamma: the discount of the reward contract: with `"rollout"` it is 0, and a return is Q itself.
+
+    Returns:
+        `(n, length)`.
+    """
+    returns = rewards.clone()
+    for position in range(rewards.shape[1] - 2, -1, -1):
+        returns[:, position] += gamma * returns[:, position + 1]
+    return returns
+
+
+def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
+    """Returns less a baseline that does not depend on the action, so that the gradient's expectation stays the same.
+
+    Args:
+        returns: `(n, length)`.
+        lengths: `(n,)` int64.
+        baseline: `"none"`, as published: then any reward of one sign sharpens the policy. `"batch"`: the mean over all
+            actions. `"position"`: the mean over the batch at each position. `"leave-one-out"`: the same without the action's
+            own row, which alone is unbiased (Kool, van Hoof and Welling, 2019, eq. 8); an action that is alone at its
+            position gets 0.
+
+    Returns:
+        `(n, length)`, 0 beyond `lengths`.
+    """
+    played = played_positions(lengths, returns.shape[1])
+    masked = returns * played
+    if baseline == "none":
+        return masked
+    if baseline == "batch":
+        return (masked - masked.sum() / played.sum()) * played
+    sums, counts = masked.sum(dim=0), played.sum(dim=0)
+    if baseline == "position":
+        return (masked - sums / counts.clamp(min=1)) * played
+    if baseline == "leave-one-out":
+        others = (sums - masked) / (counts - 1).clamp(min=1)
+        return (masked - others) * (played & (counts > 1))
+    raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {baseline!r}.")
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, lengths: Tensor) -> Tensor:
+    """The loss whose gradient is REINFORCE's: minus advantage times log-probability, averaged over actions (paper, eq. 8).
+
+    Args:
+        log_probs: `(n, length)` of the actions taken, in nats.
+        advantages: `(n, length)`; no gradient flows through them.
+        lengths: `(n,)` int64.
+    """
+    played = played_positions(lengths, log_probs.shape[1])
+    return -(advantages.detach() * log_probs * played).sum() / played.sum()
+
+
+def mean_entropy(logits: Tensor, lengths: Tensor) -> Tensor:
+    """Entropy of the next-token distributions in nats, averaged over the actions taken; logits `(n, length, vocab_size)`."""
+    log_probs = torch.log_softmax(logits, dim=-1)
+    entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
+    played = played_positions(lengths, logits.shape[1])
+    return (entropies * played).sum() / played.sum()
+
+
+def played_positions(lengths: Tensor, length: int) -> Tensor:
+    """Which positions an episode has: `(n, length)` bool."""
+    return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)

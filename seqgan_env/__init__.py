@@ -1,0 +1,70 @@
+"""SeqGAN as a reinforcement-learning environment: writing sequences for a reward that says how real they are."""
+
+__version__ = "0.1.0"
+
+from gymnasium.envs.registration import register
+
+from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
+from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.game import SequenceGame, oracle_game, resolve_device, text_game
+from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
+from seqgan_env.oracle import load_oracle, seeded_oracle
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.rewards import (
+    BleuReward,
+    ConstantReward,
+    DiscriminatorReward,
+    FunctionReward,
+    LearningRewardModel,
+    MixtureReward,
+    RandomReward,
+    RewardModel,
+)
+from seqgan_env.sampling import TokenPolicy
+from seqgan_env.sequence_env import OracleEnv, SequenceEnv, TextEnv
+from seqgan_env.vector_env import OracleVectorEnv, PlayedEpisodes, SequenceVectorEnv, TextVectorEnv
+
+__all__ = [
+    "BleuReward",
+    "ConstantReward",
+    "Corpus",
+    "DiscriminatorReward",
+    "FunctionReward",
+    "LearningRewardModel",
+    "MixtureReward",
+    "MonteCarloSearch",
+    "OracleEnv",
+    "OracleVectorEnv",
+    "PlayedEpisodes",
+    "RandomReward",
+    "RewardModel",
+    "SequenceEnv",
+    "SequenceGame",
+    "SequenceVectorEnv",
+    "TextCNN",
+    "TextCNNConfig",
+    "TextEnv",
+    "TextVectorEnv",
+    "TokenLSTM",
+    "TokenPolicy",
+    "UniformPolicy",
+    "Vocabulary",
+    "load_oracle",
+    "oracle_game",
+    "read_corpus",
+    "resolve_device",
+    "seeded_oracle",
+    "text_game",
+    "widths_within",
+]
+
+register(
+    "SeqGAN/Oracle-v0",
+    entry_point="seqgan_env.sequence_env:OracleEnv",
+    vector_entry_point="seqgan_env.vector_env:OracleVectorEnv",
+)
+register(
+    "SeqGAN/Text-v0",
+    entry_point="seqgan_env.sequence_env:TextEnv",
+    vector_entry_point="seqgan_env.vector_env:TextVectorEnv",
+)

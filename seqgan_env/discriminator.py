@@ -1,0 +1,185 @@
+"""The discriminator: a convolutional network that tells real sequences from generated ones."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Sequences scored together: their windows and products stay in a processor's last-level cache.
+_SCORE_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class TextCNNConfig:
+    """Sizes and training of the discriminator; the defaults are the paper's for length 20 (appendix, table 2)."""
+
+    widths: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
+    """Window sizes in tokens."""
+    n_filters: tuple[int, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
+    """Filters for each window size."""
+    embedding_dim: int = 64
+    """Width of its token embedding."""
+    dropout: float = 0.25
+    """Share of features left out in training; none is in scoring."""
+    l2: float = 0.2
+    """Weight of half the squared norm of the output layer in the loss."""
+    learning_rate: float = 1e-4
+    """Adam's step size."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
+    batch_size: int = 64
+    """Sequences, real and generated together, in one training step."""
+    epochs: int = 3
+    """Passes over the sequences that one `fit` is given."""
+
+
+class TextCNN(nn.Module):
+    """Windows of several widths, ReLU, max over time, one highway layer, two-way softmax (paper, appendix).
+
+    Args:
+        vocab_size: number of tokens; the pad id `vocab_size` has an embedding of zeros.
+        sequence_length: tokens in a (padded) sequence.
+        config: sizes and training.
+        seed: of its initial parameters, its dropout and the order of its training sequences.
+        device: where it lies.
+
+    Raises:
+        ValueError: a window wider than the sequence, or widths and filters of different number.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        sequence_length: int,
+        config: TextCNNConfig = TextCNNConfig(),
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        _check(config, sequence_length)
+        self.vocab_size = vocab_size
+        self.config = config
+        self.n_features = sum(config.n_filters)
+        with torch.device("meta"):  # see TokenLSTM: torch's own initialisers would draw from its global generator
+            self.embedding = nn.Embedding(vocab_size, config.embedding_dim)
+            self.filters = nn.ModuleList(
+                nn.Linear(width * config.embedding_dim, n) for width, n in zip(config.widths, config.n_filters, strict=True)
+            )
+            self.highway_gate = nn.Linear(self.n_features, self.n_features)
+            self.highway_transform = nn.Linear(self.n_features, self.n_features)
+            self.output = nn.Linear(self.n_features, 2)
+        self.to_empty(device=device)
+        self._initialise(torch.Generator().manual_seed(seed))
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.eval()
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            if name == "embedding.weight":
+                value = torch.rand(parameter.shape, generator=generator) * 2 - 1
+            elif parameter.ndim == 2:
+                value = torch.randn(parameter.shape, generator=generator).clamp_(-2, 2) * 0.1
+            else:
+                value = torch.full(parameter.shape, -2.0 if name == "highway_gate.bias" else 0.1)
+            parameter.copy_(value)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.output.weight.device
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
+        n, length = tokens.shape
+        dim = self.config.embedding_dim
+        padding = self.embedding.weight.new_zeros(1, dim)
+        embedded = F.embedding(tokens, torch.cat([self.embedding.weight, padding]))
+        pooled = []
+        for width, layer in zip(self.config.widths, self.filters, strict=True):
+            # Neighbouring embeddings are neighbours in memory, so a window is a view; one product serves all windows.
+            windows = embedded.as_strided((n, length - width + 1, width * dim), (length * dim, dim, 1))
+            products = layer(windows.reshape(-1, width * dim))
+            pooled.append(products.view(n, length - width + 1, -1).amax(dim=1))
+        features = F.relu(torch.cat(pooled, dim=1))
+        gate = torch.sigmoid(self.highway_gate(features))
+        return gate * F.relu(self.highway_transform(features)) + (1 - gate) * features
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits `(n, 2)` of generated and real; with dropout in training mode."""
+        features = self.features(tokens)
+        if self.training and self.config.dropout > 0:
+            kept = torch.rand(features.shape, generator=self._generator, device=features.device) >= self.config.dropout
+            features = features * kept / (1 - self.config.dropout)
+        logits: Tensor = self.output(features)
+        return logits
+
+    @torch.no_grad()
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
+        logits = torch.cat([self(part) for part in tokens.split(_SCORE_CHUNK)])
+        return logits[:, 1] - logits[:, 0]
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Probability in [0, 1] that each sequence of `(n, sequence_length)` is real: `(n,)`."""
+        return torch.sigmoid(self.log_odds(tokens))
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
+
+        Returns:
+            Mean loss (nats) and accuracy over the last pass, as seen in training.
+        """
+        if len(real) == 0 or len(generated) == 0:
+            raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        tokens = torch.cat([real, generated])
+        labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
+        totals = torch.zeros(2, device=tokens.device)
+        self.train()
+        for _ in range(self.config.epochs):
+            totals.zero_()
+            order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
+            for batch in order.split(self.config.batch_size):
+                totals += self._train_step(tokens[batch], labels[batch])
+        self.eval()
+        loss, accuracy = (totals / len(tokens)).tolist()
+        return {"loss": loss, "accuracy": accuracy}
+
+    def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """One step of Adam; returns the sums of loss and of right answers, `(2,)`."""
+        logits = self(tokens)
+        loss = F.cross_entropy(logits, labels)
+        penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
+        self.optimizer.zero_grad()
+        (loss + self.config.l2 * penalty).backward()
+        self.optimizer.step()
+        right = (logits.detach().argmax(dim=1) == labels).sum()
+        return torch.stack([loss.detach() * len(labels), right])
+
+
+def _check(config: TextCNNConfig, sequence_length: int) -> None:
+    if len(config.widths) != len(config.n_filters) or not config.widths:
+        raise ValueError(
+            "Each window width needs its number of filters, "
+            f"got {len(config.widths)} widths and {len(config.n_filters)} numbers."
+        )
+    too_wide = [width for width in config.widths if not 1 <= width <= sequence_length]
+    if too_wide:
+        raise ValueError(
+            f"Window widths {too_wide} do not fit sequences of {sequence_length} tokens: take widths from 1 to "
+            f"{sequence_length}; widths_within({sequence_length}, config) leaves the others out."
+        )
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}.")
+
+
+def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:
+    """`config` without the windows that are wider than the sequence."""
+    kept = [(width, n) for width, n in zip(config.widths, config.n_filters, strict=True) if width <= sequence_length]
+    return dataclasses.replace(config, widths=tuple(w for w, _ in kept), n_filters=tuple(n for _, n in kept))

@@ -1,0 +1,372 @@
+"""The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from seqgan_env.corpus import Corpus, Tokenizer, TooLong, Vocabulary, read_corpus
+from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
+from seqgan_env.oracle import load_oracle, seeded_oracle
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.rewards import (
+    BleuReward,
+    ConstantReward,
+    DiscriminatorReward,
+    LearningRewardModel,
+    RandomReward,
+    RewardModel,
+    find_discriminator,
+)
+from seqgan_env.sampling import Mask, TokenPolicy
+
+RewardContract = Literal["terminal", "rollout", "shaped"]
+RewardName = Literal["discriminator", "bleu", "constant", "random"]
+Layout = Literal["dict", "flat"]
+Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
+
+GAMMAS: dict[str, float] = {"terminal": 1.0, "rollout": 0.0, "shaped": 1.0}
+"""The discount under which each reward contract states the same objective."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that is meant: `"auto"` is a GPU where there is one.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device here. Take 'cpu' or 'auto'.")
+    return resolved
+
+
+def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
+    """Turn action values into the rewards of a contract.
+
+    Args:
+        values: `(n, length)`, Q of each action (eq. 4); at the last one the reward R of the sequence; 0 beyond it.
+        lengths: `(n,)` int64.
+        reward: `"rollout"`: Q itself. `"terminal"`: R at the end, 0 before. `"shaped"`: Q_t - Q_(t-1) with Q_0 = 0, whose
+            sum is R (potential-based shaping: Ng, Harada and Russell, 1999, eq. 2).
+
+    Returns:
+        `(n, length)` rewards.
+    """
+    if reward == "rollout":
+        return values
+    positions = torch.arange(values.shape[1], device=values.device)
+    if reward == "terminal":
+        return torch.where(positions == lengths.unsqueeze(1) - 1, values, 0.0)
+    before = torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)
+    return torch.where(positions < lengths.unsqueeze(1), values - before, 0.0)
+
+
+@dataclass(eq=False)
+class SequenceGame:
+    """One game, which any number of environments can play.
+
+    Args:
+        vocab_size: number of tokens; the pad id.
+        sequence_length: an episode ends at this many tokens,
+        end_token: or at this one, where there is one.
+        real: real sequences `(n, sequence_length)` int64, padded; or a function that makes them when they are first needed.
+        reward_model: what a finished sequence is worth.
+        reward: the reward contract, see `contract_rewards`.
+        n_rollouts: Monte Carlo completions of each prefix.
+        retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
+            own; None leaves it to the caller of `retrain`.
+        mask: which tokens may follow a prefix.
+        oracle: where nature is known: measures finished sequences.
+        vocabulary: turns ids into text, where there is text.
+        device: where sequences are completed and scored.
+    """
+
+    vocab_size: int
+    sequence_length: int
+    real: Tensor | Callable[[], Tensor]
+    reward_model: RewardModel
+    reward: RewardContract = "terminal"
+    n_rollouts: int = 16
+    retrain_every: int | None = None
+    end_token: int | None = None
+    mask: Mask | None = None
+    oracle: TokenLSTM | None = None
+    vocabulary: Vocabulary | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self) -> None:
+        if self.reward not in get_args(RewardContract):
+            raise ValueError(f"reward must be one of {get_args(RewardContract)}, got {self.reward!r}.")
+        if self.sequence_length < 1:
+            raise ValueError(f"sequence_length must be at least 1, got {self.sequence_length}.")
+        if self.retrain_every is not None and self.retrain_every < 1:
+            raise ValueError(f"retrain_every must be at least 1 episode or None, got {self.retrain_every}.")
+        if self.retrain_every is not None and not isinstance(self.reward_model, LearningRewardModel):
+            raise ValueError(
+                f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} has no fit(real, generated). "
+                "Pass retrain_every=None."
+            )
+        self.search = MonteCarloSearch(
+            UniformPolicy(self.vocab_size, self.device),
+            self.reward_model.score,
+            self.n_rollouts,
+            self.vocab_size,
+            end_token=self.end_token,
+            mask=self.mask,
+        )
+        self._finished: list[Tensor] = []
+        self._generator = torch.Generator(self.device)
+        self.seed(0)
+
+    @property
+    def gamma(self) -> float:
+        """The discount under which `reward` states the objective."""
+        return GAMMAS[self.reward]
+
+    @cached_property
+    def real_sequences(self) -> Tensor:
+        """Real sequences `(n, sequence_length)` int64, on the device."""
+        real = self.real() if callable(self.real) else self.real
+        return real.to(self.device)
+
+    def observation_space(self, layout: Layout) -> spaces.Space[Any]:
+        """The space of a prefix in a layout; see the environments."""
+        if layout == "dict":
+            return spaces.Dict(
+                tokens=spaces.Box(0, self.vocab_size, (self.sequence_length,), np.int64),
+                length=spaces.Box(0, self.sequence_length, (1,), np.int64),
+            )
+        if layout == "flat":
+            return spaces.Box(0, max(self.vocab_size, self.sequence_length), (self.sequence_length + 1,), np.int64)
+        raise ValueError(f"layout must be one of {get_args(Layout)}, got {layout!r}.")
+
+    def seed(self, seed: int) -> None:
+        """Seed the choice of real sequences in retraining."""
+        self._generator.manual_seed(seed % 2**63)
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Let `policy` write the completions from now on; it is held by reference.
+
+        Raises:
+            TypeError: it lacks `initial_state(n)` or `step(tokens, state)`.
+        """
+        if not isinstance(policy, TokenPolicy):
+            raise TypeError(
+                f"A rollout policy needs initial_state(n) and step(tokens, state) -> (logits, state); "
+                f"{type(policy).__name__} lacks them."
+            )
+        self.search.policy = policy
+
+    def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Tensor:
+        """Q of the actions at `positions`, as far as the reward contract needs it; see `MonteCarloSearch.action_values`.
+
+        The contract `"terminal"` needs no completions: all is 0 but what a finished sequence is worth.
+        """
+        if self.reward != "terminal":
+            return self.search.action_values(tokens, lengths, keys, positions)
+        values = torch.zeros(len(tokens), len(positions), device=self.device)
+        finished = self.is_finished(tokens, lengths)
+        last = lengths - 1 - positions.start
+        finished &= (last >= 0) & (last < len(positions))
+        if finished.any():
+            values[finished, last[finished]] = self.reward_model.score(tokens[finished], lengths[finished])
+        return values
+
+    def is_finished(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Which of the sequences `(n, sequence_length)` are episodes that have ended: `(n,)` bool."""
+        full = lengths == self.sequence_length
+        return full if self.end_token is None else full | (tokens == self.end_token).any(dim=1)
+
+    def final_info(self, tokens: Tensor, lengths: Tensor) -> dict[str, npt.NDArray[np.float64]]:
+        """What is known of finished sequences, `(n,)` each: probability of being real; the oracle's NLL in nats per token."""
+        info = {}
+        discriminator = find_discriminator(self.reward_model)
+        if discriminator is not None:
+            info["discriminator_probability"] = discriminator.probability(tokens)
+        if self.oracle is not None:
+            info["oracle_nll"] = self.oracle.nll(tokens)
+        return {key: value.double().cpu().numpy() for key, value in info.items()}
+
+    def record(self, finished: Tensor) -> dict[str, float] | None:
+        """Note finished sequences `(n, sequence_length)`; if it is time, retrain on the newest of them and return metrics."""
+        if self.retrain_every is None:
+            return None
+        self._finished.append(finished)
+        if sum(len(part) for part in self._finished) < self.retrain_every:
+            return None
+        newest = torch.cat(self._finished)[-self.retrain_every :]
+        self._finished.clear()
+        return self.retrain(newest)
+
+    def retrain(self, generated: Tensor) -> dict[str, float]:
+        """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
+
+        Raises:
+            TypeError: the reward model does not learn.
+        """
+        if not isinstance(self.reward_model, LearningRewardModel):
+            raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
+        order = torch.randperm(len(self.real_sequences), generator=self._generator, device=self.device)
+        return self.reward_model.fit(self.real_sequences[order[: len(generated)]], generated)
+
+
+def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
+    """A fresh observation of prefixes `(..., sequence_length)` with lengths `(..., 1)`."""
+    if layout == "flat":
+        return np.concatenate([tokens, lengths], axis=-1)
+    return {"tokens": tokens.copy(), "length": lengths.copy()}
+
+
+def stream_key(seed: int) -> int:
+    """The int64 from which the episodes of one environment derive their keys."""
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def oracle_game(
+    sequence_length: int = 20,
+    vocab_size: int | None = None,
+    *,
+    oracle_seed: int = 0,
+    oracle_params: str | Path | None = None,
+    data_seed: int = 0,
+    n_real: int = 10_000,
+    reward: RewardContract = "terminal",
+    n_rollouts: int = 16,
+    reward_model: RewardName | RewardModel = "discriminator",
+    retrain_every: int | None = None,
+    mask: Mask | None = None,
+    device: str | torch.device = "cpu",
+) -> SequenceGame:
+    """The paper's synthetic game: an LSTM with random parameters is nature.
+
+    Args:
+        sequence_length: tokens in a sequence.
+        vocab_size: number of tokens; 5,000 by default, or what the oracle's file says.
+        oracle_seed: draws the oracle's parameters.
+        oracle_params: a file of the oracle's parameters instead; see `load_oracle`.
+        data_seed: draws the real sequences.
+        n_real: how many real sequences there are; the oracle writes them when they are first needed.
+        reward: the reward contract; see `contract_rewards`.
+        n_rollouts: completions of each prefix, for the contracts that look at prefixes.
+        reward_model: a name, or any object with `score`.
+        retrain_every: finished episodes between two fits of the reward model; None leaves it to the caller.
+        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+    """
+    on = resolve_device(device)
+    if oracle_params is None:
+        oracle = seeded_oracle(oracle_seed, 5000 if vocab_size is None else vocab_size, device=on)
+    else:
+        oracle = load_oracle(oracle_params, device=on)
+        if vocab_size not in (None, oracle.vocab_size):
+            raise ValueError(
+                f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was asked for."
+            )
+
+    def write_real() -> Tensor:
+        generator = torch.Generator(on).manual_seed(data_seed)
+        return oracle.sample(n_real, sequence_length, generator)[0]
+
+    return SequenceGame(
+        oracle.vocab_size,
+        sequence_length,
+        real=write_real,
+        reward_model=_reward_model(reward_model, oracle.vocab_size, sequence_length, write_real, on),
+        reward=reward,
+        n_rollouts=n_rollouts,
+        retrain_every=retrain_every,
+        mask=mask,
+        oracle=oracle,
+        device=on,
+    )
+
+
+def text_game(
+    data: str | Path | Iterable[str] | Corpus,
+    sequence_length: int = 20,
+    vocab_size: int | None = None,
+    *,
+    tokenizer: Tokenizer = "words",
+    min_count: int = 1,
+    too_long: TooLong = "error",
+    reward: RewardContract = "terminal",
+    n_rollouts: int = 16,
+    reward_model: RewardName | RewardModel = "discriminator",
+    retrain_every: int | None = None,
+    mask: Mask | None = None,
+    device: str | torch.device = "cpu",
+) -> SequenceGame:
+    """A game whose real sequences are the lines of a text.
+
+    Args:
+        data: a file with a sequence a line, or the lines, or a corpus that was read before.
+        sequence_length: the most tokens of a sequence.
+        vocab_size: checked against the corpus if given; the text decides.
+        tokenizer: `"words"` or `"characters"`.
+        min_count: rarer tokens become the unknown token.
+        too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
+        reward: see `oracle_game`, as all that follows.
+        n_rollouts: completions of each prefix.
+        reward_model: a name, or any object with `score`.
+        retrain_every: finished episodes between two fits.
+        mask: which tokens may follow a prefix.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+    """
+    on = resolve_device(device)
+    if isinstance(data, Corpus):
+        corpus = data
+    else:
+        corpus = read_corpus(
+            data, tokenizer=tokenizer, sequence_length=sequence_length, min_count=min_count, too_long=too_long
+        )
+    vocabulary = corpus.vocabulary
+    if corpus.tokens.shape[1] != sequence_length:
+        raise ValueError(
+            f"The corpus has sequences of {corpus.tokens.shape[1]} tokens, but sequence_length={sequence_length}."
+        )
+    if vocab_size not in (None, vocabulary.size):
+        raise ValueError(f"The text has a vocabulary of {vocabulary.size}, but vocab_size={vocab_size} was asked for.")
+    return SequenceGame(
+        vocabulary.size,
+        sequence_length,
+        real=corpus.tokens,
+        reward_model=_reward_model(reward_model, vocabulary.size, sequence_length, lambda: corpus.tokens, on),
+        reward=reward,
+        n_rollouts=n_rollouts,
+        retrain_every=retrain_every,
+        end_token=vocabulary.end_token,
+        mask=mask,
+        vocabulary=vocabulary,
+        device=on,
+    )
+
+
+def _reward_model(
+    choice: RewardName | RewardModel, vocab_size: int, length: int, real: Callable[[], Tensor], device: torch.device
+) -> RewardModel:
+    """The reward model of a name, in its default form."""
+    if not isinstance(choice, str):
+        if not isinstance(choice, RewardModel):
+            raise TypeError(f"A reward model needs score(tokens, lengths); {type(choice).__name__} lacks it.")
+        return choice
+    if choice == "discriminator":
+        config = widths_within(length, TextCNNConfig())
+        return DiscriminatorReward(TextCNN(vocab_size, length, config, device=device))
+    if choice == "bleu":
+        return BleuReward(real(), vocab_size)
+    if choice == "constant":
+        return ConstantReward()
+    if choice == "random":
+        return RandomReward()
+    raise ValueError(f"reward_model must be one of {get_args(RewardName)} or an object with score, got {choice!r}.")

@@ -1,0 +1,202 @@
+"""Monte Carlo search: what a prefix is worth is the mean reward of its completions (paper, eqs. 3 and 4)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqgan_env.randomness import mix, uniform
+from seqgan_env.sampling import Mask, TokenPolicy, allowed_tokens, draw_tokens, forbid, rows_per_chunk
+
+Score = Callable[[Tensor, Tensor], Tensor]
+Rows = slice | Tensor
+
+
+class UniformPolicy:
+    """Every token is equally likely: the rollout policy where none is attached."""
+
+    def __init__(self, vocab_size: int, device: torch.device | str = "cpu") -> None:
+        self.vocab_size = vocab_size
+        self.device = device
+
+    def initial_state(self, n: int) -> Tensor:
+        """No state."""
+        return torch.zeros(n, 0, device=self.device)
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Equal logits `(n, vocab_size)`."""
+        return torch.zeros(len(tokens), self.vocab_size, device=self.device), state
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Completions of prefixes of `n` sequences."""
+
+    tokens: Tensor
+    """`(prefixes, n, rollouts, length)` int64, padded."""
+    lengths: Tensor
+    """`(prefixes, n, rollouts)` int64."""
+    open: Tensor
+    """`(prefixes, n)` bool: false where the prefix is a finished sequence already, or longer than its sequence."""
+
+
+class MonteCarloSearch:
+    """Completes prefixes with a rollout policy and averages what a reward model says of the completions.
+
+    All completions of all prefixes advance together, one position at a time, so that the policy is called once a position.
+    No prefix is read twice: a completion starts from the state that the policy had there. The first token of a prefix's
+    completions comes from one shared row of logits.
+
+    Args:
+        policy: the rollout policy.
+        score: maps tokens `(n, length)` and lengths `(n,)` to rewards `(n,)`.
+        n_rollouts: completions of each prefix.
+        vocab_size: number of tokens, and the pad id.
+        end_token: ends a sequence.
+        mask: which tokens may follow a prefix.
+    """
+
+    def __init__(
+        self,
+        policy: TokenPolicy,
+        score: Score,
+        n_rollouts: int,
+        vocab_size: int,
+        *,
+        end_token: int | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        if n_rollouts < 1:
+            raise ValueError(f"n_rollouts must be at least 1, got {n_rollouts}: a prefix is judged by its completions.")
+        self.policy = policy
+        self.score = score
+        self.n_rollouts = n_rollouts
+        self.vocab_size = vocab_size
+        self.end_token = end_token
+        self.mask = mask
+
+    @torch.no_grad()
+    def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range | None = None) -> Tensor:
+        """Q of the action at each position: the mean reward of the completions of the prefix that it ends (eq. 4).
+
+        The last token completes its sequence, so its Q is the sequence's own reward.
+
+        Args:
+            tokens: `(n, length)` int64, padded; beyond the last of `positions` they are not read.
+            lengths: `(n,)` int64, how many tokens each sequence has so far.
+            keys: `(n,)` int64, one an episode, from which the completions' randomness is derived.
+            positions: neighbouring positions to look at; all by default.
+
+        Returns:
+            `(n, len(positions))` rewards, 0 at and beyond `lengths`.
+        """
+        n, length = tokens.shape
+        positions = positions if positions is not None else range(length)
+        values = torch.zeros(n, len(positions), device=tokens.device)
+        inner = range(positions.start, min(positions.stop, length - 1))
+        if inner:
+            completions = self.complete(tokens, lengths, keys, inner)
+            values[:, : len(inner)] = self.scores(completions).mean(dim=2).T
+        if positions.stop == length:
+            values[:, -1] = self.score(tokens, lengths)
+        played = torch.arange(positions.start, positions.stop, device=tokens.device) < lengths.unsqueeze(1)
+        return values * played
+
+    def scores(self, completions: Completions) -> Tensor:
+        """Rewards `(prefixes, n, rollouts)` of completions."""
+        if self.end_token is None:
+            return self.score(completions.tokens.flatten(0, 2), completions.lengths.flatten()).view_as(completions.lengths)
+        # A finished sequence has one completion, itself: score it once.
+        is_open = completions.open.unsqueeze(2)
+        needed = is_open | (torch.arange(self.n_rollouts, device=is_open.device) == 0)
+        some = self.score(completions.tokens[needed], completions.lengths[needed])
+        scores = some.new_zeros(needed.shape)
+        scores[needed] = some
+        return torch.where(is_open, scores, scores[:, :, :1])
+
+    @torch.no_grad()
+    def complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Completions:
+        """Complete, for each of `positions`, the prefix that ends with its token; see `action_values` for the arguments."""
+        n, length = tokens.shape
+        first, last = positions.start + 1, positions.stop  # lengths of the shortest and of the longest prefix
+        block = n * self.n_rollouts
+        prefix_lengths = torch.arange(first, last + 1, device=tokens.device)
+        rollouts = torch.arange(self.n_rollouts, device=tokens.device)
+        is_open = prefix_lengths.unsqueeze(1) <= lengths  # (prefixes, n)
+        if self.end_token is not None:
+            is_open &= self.end_token != tokens[:, first - 1 : last].T
+        known = torch.arange(length, device=tokens.device) < prefix_lengths.unsqueeze(1)  # (prefixes, length)
+        prefixes = torch.where(known.unsqueeze(1), tokens, self.vocab_size)  # (prefixes, n, length)
+        # One row a completion, (prefixes, n, rollouts) flattened: those of shorter prefixes, which start earlier, come first.
+        keys = mix(mix(keys, prefix_lengths.unsqueeze(1)).unsqueeze(2), rollouts).flatten()
+        completed = prefixes.repeat_interleave(self.n_rollouts, dim=1).flatten(0, 1)
+        alive = is_open.repeat_interleave(self.n_rollouts, dim=1).flatten()
+
+        trunk = self.policy.initial_state(n)  # the policy's state along the sequences themselves
+        states: Any = None  # and along their completions
+        for position in range(length):
+            started = max(0, min(position, last + 1) - first) * block
+            for rows in self._under_way(alive[:started]):
+                logits, state = self.policy.step(completed[rows, position - 1], _rows_of(states, rows))
+                _assign(states, rows, state)
+                drawn = self._draw(logits, completed[rows, :position], mix(keys[rows], position).unsqueeze(1))
+                completed[rows, position] = drawn.squeeze(1)
+                alive[rows] = self._goes_on(drawn.squeeze(1))
+            if position > last:
+                continue
+            inputs = tokens[:, position - 1] if position > 0 else torch.full_like(tokens[:, 0], self.vocab_size)
+            logits, trunk = self.policy.step(inputs, trunk)
+            if position < first:
+                continue
+            # The completions that start here: `n_rollouts` draws from the one row of logits that they share.
+            rows = slice(started, started + block)
+            now_open = is_open[position - first]
+            drawn = torch.full((n, self.n_rollouts), self.vocab_size, device=tokens.device)
+            row_keys = mix(keys[rows], position).view(n, self.n_rollouts)
+            drawn[now_open] = self._draw(logits[now_open], tokens[now_open, :position], row_keys[now_open])
+            completed[rows, position] = drawn.flatten()
+            alive[rows] &= self._goes_on(drawn.flatten())
+            branch = _map(lambda part: part.repeat_interleave(self.n_rollouts, dim=0), trunk)
+            if states is None:
+                states = _map(lambda part: part.new_empty((len(completed), *part.shape[1:])), branch)
+            _assign(states, rows, branch)
+        shape = (len(prefix_lengths), n, self.n_rollouts)
+        completed_lengths = (completed < self.vocab_size).sum(dim=1)
+        return Completions(completed.view(*shape, length), completed_lengths.view(shape), is_open)
+
+    def _under_way(self, alive: Tensor) -> Iterable[Rows]:
+        """The rows that have started and not ended, in chunks whose logits stay in cache."""
+        chunk = rows_per_chunk(self.vocab_size)
+        if self.end_token is None:
+            return [slice(start, min(start + chunk, len(alive))) for start in range(0, len(alive), chunk)]
+        return alive.nonzero().squeeze(1).split(chunk) if len(alive) else ()
+
+    def _draw(self, logits: Tensor, prefixes: Tensor, keys: Tensor) -> Tensor:
+        """Tokens `(n, k)` for logits `(n, vocab_size)`, prefixes `(n, position)` and keys `(n, k)`."""
+        if self.mask is not None:
+            logits = forbid(logits, allowed_tokens(self.mask, prefixes, self.vocab_size))
+        return draw_tokens(logits, uniform(keys))
+
+    def _goes_on(self, drawn: Tensor) -> Tensor:
+        """Which rows have not ended with the tokens just drawn."""
+        return torch.ones_like(drawn, dtype=torch.bool) if self.end_token is None else drawn != self.end_token
+
+
+def _map(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to each tensor of a policy's state."""
+    return tuple(_map(function, part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def _rows_of(states: Any, rows: Rows) -> Any:
+    return _map(lambda part: part[rows], states)
+
+
+def _assign(states: Any, rows: Rows, values: Any) -> None:
+    """Write a policy's state into some rows of a larger one."""
+    if isinstance(states, tuple):
+        for part, value in zip(states, values, strict=True):
+            _assign(part, rows, value)
+    else:
+        states[rows] = values

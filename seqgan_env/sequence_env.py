@@ -1,0 +1,178 @@
+"""One episode at a time: the reference form of the environment, simple to read."""
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+
+from seqgan_env.game import Layout, Observation, SequenceGame, observe, oracle_game, stream_key, text_game
+from seqgan_env.randomness import mix
+from seqgan_env.rendering import RENDER_MODES, draw_step
+from seqgan_env.sampling import TokenPolicy, allowed_after
+
+
+class SequenceEnv(gym.Env[Observation, np.int64]):
+    """Writing a sequence token by token, for a reward that says how real it is.
+
+    ## Description
+    The state is the prefix, an action is the next token (Yu et al., AAAI 2017). The reward comes from a reward model,
+    usually a discriminator that is retrained against the very agent that plays.
+
+    ## Action space
+    `Discrete(vocab_size)`. `action_masks()` tells what the game's mask allows; a masked action is an error.
+
+    ## Observation space
+    `layout="dict"`: `Dict(tokens=Box(0, vocab_size, (T,), int64), length=Box(0, T, (1,), int64))`, padded with `vocab_size`.
+    `layout="flat"`: `Box(0, max(vocab_size, T), (T + 1,), int64)`, the length last.
+
+    ## Starting state
+    The empty prefix.
+
+    ## Rewards
+    By the game's contract, each right under its own discount `gamma`: `"terminal"` (gamma 1), 0 until the end, then the reward
+    R of the sequence; `"rollout"` (gamma 0), the mean R of `n_rollouts` completions of the prefix, R itself at the end;
+    `"shaped"` (gamma 1), the differences of the latter, which sum to R.
+
+    ## Episode end
+    Terminated at `sequence_length` tokens, or at the end token where there is one; never truncated. The last `info` carries
+    `discriminator_probability` where a discriminator judges, and `oracle_nll` (nats per token) where nature is known. When the
+    episode led to retraining, `retraining` has its metrics.
+
+    ## Arguments
+    `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"` or `"human"`). `SeqGAN/Oracle-v0` takes the arguments of
+    `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`.
+
+    ## Version history
+    v0: first version.
+    """
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(self, game: SequenceGame, *, layout: Layout = "dict", render_mode: str | None = None) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {render_mode!r}.")
+        self.game = game
+        self.layout = layout
+        self.render_mode = render_mode
+        self.observation_space = game.observation_space(layout)
+        self.action_space = spaces.Discrete(game.vocab_size)
+        self._tokens = np.full(game.sequence_length, game.vocab_size, dtype=np.int64)
+        self._length = 0
+        self._over = True
+        self._reward = 0.0
+        self._previous_value = 0.0
+        self._stream: int | None = None
+        self._episode = -1
+
+    @property
+    def gamma(self) -> float:
+        """The discount under which the reward contract states the objective."""
+        return self.game.gamma
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Let `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
+        self.game.attach_policy(policy)
+
+    def retrain(self, generated: torch.Tensor) -> dict[str, float]:
+        """Fit the reward model to generated sequences; see `SequenceGame.retrain`."""
+        return self.game.retrain(generated)
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may come next: `(vocab_size,)` bool."""
+        if self.game.mask is None or self._over:
+            return np.ones(self.game.vocab_size, dtype=np.bool_)
+        return allowed_after(self.game.mask, self._tokens[: self._length].copy(), self.game.vocab_size)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Start from the empty prefix; a seed makes all that follows reproducible, completions included."""
+        super().reset(seed=seed)
+        if seed is not None or self._stream is None:
+            self._stream = stream_key(self.np_random_seed if seed is None else seed)
+            self._episode = -1
+        if seed is not None:
+            self.game.seed(seed)
+        self._episode += 1
+        self._tokens.fill(self.game.vocab_size)
+        self._length = 0
+        self._over = False
+        self._reward = self._previous_value = 0.0
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), {}
+
+    def step(self, action: np.int64) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Append a token.
+
+        Raises:
+            ResetNeeded: there was no reset, or the episode is over.
+            TypeError, ValueError: the action is no integer, outside the vocabulary, or masked.
+        """
+        if self._over:
+            when = "before the first reset()" if self._episode < 0 else "after the end of an episode"
+            raise ResetNeeded(f"step() was called {when}: call reset() to start an episode.")
+        self._tokens[self._length] = self._checked(action)
+        self._length += 1
+        tokens = torch.from_numpy(self._tokens).unsqueeze(0).to(self.game.device)
+        lengths = torch.tensor([self._length], device=self.game.device)
+        terminated = bool(self.game.is_finished(tokens, lengths))
+
+        key = mix(torch.tensor([self._stream], device=self.game.device), self._episode)
+        value = self.game.action_values(tokens, lengths, key, range(self._length - 1, self._length)).item()
+        self._reward = value - self._previous_value if self.game.reward == "shaped" else value
+        self._previous_value = value
+
+        info: dict[str, Any] = {}
+        if terminated:
+            self._over = True
+            info = {name: float(values[0]) for name, values in self.game.final_info(tokens, lengths).items()}
+            retraining = self.game.record(tokens.clone())
+            if retraining is not None:
+                info["retraining"] = retraining
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), self._reward, terminated, False, info
+
+    def render(self) -> str | None:
+        """Show prefix, last token and its reward: as text, or printed in mode "human"."""
+        if self.render_mode is None:
+            gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' when the environment is made.")
+            return None
+        text = draw_step(self._tokens, self._length, self._reward, self.game.sequence_length, self.game.vocabulary)
+        if self.render_mode == "ansi":
+            return text
+        print(text)
+        return None
+
+    def _observation(self) -> Observation:
+        return observe(self._tokens, np.array([self._length], dtype=np.int64), self.layout)
+
+    def _checked(self, action: Any) -> int:
+        if not isinstance(action, (int, np.integer)) and not (isinstance(action, np.ndarray) and action.size == 1):
+            raise TypeError(f"An action is an integer token id, got {action!r} of type {type(action).__name__}.")
+        token = int(action)
+        if not 0 <= token < self.game.vocab_size:
+            raise ValueError(f"Action {token} is outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}.")
+        if self.game.mask is not None and not self.action_masks()[token]:
+            raise ValueError(
+                f"Action {token} is masked out after the prefix {self._tokens[: self._length].tolist()}: "
+                "choose among action_masks()."
+            )
+        return token
+
+
+class OracleEnv(SequenceEnv):
+    """`SeqGAN/Oracle-v0`: an LSTM with random parameters is nature. Takes the arguments of `oracle_game`."""
+
+    def __init__(self, *, layout: Layout = "dict", render_mode: str | None = None, **game_arguments: Any) -> None:
+        super().__init__(oracle_game(**game_arguments), layout=layout, render_mode=render_mode)
+
+
+class TextEnv(SequenceEnv):
+    """`SeqGAN/Text-v0`: the lines of a text are nature. Takes the arguments of `text_game`."""
+
+    def __init__(self, *, layout: Layout = "dict", render_mode: str | None = None, **game_arguments: Any) -> None:
+        super().__init__(text_game(**game_arguments), layout=layout, render_mode=render_mode)

@@ -1,0 +1,389 @@
+"""The same game for a batch: the native vector form, and `play`, which plays whole episodes in one call."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, oracle_game, stream_key, text_game
+from seqgan_env.randomness import mix
+from seqgan_env.rendering import RENDER_MODES, draw_step
+from seqgan_env.sampling import TokenPolicy, allowed_after
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class PlayedEpisodes(NamedTuple):
+    """What `play` returns for `n` whole episodes."""
+
+    rewards: Tensor
+    """`(n, sequence_length)` float32, on the game's device; 0 beyond an episode's end."""
+    lengths: Tensor
+    """`(n,)` int64."""
+    info: dict[str, Any]
+    """Arrays `(n,)` of what is known of the finished sequences, and `retraining`, if it came to that."""
+
+
+class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
+    """`num_envs` episodes of `SequenceEnv` side by side, over one game; see there for spaces, rewards and episode end.
+
+    Row `i` under seed `s` is the single environment under seed `s + i`. Rows that end start anew as `autoreset_mode` says.
+
+    Args:
+        game: the game that all rows play.
+        num_envs: how many rows.
+        autoreset_mode: Gymnasium's `NEXT_STEP`, `SAME_STEP` or `DISABLED` (then the caller passes
+            `options={"reset_mask": ...}` to `reset`).
+        layout: of the observations.
+        render_mode: `"ansi"` for a tuple of one text a row, or `"human"` to print them.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 - Gymnasium's own declaration
+
+    def __init__(
+        self,
+        game: SequenceGame,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        layout: Layout = "dict",
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {render_mode!r}.")
+        self.game = game
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        self.layout = layout
+        self.render_mode = render_mode
+        self.single_observation_space = game.observation_space(layout)
+        self.single_action_space = Discrete(game.vocab_size)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rows = np.arange(num_envs)
+        self._tokens = np.full((num_envs, game.sequence_length), game.vocab_size, dtype=np.int64)
+        self._lengths = np.zeros((num_envs, 1), dtype=np.int64)
+        self._rewards = np.zeros(num_envs)
+        self._previous_values = np.zeros(num_envs)
+        self._streams: IntArray | None = None
+        self._episodes = np.full(num_envs, -1, dtype=np.int64)
+        self._over = np.ones(num_envs, dtype=np.bool_)
+
+    @property
+    def gamma(self) -> float:
+        """The discount under which the reward contract states the objective."""
+        return self.game.gamma
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Let `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
+        self.game.attach_policy(policy)
+
+    def retrain(self, generated: Tensor) -> dict[str, float]:
+        """Fit the reward model to generated sequences; see `SequenceGame.retrain`."""
+        return self.game.retrain(generated)
+
+    def action_masks(self) -> BoolArray:
+        """Which tokens may come next in each row: `(num_envs, vocab_size)` bool."""
+        masks = np.ones((self.num_envs, self.game.vocab_size), dtype=np.bool_)
+        if self.game.mask is not None:
+            for row in np.flatnonzero(~self._over):
+                prefix = self._tokens[row, : self._lengths[row, 0]].copy()
+                masks[row] = allowed_after(self.game.mask, prefix, self.game.vocab_size)
+        return masks
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start all rows, or those of `options["reset_mask"]`, from the empty prefix.
+
+        Args:
+            seed: row `i` gets `seed + i`, or the `i`-th of a sequence; makes all that follows reproducible.
+            options: `reset_mask`, `(num_envs,)` bool.
+        """
+        rows = self._rows_to_reset(options)
+        self._reseed(seed, rows)
+        self._restart(rows)
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), {}
+
+    def step(self, actions: IntArray) -> tuple[Observation, npt.NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        """Append a token to every row, and start ended rows anew as `autoreset_mode` says.
+
+        Args:
+            actions: `(num_envs,)` token ids; with `NEXT_STEP`, those of rows that ended in the step before are not read.
+
+        Raises:
+            ResetNeeded: there was no reset, or, with `DISABLED`, a row is over.
+            TypeError, ValueError: actions of another shape or kind, outside the vocabulary, or masked.
+        """
+        starting = self._over if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._streams is not None else None
+        if starting is None and self._over.any():
+            if self._streams is None:
+                raise ResetNeeded("step() was called before the first reset().")
+            over = np.flatnonzero(self._over).tolist()
+            raise ResetNeeded(f"Rows {over} are over: call reset(options={{'reset_mask': ...}}) for them.")
+        playing = self._rows if starting is None or not starting.any() else np.flatnonzero(~starting)
+        self._append(self._checked(actions, playing), playing)
+        if len(playing) < self.num_envs:
+            self._restart(np.flatnonzero(self._over))
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated[playing] = self._ended(playing)
+        self._rewards = self._rewards_of(playing, terminated)
+
+        infos: dict[str, Any] = {}
+        if terminated.any():
+            infos = self._finish(terminated)
+        if self.render_mode == "human":
+            self.render()
+        return self._observation(), self._rewards.copy(), terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
+
+    def play(self, tokens: Tensor) -> PlayedEpisodes:
+        """Play one whole episode in every row: what `sequence_length` calls of `step` would give, faster.
+
+        Retraining, if it is due, comes after all rewards. Afterwards all rows stand at the start of new episodes.
+
+        Args:
+            tokens: `(num_envs, sequence_length)` int64, padded after the end token.
+
+        Raises:
+            ResetNeeded: a row is in the middle of an episode, or there was no reset.
+            TypeError, ValueError: tokens of another shape or kind, outside the vocabulary, masked, or after the end.
+        """
+        if self._streams is None or (self._lengths[~self._over] > 0).any():
+            raise ResetNeeded("play() starts from fresh episodes: call reset() first.")
+        tokens = tokens.to(self.game.device)
+        lengths = self._checked_episodes(tokens)
+        self._restart(np.flatnonzero(self._over))
+        values = self.game.action_values(tokens, lengths, self._keys(self._rows), range(self.game.sequence_length))
+        rewards = contract_rewards(values, lengths, self.game.reward)
+        info: dict[str, Any] = dict(self.game.final_info(tokens, lengths))
+        retraining = self.game.record(tokens)
+        if retraining is not None:
+            info["retraining"] = retraining
+        self._restart(self._rows)
+        return PlayedEpisodes(rewards, lengths, info)
+
+    def render(self) -> tuple[str, ...] | None:
+        """Show each row's prefix, last token and reward: a tuple of texts, or printed in mode "human"."""
+        if self.render_mode is None:
+            return None
+        length = self.game.sequence_length
+        texts = tuple(
+            draw_step(self._tokens[row], int(self._lengths[row, 0]), float(self._rewards[row]), length, self.game.vocabulary)
+            for row in self._rows
+        )
+        if self.render_mode == "ansi":
+            return texts
+        print("\n".join(texts))
+        return None
+
+    # --- one step, in the order of its parts -------------------------------------------------------------------------
+
+    def _append(self, actions: IntArray, rows: IntArray) -> None:
+        self._tokens[rows, self._lengths[rows, 0]] = actions
+        self._lengths[rows] += 1
+
+    def _ended(self, rows: IntArray) -> BoolArray:
+        at = self._lengths[rows, 0]
+        ended: BoolArray = at == self.game.sequence_length
+        if self.game.end_token is not None:
+            ended = ended | (self._tokens[rows, at - 1] == self.game.end_token)
+        return ended
+
+    def _rewards_of(self, playing: IntArray, terminated: BoolArray) -> npt.NDArray[np.float64]:
+        """The rewards `(num_envs,)` of the tokens just appended, by the game's contract."""
+        rewards = np.zeros(self.num_envs)
+        judged = playing if self.game.reward != "terminal" else np.flatnonzero(terminated)
+        positions = self._lengths[judged, 0] - 1
+        for position in np.unique(positions):  # rows that ended early run out of step with the others
+            rows = judged[positions == position]
+            tokens, lengths = self._on_device(rows)
+            one = range(int(position), int(position) + 1)
+            rewards[rows] = self.game.action_values(tokens, lengths, self._keys(rows), one)[:, 0].cpu().numpy()
+        if self.game.reward == "shaped":
+            values = rewards.copy()
+            rewards[judged] -= self._previous_values[judged]
+            self._previous_values = values
+        return rewards
+
+    def _finish(self, terminated: BoolArray) -> dict[str, Any]:
+        """Infos of the rows that ended; retraining; the new episodes of mode `SAME_STEP`."""
+        rows = np.flatnonzero(terminated)
+        tokens, lengths = self._on_device(rows)
+        final: dict[str, Any] = {}
+        for name, values in self.game.final_info(tokens, lengths).items():
+            self._put(final, name, values, terminated)
+        retraining = self.game.record(tokens)
+        infos: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos["final_obs"] = self._final_observation(terminated)
+            infos["_final_obs"] = terminated.copy()
+            infos["final_info"] = final
+            infos["_final_info"] = terminated.copy()
+            self._restart(rows)
+        else:
+            infos = final
+            self._over |= terminated
+        if retraining is not None:
+            infos["retraining"] = retraining
+        return infos
+
+    def _final_observation(self, terminated: BoolArray) -> Any:
+        observation = self._observation()
+        if not isinstance(observation, dict):
+            return np.where(terminated[:, None], observation, 0)
+        final: dict[str, Any] = {}
+        for name, values in observation.items():
+            self._put(final, name, values[terminated], terminated)
+        return final
+
+    def _put(self, infos: dict[str, Any], name: str, values: npt.NDArray[Any], rows: BoolArray) -> None:
+        """Gymnasium's form of an info that only some rows have: zeros elsewhere, and a mask beside it."""
+        infos[name] = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
+        infos[name][rows] = values
+        infos[f"_{name}"] = rows.copy()
+
+    # --- state of the rows -------------------------------------------------------------------------------------------
+
+    def _observation(self) -> Observation:
+        return observe(self._tokens, self._lengths, self.layout)
+
+    def _on_device(self, rows: IntArray) -> tuple[Tensor, Tensor]:
+        tokens, lengths = torch.from_numpy(self._tokens[rows]), torch.from_numpy(self._lengths[rows, 0])
+        return tokens.to(self.game.device), lengths.to(self.game.device)
+
+    def _keys(self, rows: IntArray) -> Tensor:
+        assert self._streams is not None
+        streams, episodes = torch.from_numpy(self._streams[rows]), torch.from_numpy(self._episodes[rows])
+        return mix(streams, episodes).to(self.game.device)
+
+    def _restart(self, rows: IntArray) -> None:
+        self._tokens[rows] = self.game.vocab_size
+        self._lengths[rows] = 0
+        self._previous_values[rows] = 0
+        self._episodes[rows] += 1
+        self._over[rows] = False
+
+    def _reseed(self, seed: int | Sequence[int | None] | None, rows: IntArray) -> None:
+        if seed is None and self._streams is not None:
+            return
+        if seed is None:
+            seed = secrets.randbits(63)
+        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
+        if self._streams is None:
+            self._streams = np.zeros(self.num_envs, dtype=np.int64)
+        for row in rows:
+            if seeds[row] is not None:
+                self._streams[row] = stream_key(seeds[row])
+                self._episodes[row] = -1
+        if seeds[0] is not None:
+            self.game.seed(seeds[0])
+
+    def _rows_to_reset(self, options: dict[str, Any] | None) -> IntArray:
+        if options is None or "reset_mask" not in options:
+            return self._rows
+        mask = options["reset_mask"]
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"options['reset_mask'] must be a numpy array of bool, got {mask!r}.")
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"options['reset_mask'] must have shape ({self.num_envs},) and a True in it, got {mask!r}.")
+        if self._streams is None and not mask.all():
+            raise ResetNeeded("The first reset() must start all rows: leave reset_mask out.")
+        return np.flatnonzero(mask)
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def _checked(self, actions: IntArray, playing: IntArray) -> IntArray:
+        actions = np.asarray(actions)
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise TypeError(f"Actions are integer token ids, got {actions.dtype}.")
+        if actions.shape != (self.num_envs,):
+            raise ValueError(f"Expected {self.num_envs} actions, one a row, got shape {actions.shape}.")
+        actions = actions[playing]
+        if len(actions) and (actions.min() < 0 or actions.max() >= self.game.vocab_size):
+            wrong = actions[(actions < 0) | (actions >= self.game.vocab_size)]
+            raise ValueError(
+                f"Actions {wrong.tolist()[:5]} are outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}."
+            )
+        for row, action in zip(playing, actions, strict=True) if self.game.mask is not None else ():
+            self._check_allowed(self._tokens[row, : self._lengths[row, 0]], action)
+        return actions
+
+    def _check_allowed(self, prefix: IntArray, token: np.int64) -> None:
+        if self.game.mask is not None and not allowed_after(self.game.mask, prefix.copy(), self.game.vocab_size)[token]:
+            raise ValueError(f"Action {token} is masked out after the prefix {prefix.tolist()}: choose among action_masks().")
+
+    def _checked_episodes(self, tokens: Tensor) -> Tensor:
+        """Check whole episodes; return their lengths."""
+        shape = (self.num_envs, self.game.sequence_length)
+        if tokens.dtype != torch.int64:
+            raise TypeError(f"play() takes int64 token ids, got {tokens.dtype}.")
+        if tuple(tokens.shape) != shape:
+            raise ValueError(f"play() takes tokens of shape (num_envs, sequence_length) = {shape}, got {tuple(tokens.shape)}.")
+        pad, end = self.game.vocab_size, self.game.end_token
+        lengths = (tokens < pad).sum(dim=1)
+        expected = torch.full_like(lengths, shape[1])
+        if end is not None:
+            is_end = tokens == end
+            expected = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1) + 1, expected)
+        inside = torch.arange(shape[1], device=tokens.device) < expected.unsqueeze(1)
+        legal = torch.where(inside, (tokens >= 0) & (tokens < pad), tokens == pad).all(dim=1)
+        if not legal.all():
+            row = int((~legal).nonzero()[0])
+            raise ValueError(
+                f"Row {row} is no whole episode: {tokens[row].tolist()}. Expected {shape[1]} token ids from 0 to {pad - 1}"
+                + ("." if end is None else f", or fewer up to the end token {end} and then {pad} as padding.")
+            )
+        for episode, length in zip(tokens.cpu().numpy(), lengths.tolist(), strict=True) if self.game.mask is not None else ():
+            for position in range(length):
+                self._check_allowed(episode[:position], episode[position])
+        return lengths
+
+
+class OracleVectorEnv(SequenceVectorEnv):
+    """`SeqGAN/Oracle-v0` for a batch. Takes the arguments of `oracle_game` beside its own."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        layout: Layout = "dict",
+        render_mode: str | None = None,
+        **game_arguments: Any,
+    ) -> None:
+        super().__init__(
+            oracle_game(**game_arguments), num_envs, autoreset_mode=autoreset_mode, layout=layout, render_mode=render_mode
+        )
+
+
+class TextVectorEnv(SequenceVectorEnv):
+    """`SeqGAN/Text-v0` for a batch. Takes the arguments of `text_game` beside its own."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        layout: Layout = "dict",
+        render_mode: str | None = None,
+        **game_arguments: Any,
+    ) -> None:
+        super().__init__(
+            text_game(**game_arguments), num_envs, autoreset_mode=autoreset_mode, layout=layout, render_mode=render_mode
+        )

@@ -1,0 +1,327 @@
+"""Vocabulary and corpus: round trips, what is counted and reported, and an error that says what to do for each bad input."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
+
+SENTENCES = Path(__file__).parent.parent / "examples" / "sentences.txt"
+
+# Every character that UTF-8 can write, but those that part lines; few of them, so that they repeat.
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\ufeff\0")
+lines = st.lists(st.text(characters | st.sampled_from("ab é漢"), max_size=12), min_size=1, max_size=8)
+
+
+def data_file(name: str) -> Path:
+    folder = os.environ.get("SEQGAN_DATA")
+    if folder is None:
+        pytest.skip("SEQGAN_DATA does not name the folder of the paper's data")
+    return Path(folder) / name
+
+
+def decoded(corpus: Corpus) -> list[str]:
+    return [corpus.vocabulary.decode(row) for row in corpus.tokens.tolist()]
+
+
+# Reading
+
+
+def test_ids_follow_falling_count_then_spelling() -> None:
+    corpus = read_corpus(["b c a c", "c b d"], sequence_length=5)
+    assert corpus.vocabulary == Vocabulary(("c", "b", "a", "d", "<end>"), end_token=4)
+    assert corpus.vocabulary.pad == corpus.vocabulary.size == 5
+    assert corpus.tokens.tolist() == [[1, 0, 2, 0, 4], [0, 1, 3, 4, 5]]
+    assert corpus.lengths.tolist() == [5, 4]
+    assert corpus.tokens.dtype == corpus.lengths.dtype == torch.int64
+
+
+def test_a_sequence_of_full_length_has_no_end_token() -> None:
+    corpus = read_corpus(["a b c", "a b"], sequence_length=3)
+    end, pad = corpus.vocabulary.end_token, corpus.vocabulary.pad
+    assert corpus.tokens.tolist() == [[0, 1, 2], [0, 1, end]]
+    assert corpus.lengths.tolist() == [3, 3]
+    longer = read_corpus(["a b c", "a b"], sequence_length=4)
+    assert longer.tokens.tolist() == [[0, 1, 2, end], [0, 1, end, pad]]
+    assert longer.lengths.tolist() == [4, 3]
+
+
+def test_too_long_lines_are_truncated_without_an_end_token() -> None:
+    corpus = read_corpus(["a b c d", "a"], sequence_length=2, too_long="truncate")
+    assert decoded(corpus) == ["a b", "a"]
+    assert corpus.tokens[0].tolist() == [0, 1]
+    assert corpus.vocabulary.tokens == ("a", "b", "<end>")  # nothing of what was cut off
+    assert (corpus.report.truncated, corpus.report.skipped) == (1, 0)
+
+
+def test_too_long_lines_are_skipped_and_counted() -> None:
+    corpus = read_corpus(["z z z", "a b", "a"], sequence_length=2, too_long="skip")
+    assert decoded(corpus) == ["a b", "a"]
+    assert corpus.vocabulary.tokens == ("a", "b", "<end>")
+    assert (corpus.report.truncated, corpus.report.skipped, corpus.report.lines) == (0, 1, 3)
+
+
+def test_rare_tokens_become_unknown() -> None:
+    corpus = read_corpus(["a b a", "b c d"], sequence_length=4, min_count=2)
+    assert corpus.vocabulary == Vocabulary(("a", "b", "<end>", "<unk>"), end_token=2, unknown_token=3)
+    assert corpus.tokens.tolist() == [[0, 1, 0, 2], [1, 3, 3, 2]]
+    assert corpus.report.unknown == 2
+    assert decoded(corpus) == ["a b a", "b <unk> <unk>"]
+
+
+def test_there_is_no_unknown_token_that_never_occurs() -> None:
+    corpus = read_corpus(["a b", "b a"], sequence_length=2, min_count=2)
+    assert corpus.vocabulary.unknown_token is None
+    assert corpus.vocabulary.tokens == ("a", "b", "<end>")
+
+
+def test_characters_include_the_spaces_inside_a_line() -> None:
+    corpus = read_corpus([" to be \n", "\n"], tokenizer="characters", sequence_length=6)
+    assert corpus.vocabulary.tokens == (" ", "b", "e", "o", "t", "<end>")
+    assert corpus.tokens.tolist() == [[4, 3, 0, 1, 2, 5]]
+    assert decoded(corpus) == ["to be"]
+
+
+def test_report_says_what_became_of_the_lines() -> None:
+    corpus = read_corpus(["a b", "", "a b", "b a c d", "  ", "a e"], sequence_length=3, min_count=2, too_long="skip")
+    assert str(corpus.report) == (
+        "6 lines read, 3 sequences kept. Left out: 2 empty lines, 1 too long ones. Truncated: 0 lines. "
+        "Replaced by <unk>: 1 tokens. Repeats of an earlier sequence: 1."
+    )
+
+
+def test_a_file_reads_like_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffé 漢\r\n\r\n🙂 é".encode())  # a byte order mark, two kinds of line end, none at the end
+    for source in (path, str(path), ["\ufeffé 漢", "", "🙂 é"], iter(["é 漢", "", "🙂 é"])):
+        corpus = read_corpus(source, sequence_length=3)
+        assert corpus.vocabulary.tokens == ("é", "漢", "🙂", "<end>")
+        assert decoded(corpus) == ["é 漢", "🙂 é"]
+        assert corpus.report.lines == 3
+
+
+def test_spellings_that_look_alike_stay_apart() -> None:
+    composed, decomposed = "\u00e9", "e\u0301"
+    assert read_corpus([f"{composed} {decomposed}"], sequence_length=2).vocabulary.size == 3
+    assert decoded(read_corpus([f"{composed} {decomposed}"], sequence_length=2)) == [f"{composed} {decomposed}"]
+
+
+def test_the_words_end_and_unk_in_a_text_are_words() -> None:
+    corpus = read_corpus(["the <end> is <unk>", "the <end> <unk> x"], sequence_length=5, min_count=2)
+    vocabulary = corpus.vocabulary
+    assert vocabulary.tokens == ("<end>", "<unk>", "the", "<end>", "<unk>")
+    assert decoded(corpus) == ["the <end> <unk> <unk>", "the <end> <unk> <unk>"]
+    assert corpus.tokens[0].tolist() == [2, 0, 4, 1, 3]
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+# Vocabulary
+
+
+@settings(max_examples=150, deadline=None)
+@given(lines=lines)
+@pytest.mark.parametrize("tokenizer", ["words", "characters"])
+def test_lines_survive_the_round_trip(tokenizer: Any, lines: list[str]) -> None:
+    expected = [line.strip() if tokenizer == "characters" else " ".join(line.split()) for line in lines]
+    expected = [line for line in expected if line]
+    try:
+        corpus = read_corpus(lines, tokenizer=tokenizer, sequence_length=12)
+    except ValueError as error:
+        assert "no sequences" in str(error) or "distinct token" in str(error)
+        return
+    vocabulary = corpus.vocabulary
+    assert decoded(corpus) == expected
+    assert [vocabulary.decode(vocabulary.encode(line)) for line in expected] == expected
+    assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+    for row, length, line in zip(corpus.tokens.tolist(), corpus.lengths.tolist(), expected, strict=True):
+        ids = vocabulary.encode(line)
+        assert row[:length] == [*ids, vocabulary.end_token][:12]
+        assert row[length:] == [vocabulary.pad] * (12 - length)
+
+
+def test_decode_stops_at_the_end_token_and_at_padding() -> None:
+    vocabulary = Vocabulary(("a", "b", "<end>"), end_token=2)
+    assert vocabulary.decode([0, 1, 2, 0]) == "a b"
+    assert vocabulary.decode(torch.tensor([1, 3, 0])) == "b"
+    assert vocabulary.decode([]) == ""
+
+
+@pytest.mark.parametrize("index", [-1, 4, 100])
+def test_decode_refuses_what_is_no_token(index: int) -> None:
+    with pytest.raises(ValueError, match=rf"No token has the id {index}; tokens are 0 \.\.\. 2, and 3 pads"):
+        Vocabulary(("a", "b", "<end>"), end_token=2).decode([0, index])
+
+
+def test_encode_knows_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="'c' is not in the vocabulary of 3 tokens"):
+        Vocabulary(("a", "b", "<end>"), end_token=2).encode("a c")
+    with pytest.raises(ValueError, match="'<end>' is not in the vocabulary"):
+        Vocabulary(("a", "b", "<end>"), end_token=2).encode("a <end>")
+    vocabulary = Vocabulary(("a", "<end>", "<unk>"), end_token=1, unknown_token=2)
+    assert vocabulary.encode("a c <end> <unk>") == [0, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((("a", "b"), 2), r"two ids of 0 \.\.\. 1, got 2 and None"),
+        ((("a", "b"), 1, 1), r"got 1 and 1"),
+        ((("a", "b"), 1, -1), r"got 1 and -1"),
+        ((("a", "a", "<end>"), 2), "spelled alike"),
+        ((("a", "b", "<end>"), 2, None, "-"), "joiner must be ' ' .words. or '' .characters., got '-'"),
+    ],
+)
+def test_a_vocabulary_that_contradicts_itself_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Vocabulary(*arguments)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"tokens": "ab", "end_token": 1, "unknown_token": null, "joiner": " "}',
+        '{"tokens": ["a", 1], "end_token": 1, "unknown_token": null, "joiner": " "}',
+        '{"tokens": ["a", "b"], "end_token": 2, "unknown_token": null, "joiner": " "}',
+    ],
+)
+def test_json_that_is_no_vocabulary_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"Not a vocabulary as written by Vocabulary\.to_json: "):
+        Vocabulary.from_json(text)
+
+
+# Splitting
+
+
+def test_split_parts_the_sequences_by_seed() -> None:
+    corpus = read_corpus([f"a {number}" for number in range(50)], sequence_length=2)
+    train, held_out = corpus.split(0.2, seed=0)
+    assert (train.shape, held_out.shape) == ((40, 2), (10, 2))
+    assert sorted(torch.cat([train, held_out]).tolist()) == sorted(corpus.tokens.tolist())
+    assert torch.equal(corpus.split(0.2, seed=0)[1], held_out)
+    assert not torch.equal(corpus.split(0.2, seed=1)[1], held_out)
+    assert not torch.equal(corpus.tokens[:10], held_out)  # a file's order may be that of its making
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, 0.01, 0.99, float("nan")])
+def test_a_split_with_nothing_on_one_side_is_refused(share: float) -> None:
+    corpus = read_corpus(["a b", "b a", "a a"], sequence_length=2)
+    with pytest.raises(ValueError, match=f"held_out={share} of 3 sequences leaves one side empty"):
+        corpus.split(share, seed=0)
+
+
+# Bad input
+
+
+def test_too_long_line_says_which_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("a b\n\na b c\na b c d e\na b c\n")
+    message = (
+        r"lines\.txt: line 3 has 3 words, more than sequence_length=2\. Too long are 3 lines; the longest is line 4 with 5\. "
+        r"Raise sequence_length to 5, or choose too_long='truncate' or too_long='skip'"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_corpus(path, sequence_length=2)
+    with pytest.raises(ValueError, match=r"line 1 has 3 characters, more than sequence_length=2\. .* line 4 with 9\."):
+        read_corpus(path, tokenizer="characters", sequence_length=2)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"No file at '.*absent\.txt'\. Expected a text file"):
+        read_corpus(tmp_path / "absent.txt", sequence_length=2)
+    with pytest.raises(FileNotFoundError, match="to pass the lines themselves, put them in a list"):
+        read_corpus("a text\nof two lines " * 1000, sequence_length=2)
+    with pytest.raises(IsADirectoryError, match=r"is a folder\. Expected a text file"):
+        read_corpus(tmp_path, sequence_length=2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"no sequences in 0 lines, of which 0 are blank"),
+        (b"\n  \n\t\n", r"no sequences in 3 lines, of which 3 are blank"),
+        (b"a b c\n\n", r"no sequences in 2 lines, of which 1 are blank and 1 too long \(more than 2 words\)"),
+        (b"a a\na\n", r"1 distinct token among 3, where at least 2 are needed .*min_count=1"),
+        (b"ab\ncaf\xe9 x\n", r"is not UTF-8: line 2 has 0xe9 at byte 6 of the file\. Convert it"),
+        (b"ab\n\x89PNG\0\0\n", r"is binary, or text in UTF-16: line 2 has a NUL at byte 7 of the file\. Expected UTF-8"),
+        ("a b\n".encode("utf-16"), r"is binary, or text in UTF-16: line 1 has a NUL at byte 3"),
+    ],
+)
+def test_files_without_usable_text_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.txt.*" + message):
+        read_corpus(path, sequence_length=2, too_long="skip")
+
+
+def test_a_corpus_of_rare_tokens_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"1 distinct token among 4, .*min_count=2"):
+        read_corpus(["a b", "c d"], sequence_length=2, min_count=2)
+
+
+def test_lines_that_are_not_strings_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"Line 2 of the given lines must be a str, got bytes: b'b c'"):
+        read_corpus(["a b", b"b c"], sequence_length=2)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokenizer": "bytes"}, "tokenizer must be 'words' or 'characters', got 'bytes'"),
+        ({"too_long": "drop"}, "too_long must be 'error', 'truncate' or 'skip', got 'drop'"),
+        ({"sequence_length": 0}, "must be at least 1, got 0 and 1"),
+        ({"min_count": 0}, "must be at least 1, got 2 and 0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_corpus(["a b"], **({"sequence_length": 2} | arguments))
+
+
+# Files
+
+
+def test_the_example_is_as_described() -> None:
+    corpus = read_corpus(SENTENCES, sequence_length=12)
+    text = SENTENCES.read_text(encoding="ascii").splitlines()
+    assert decoded(corpus) == text
+    assert len(text) == 1000
+    assert all(4 <= len(line.split()) <= 12 for line in text)
+    assert all(word.isalpha() and word.islower() for word in corpus.vocabulary.tokens[:-1])
+    assert corpus.vocabulary.tokens[0] == "the"
+    assert corpus.report.duplicates == 0
+
+
+def test_captions_are_read_in_full() -> None:
+    path = data_file("coco_train.txt")
+    corpus = read_corpus(path, sequence_length=35)
+    text = path.read_text(encoding="utf-8")
+    words = text.split()
+    counts = Counter(words)
+    assert corpus.tokens.shape == (10_000, 35)
+    assert len(corpus.vocabulary.tokens) == len(counts) + 1
+    assert [counts[token] for token in corpus.vocabulary.tokens[:-1]] == sorted(counts.values(), reverse=True)
+    assert " ".join(decoded(corpus)).split() == words
+    with pytest.raises(ValueError, match=r"more than sequence_length=34\. Too long are 1 lines; .* with 35"):
+        read_corpus(path, sequence_length=34)
+    skipped = read_corpus(path, sequence_length=20, too_long="skip").report.skipped
+    assert skipped == sum(len(line.split()) > 20 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(("tokenizer", "length"), [("words", 24), ("characters", 47)])
+def test_poems_are_read_at_both_levels(tokenizer: Any, length: int) -> None:
+    path = data_file("tang_poems.txt")
+    corpus = read_corpus(path, tokenizer=tokenizer, sequence_length=length)
+    assert corpus.tokens.shape == (16_394, length)
+    assert (corpus.lengths == length).all()
+    assert not (corpus.tokens == corpus.vocabulary.end_token).any()
+    assert (corpus.tokens < corpus.vocabulary.size).all()
+    assert decoded(corpus) == [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,288 @@
+"""BLEU and Self-BLEU against hand-computed values and a plain reference; shares; the temperature sweep on known models."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqgan_env.metrics import (
+    BleuScorer,
+    SweepPoint,
+    best_sum,
+    nll_test_at,
+    novel_share,
+    self_bleu,
+    temperature_sweep,
+    unique_share,
+)
+from seqgan_env.recurrent import TokenLSTM
+
+Sentence = Sequence[int]
+PAD = 9
+
+
+def pad(sentences: Sequence[Sentence], width: int | None = None) -> np.ndarray:
+    """Sentences as rows `(n, width)`, padded with `PAD`."""
+    rows = np.full((len(sentences), width or max(map(len, sentences))), PAD, dtype=np.int64)
+    for row, sentence in zip(rows, sentences, strict=True):
+        row[: len(sentence)] = sentence
+    return rows
+
+
+def reference_bleu(references: Sequence[Sentence], candidate: Sentence, max_order: int) -> list[float]:
+    """NLTK's `sentence_bleu(..., smoothing_function=SmoothingFunction().method1)`, term by term."""
+
+    def counts(sentence: Sentence, order: int) -> Counter[tuple[int, ...]]:
+        return Counter(tuple(sentence[i : i + order]) for i in range(len(sentence) - order + 1))
+
+    precisions = []
+    for order in range(1, max_order + 1):
+        found = counts(candidate, order)
+        matches = sum(min(found[ngram], max(counts(r, order)[ngram] for r in references)) for ngram in found)
+        if order == 1 and matches == 0:
+            return [0.0] * max_order
+        precisions.append((matches or 0.1) / max(1, sum(found.values())))
+    closest = min((len(reference) for reference in references), key=lambda n: (abs(n - len(candidate)), n))
+    brevity = 1.0 if len(candidate) > closest else math.exp(1 - closest / len(candidate))
+    return [brevity * math.prod(precisions[:k]) ** (1 / k) for k in range(1, max_order + 1)]
+
+
+def reference_self_bleu(samples: Sequence[Sentence], max_order: int) -> np.ndarray:
+    others = [[other for j, other in enumerate(samples) if j != i] for i in range(len(samples))]
+    scores = [reference_bleu(o, s, max_order) for o, s in zip(others, samples, strict=True)]
+    return np.array([np.mean(column) for column in zip(*scores, strict=True)])
+
+
+sentences = st.lists(st.lists(st.integers(0, 3), max_size=7), min_size=2, max_size=6)
+
+
+def test_counts_are_clipped_at_the_reference_that_has_most() -> None:
+    # "the the the the the the the" against "the cat is on the mat" and "there is a cat on the mat" (Papineni et al., 2.1).
+    references = pad([[0, 1, 2, 3, 0, 4], [5, 2, 6, 1, 3, 0, 4]])
+    bleu_1 = BleuScorer(references, PAD, max_order=1).score(pad([[0] * 7]))
+    np.testing.assert_allclose(bleu_1, [[2 / 7]], rtol=1e-12)
+
+
+def test_an_order_without_a_match_counts_as_a_tenth() -> None:
+    # "a b" against "a c b": both words match, the one bigram does not, and of trigrams there are none, counted as one.
+    brevity = math.exp(1 - 3 / 2)
+    expected = [[brevity, brevity * 0.1 ** (1 / 2), brevity * (0.1 * 0.1) ** (1 / 3)]]
+    np.testing.assert_allclose(BleuScorer(pad([[0, 2, 1]]), PAD, max_order=3).score(pad([[0, 1]])), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("reference_lengths", "brevity"),
+    [
+        ([3, 5], 1.0),  # as close as each other: the shorter one counts
+        ([5, 3], 1.0),
+        ([2, 5], math.exp(1 - 5 / 4)),
+        ([4, 5], 1.0),
+        ([8, 6], math.exp(1 - 6 / 4)),
+    ],
+)
+def test_brevity_penalty_takes_the_closest_length(reference_lengths: list[int], brevity: float) -> None:
+    references = pad([[0, 1, 2, 3, 4, 5, 6, 7][:length] for length in reference_lengths])
+    scores = BleuScorer(references, PAD, max_order=1).score(pad([[0, 1, 0, 1]]))
+    np.testing.assert_allclose(scores, [[brevity * 2 / 4]], rtol=1e-12)
+
+
+def test_a_copy_scores_one_and_a_stranger_zero() -> None:
+    scores = BleuScorer(pad([[0, 1, 2, 3, 4], [1, 1]]), PAD).score(pad([[0, 1, 2, 3, 4], [5, 6, 7, 8, 5], []], width=7))
+    np.testing.assert_array_equal(scores, [[1.0] * 5, [0.0] * 5, [0.0] * 5])
+
+
+def test_ngrams_are_told_apart_beyond_their_last_words() -> None:
+    # All bigrams of "a b c d" but not the trigrams: a lookup that forgot the first word would find them.
+    scorer = BleuScorer(pad([[0, 1, 7, 1, 2, 8, 2, 3]]), PAD, max_order=3)
+    expected = math.exp(1 - 8 / 4) * np.array([[1, 1, (0.1 / 2) ** (1 / 3)]])
+    np.testing.assert_allclose(scorer.score(pad([[0, 1, 2, 3]])), expected, rtol=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(references=sentences, candidates=sentences)
+def test_bleu_is_the_reference_implementations(references: list[Sentence], candidates: list[Sentence]) -> None:
+    scores = BleuScorer(pad(references, 7), PAD).score(pad(candidates, 8))
+    expected = [reference_bleu(references, candidate, 5) for candidate in candidates]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(samples=sentences)
+def test_self_bleu_is_the_reference_implementations(samples: list[Sentence]) -> None:
+    np.testing.assert_allclose(self_bleu(pad(samples, 7), PAD), reference_self_bleu(samples, 5), rtol=0, atol=1e-12)
+
+
+def test_the_reference_implementation_is_nltks() -> None:
+    bleu_score = pytest.importorskip("nltk.translate.bleu_score")
+    rng = np.random.default_rng(0)
+    references, candidates = ([rng.integers(0, 4, rng.integers(1, 9)).tolist() for _ in range(40)] for _ in range(2))
+    weights = [(1 / k,) * k for k in range(1, 6)]
+    smoothing = bleu_score.SmoothingFunction().method1
+    for start, candidate in enumerate(candidates):
+        some = references[start : start + 3]
+        expected = bleu_score.sentence_bleu(some, candidate, weights, smoothing_function=smoothing)
+        np.testing.assert_allclose(reference_bleu(some, candidate, 5), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(BleuScorer(pad(some), PAD).score(pad([candidate]))[0], expected, rtol=0, atol=1e-12)
+
+
+def test_self_bleu_leaves_the_sample_itself_out() -> None:
+    samples = pad([[0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    np.testing.assert_array_equal(self_bleu(samples, PAD), np.zeros(5))
+    counted_among_its_own_references = BleuScorer(samples, PAD, max_order=3).score(samples).mean(axis=0)
+    np.testing.assert_array_equal(counted_among_its_own_references, np.ones(3))
+
+
+def test_self_bleu_by_hand() -> None:
+    # "a a a" finds two of its a's in "a a b"; this finds a a, but no b; "a c" finds one of two. The closest lengths are 3.
+    expected = (2 / 3 + 2 / 3 + math.exp(1 - 3 / 2) * 1 / 2) / 3
+    np.testing.assert_allclose(self_bleu(pad([[0, 0, 0], [0, 0, 1], [0, 2]]), PAD, max_order=1), [expected], rtol=1e-12)
+
+
+def test_self_bleu_takes_the_closest_length_of_the_others() -> None:
+    # Alone of its length, "a b c d" is measured by the 6 words of the other and not by its own 4.
+    expected = (math.exp(1 - 6 / 4) + 4 / 6) / 2
+    np.testing.assert_allclose(self_bleu(pad([[0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]), PAD, max_order=1), [expected], rtol=1e-12)
+
+
+def test_collapsed_samples_are_wholly_alike() -> None:
+    np.testing.assert_array_equal(self_bleu(pad([[0, 1, 2, 3, 4]] * 3), PAD), np.ones(5))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (np.array([[0, PAD, 1]]), r"padded at the end only; row 0 has the pad id 9"),
+        (np.array([[0, PAD + 1]]), r"must lie in 0 \.\.\. 9 .* got 0 \.\.\. 10"),
+        (np.array([[-1, 0]]), r"got -1 \.\.\. 0"),
+        (np.array([0, 1]), r"shape \(n, length\), got int64 of shape \(2,\)"),
+        (np.array([[0.0, 1.0]]), r"must be integers .* got float64"),
+    ],
+)
+def test_tokens_that_are_no_sequences_are_refused(tokens: np.ndarray, message: str) -> None:
+    for use in (
+        lambda: BleuScorer(tokens, PAD),
+        lambda: BleuScorer(pad([[0, 1]]), PAD).score(tokens),
+        lambda: self_bleu(tokens, PAD),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one reference"):
+        BleuScorer(np.empty((0, 3), dtype=np.int64), PAD)
+    with pytest.raises(ValueError, match="max_order must be at least 1, got 0"):
+        BleuScorer(pad([[0]]), PAD, max_order=0)
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        self_bleu(pad([[0, 1]]), PAD)
+
+
+def test_shares_count_rows() -> None:
+    samples = pad([[0, 1], [0, 1], [1, 0], [0, 1, 2]])
+    assert unique_share(samples) == 3 / 4
+    assert novel_share(samples, pad([[0, 1], [2, 2]], width=3)) == 2 / 4
+    assert novel_share(samples.astype(np.int32), samples) == 0
+    with pytest.raises(ValueError, match="rows of 3 tokens and training data of 2"):
+        novel_share(samples, pad([[0, 1]]))
+    for share in (lambda: unique_share(samples[:0]), lambda: novel_share(samples[:0], samples)):
+        with pytest.raises(ValueError, match="needs at least one sample, got none"):
+            share()
+
+
+def memoryless(probabilities: Sequence[float], end_token: int | None = None) -> TokenLSTM:
+    """A generator whose every token has the same probabilities, whatever came before."""
+    model = TokenLSTM(len(probabilities), 2, 2, end_token=end_token)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.output.bias.copy_(torch.tensor(probabilities).log())
+    return model
+
+
+def test_sweep_of_a_memoryless_generator_is_the_formula() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    held_out = torch.tensor([[0, 1, 2, 2], [1, 1, 3, 3]])  # the second is of two tokens
+    alphas = (0.5, 1.0, 2.0)
+    points = temperature_sweep(
+        memoryless(p.tolist()),
+        memoryless(q.tolist()),
+        held_out,
+        torch.Generator().manual_seed(0),
+        n_samples=20_000,
+        length=4,
+        inverse_temperatures=alphas,
+    )
+    assert tuple(point.inverse_temperature for point in points) == alphas
+    for point, alpha in zip(points, alphas, strict=True):
+        sharpened = p**alpha / (p**alpha).sum()
+        nll = -sharpened.log()
+        expected_test = (nll[[0, 1, 2, 2]].mean() + nll[[1, 1]].mean()) / 2
+        assert point.nll_test == pytest.approx(expected_test.item(), abs=1e-6)
+        assert point.nll_oracle == pytest.approx(-(sharpened * q.log()).sum().item(), abs=0.01)  # 80,000 tokens: 5 sigma
+    # Neighbouring temperatures are further apart than the tolerance: a sweep that samples without alpha fails.
+    assert points[0].nll_oracle + 0.05 < points[1].nll_oracle < points[2].nll_oracle - 0.05
+
+
+def test_sweep_is_that_of_nll_at_temperature_one_and_repeats_by_seed() -> None:
+    generator, oracle = (TokenLSTM(6, 4, 4, initial_std=1.0, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    held_out, _ = oracle.sample(50, 5, torch.Generator().manual_seed(3))
+    seed_4 = [torch.Generator().manual_seed(4) for _ in range(2)]
+    first, second = (
+        temperature_sweep(generator, oracle, held_out, rng, n_samples=20, length=5, inverse_temperatures=[1.0, 3.0])
+        for rng in seed_4
+    )
+    assert first == second
+    assert first[0].nll_test == pytest.approx(generator.nll(held_out).mean().item(), abs=1e-9)
+    samples, _ = generator.sample(20, 5, torch.Generator().manual_seed(4))
+    assert first[0].nll_oracle == pytest.approx(oracle.nll(samples).mean().item(), abs=1e-9)
+
+
+def test_sweep_reads_held_out_data_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = TokenLSTM(6, 4, 4, initial_std=1.0, generator=torch.Generator().manual_seed(1))
+    held_out, _ = generator.sample(7, 5, torch.Generator().manual_seed(3))
+    monkeypatch.setattr("seqgan_env.metrics.rows_per_chunk", lambda vocab_size: 15)  # three sequences, and a tail of one
+    (point,) = temperature_sweep(
+        generator, generator, held_out, torch.Generator().manual_seed(4), n_samples=2, length=5, inverse_temperatures=[1.0]
+    )
+    assert point.nll_test == pytest.approx(generator.nll(held_out).mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"oracle": memoryless([0.5, 0.5])}, "share a vocabulary, got 3 and 2"),
+        ({"n_samples": 0}, "got 0 and 1"),
+        ({"held_out": torch.empty(0, 2, dtype=torch.int64)}, "got 10 and 0"),
+        ({"inverse_temperatures": (1.0, 0.0)}, r"positive and finite, at least one, got \(1\.0, 0\.0\)"),
+        ({"inverse_temperatures": ()}, r"got \(\)"),
+    ],
+)
+def test_sweeps_that_make_no_sense_are_refused(changes: dict[str, object], message: str) -> None:
+    model = memoryless([0.5, 0.3, 0.2])
+    arguments = {"generator": model, "oracle": model, "held_out": torch.tensor([[0, 1]]), "n_samples": 10, "length": 2}
+    with pytest.raises(ValueError, match=message):
+        temperature_sweep(rng=torch.Generator(), **(arguments | changes))  # type: ignore[arg-type]
+
+
+CURVE = [SweepPoint(1.0, nll_oracle=9.0, nll_test=7.0), SweepPoint(3.0, 7.0, 10.0), SweepPoint(2.0, 8.0, 7.5)]
+
+
+def test_curve_is_read_between_its_points() -> None:
+    assert nll_test_at(CURVE, 8.0) == 7.5
+    assert nll_test_at(CURVE, 8.5) == 7.25
+    assert nll_test_at(CURVE, 7.2) == pytest.approx(9.5)
+    assert nll_test_at(CURVE, 9.0) == 7.0
+    assert math.isnan(nll_test_at(CURVE, 9.01))
+    assert math.isnan(nll_test_at(CURVE, 6.99))
+
+
+def test_best_sum_is_the_lowest_sum_and_not_the_lowest_of_either() -> None:
+    assert best_sum(CURVE) == SweepPoint(2.0, 8.0, 7.5)
+    for use in (best_sum, lambda points: nll_test_at(points, 8.0)):
+        with pytest.raises(ValueError, match="without points"):
+            use([])
