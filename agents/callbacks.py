@@ -60,17 +60,12 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
 
     def between_updates(self, n_updates: int) -> None:
         """Retrain after every `g_steps` updates."""
-        if n_updates % self.g_steps == 0:
-            self.retrain(self.d_steps)
-
-    def retrain(self, d_steps: int, after_step: Callable[[dict[str, float]], None] | None = None) -> None:
-        """Fit the reward model `d_steps` times; `after_step` sees each fit's metrics."""
-        for _ in range(d_steps):
-            metrics = self.model.game.retrain(self.model.sample(self.n_generated)[0])
-            for name, value in metrics.items():
-                self.logger.record(f"discriminator/{name}", value)
-            if after_step is not None:
-                after_step(metrics)
+        if n_updates % self.g_steps:
+            return
+        for _ in range(self.d_steps):
+            metrics = self.model.retrain_reward_model(self.n_generated)
+        for name, value in metrics.items():
+            self.logger.record(f"discriminator/{name}", value)
 
 
 class EvaluationCallback(BetweenUpdatesCallback):
@@ -107,9 +102,9 @@ class EvaluationCallback(BetweenUpdatesCallback):
 class ProgressCallback(BetweenUpdatesCallback):
     """A progress bar over updates, with the time that remains; none where there is no terminal."""
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int) -> None:
         super().__init__()
-        self.bar = tqdm(total=total, desc=description, unit="update", disable=None)
+        self.bar = tqdm(total=total, desc="adversarial", unit="update", disable=None)
 
     def between_updates(self, n_updates: int) -> None:
         """Move the bar."""

@@ -47,6 +47,8 @@ class Reinforce(OnPolicyAlgorithm):
         likelihood_batch_size: real sequences in each of them.
         rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
             at 0 the generator itself writes the completions.
+        max_updates: `learn` ends after this many updates in all, however few tokens they took; None leaves it to
+            `total_timesteps`.
         stats_window_size: episodes that SB3's rollout statistics average over.
         tensorboard_log: folder of TensorBoard events.
         policy_kwargs: further arguments of the policy.
@@ -70,6 +72,7 @@ class Reinforce(OnPolicyAlgorithm):
         likelihood_steps: int = 0,
         likelihood_batch_size: int = 64,
         rollout_lag: float = 0.0,
+        max_updates: int | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -85,6 +88,7 @@ class Reinforce(OnPolicyAlgorithm):
         self.likelihood_steps = likelihood_steps
         self.likelihood_batch_size = likelihood_batch_size
         self.rollout_lag = rollout_lag
+        self.max_updates = max_updates
         self.end_token: int | None = None
         vec_env = None if env is None else self._wrap_env(env)
         game = None if vec_env is None else _game_env(vec_env).game
@@ -137,6 +141,7 @@ class Reinforce(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         """Create policy, rollout policy and random numbers; no buffer, for a batch is used at once."""
         self._setup_lr_schedule()
+        self.rollout_buffer = None  # type: ignore[assignment]
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
@@ -179,12 +184,18 @@ class Reinforce(OnPolicyAlgorithm):
         """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
         return self.generator.sample(n, self.game.sequence_length, self._rng)
 
+    def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
+        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
+        return self.game.retrain(self.sample(n_generated)[0])
+
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer | None, n_rollout_steps: int
     ) -> bool:
         """Sample an episode for each row and ask for its rewards; false if a callback asked to stop."""
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
+        if self.max_updates is not None and self._n_updates >= self.max_updates:
+            return False
         tokens, _ = self.sample(env.num_envs)
         self._played = _game_env(env).play(tokens)
         self._tokens = tokens.to(self.device)

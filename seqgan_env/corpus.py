@@ -162,7 +162,7 @@ class Corpus:
     vocabulary: Vocabulary
     report: CorpusReport
 
-    def split(self, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+    def split(self, held_out: float, seed: int) -> tuple["Corpus", "Corpus"]:
         """Part the sequences at random into those to train on and those held out.
 
         Of sequences that occur more than once (`report.duplicates`) some are likely to be on both sides.
@@ -172,7 +172,7 @@ class Corpus:
             seed: the same seed parts the same corpus in the same way.
 
         Returns:
-            Tokens `(n_train, sequence_length)` and `(n_held_out, sequence_length)`, int64, padded; at least one row each.
+            The two parts, at least one sequence each; both keep the vocabulary and the report of the whole.
 
         Raises:
             ValueError: a share that leaves one of the sides without a sequence.
@@ -184,7 +184,10 @@ class Corpus:
                 "that gives each side a sequence."
             )
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.tokens)))
-        return self.tokens[order[n_held_out:]], self.tokens[order[:n_held_out]]
+        return self._part(order[n_held_out:]), self._part(order[:n_held_out])
+
+    def _part(self, rows: Tensor) -> "Corpus":
+        return Corpus(self.tokens[rows], self.lengths[rows], self.vocabulary, self.report)
 
 
 def read_corpus(

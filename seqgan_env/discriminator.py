@@ -123,7 +123,7 @@ class TextCNN(nn.Module):
     @torch.no_grad()
     def log_odds(self, tokens: Tensor) -> Tensor:
         """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
-        logits = torch.cat([self(part) for part in tokens.split(_SCORE_CHUNK)])
+        logits = torch.cat([self.output(self.features(part)) for part in tokens.split(_SCORE_CHUNK)])
         return logits[:, 1] - logits[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from seqgan_env.rewards import (
     BleuReward,
     ConstantReward,
     DiscriminatorReward,
+    DiscriminatorScaling,
     LearningRewardModel,
     RandomReward,
     RewardModel,
@@ -233,6 +234,76 @@ def stream_key(seed: int) -> int:
     return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def make_game(
+    vocab_size: int,
+    sequence_length: int,
+    real: Tensor | Callable[[], Tensor],
+    *,
+    reward: RewardContract = "terminal",
+    n_rollouts: int = 16,
+    reward_model: RewardName | RewardModel = "discriminator",
+    discriminator: TextCNNConfig | None = None,
+    scaling: DiscriminatorScaling = "probability",
+    model_seed: int = 0,
+    retrain_every: int | None = None,
+    mask: Mask | None = None,
+    end_token: int | None = None,
+    oracle: TokenLSTM | None = None,
+    vocabulary: Vocabulary | None = None,
+    device: str | torch.device = "cpu",
+) -> SequenceGame:
+    """A `SequenceGame`, with its reward model made from a name.
+
+    Args:
+        vocab_size: number of tokens.
+        sequence_length: the most tokens of a sequence.
+        real: real sequences; see `SequenceGame`.
+        reward: the reward contract; see `contract_rewards`.
+        n_rollouts: completions of each prefix, for the contracts that look at prefixes.
+        reward_model: `"discriminator"`, `"bleu"`, a control, `"constant"` or `"random"`; or any object with `score`.
+        discriminator: sizes and training of the discriminator; by default the published windows that fit the sequence.
+        scaling: how its probability becomes a reward; see `DiscriminatorReward`.
+        model_seed: of the discriminator, or of the random control.
+        retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
+        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
+        end_token: ends a sequence early.
+        oracle: measures finished sequences.
+        vocabulary: turns ids into text.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+    """
+    on = resolve_device(device)
+    if reward_model == "discriminator":
+        config = widths_within(sequence_length, TextCNNConfig()) if discriminator is None else discriminator
+        network = TextCNN(vocab_size, sequence_length, config, seed=model_seed, device=on)
+        model: RewardModel = DiscriminatorReward(network, scaling)
+    elif reward_model == "bleu":
+        model = BleuReward(real() if callable(real) else real, vocab_size)
+    elif reward_model == "constant":
+        model = ConstantReward()
+    elif reward_model == "random":
+        model = RandomReward(model_seed)
+    elif isinstance(reward_model, RewardModel):
+        model = reward_model
+    else:
+        raise ValueError(
+            f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths); got {reward_model!r}."
+        )
+    return SequenceGame(
+        vocab_size,
+        sequence_length,
+        real,
+        model,
+        reward=reward,
+        n_rollouts=n_rollouts,
+        retrain_every=retrain_every,
+        end_token=end_token,
+        mask=mask,
+        oracle=oracle,
+        vocabulary=vocabulary,
+        device=on,
+    )
+
+
 def oracle_game(
     sequence_length: int = 20,
     vocab_size: int | None = None,
@@ -241,12 +312,8 @@ def oracle_game(
     oracle_params: str | Path | None = None,
     data_seed: int = 0,
     n_real: int = 10_000,
-    reward: RewardContract = "terminal",
-    n_rollouts: int = 16,
-    reward_model: RewardName | RewardModel = "discriminator",
-    retrain_every: int | None = None,
-    mask: Mask | None = None,
     device: str | torch.device = "cpu",
+    **rules: Any,
 ) -> SequenceGame:
     """The paper's synthetic game: an LSTM with random parameters is nature.
 
@@ -257,12 +324,8 @@ def oracle_game(
         oracle_params: a file of the oracle's parameters instead; see `load_oracle`.
         data_seed: draws the real sequences.
         n_real: how many real sequences there are; the oracle writes them when they are first needed.
-        reward: the reward contract; see `contract_rewards`.
-        n_rollouts: completions of each prefix, for the contracts that look at prefixes.
-        reward_model: a name, or any object with `score`.
-        retrain_every: finished episodes between two fits of the reward model; None leaves it to the caller.
-        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         device: `"auto"`, `"cpu"` or `"cuda"`.
+        rules: the other arguments of `make_game`.
     """
     on = resolve_device(device)
     if oracle_params is None:
@@ -271,25 +334,14 @@ def oracle_game(
         oracle = load_oracle(oracle_params, device=on)
         if vocab_size not in (None, oracle.vocab_size):
             raise ValueError(
-                f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was asked for."
+                f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was given."
             )
 
     def write_real() -> Tensor:
         generator = torch.Generator(on).manual_seed(data_seed)
         return oracle.sample(n_real, sequence_length, generator)[0]
 
-    return SequenceGame(
-        oracle.vocab_size,
-        sequence_length,
-        real=write_real,
-        reward_model=_reward_model(reward_model, oracle.vocab_size, sequence_length, write_real, on),
-        reward=reward,
-        n_rollouts=n_rollouts,
-        retrain_every=retrain_every,
-        mask=mask,
-        oracle=oracle,
-        device=on,
-    )
+    return make_game(oracle.vocab_size, sequence_length, write_real, oracle=oracle, device=on, **rules)
 
 
 def text_game(
@@ -300,73 +352,35 @@ def text_game(
     tokenizer: Tokenizer = "words",
     min_count: int = 1,
     too_long: TooLong = "error",
-    reward: RewardContract = "terminal",
-    n_rollouts: int = 16,
-    reward_model: RewardName | RewardModel = "discriminator",
-    retrain_every: int | None = None,
-    mask: Mask | None = None,
-    device: str | torch.device = "cpu",
+    **rules: Any,
 ) -> SequenceGame:
     """A game whose real sequences are the lines of a text.
 
     Args:
         data: a file with a sequence a line, or the lines, or a corpus that was read before.
         sequence_length: the most tokens of a sequence.
-        vocab_size: checked against the corpus if given; the text decides.
+        vocab_size: checked against the text if given; the text decides.
         tokenizer: `"words"` or `"characters"`.
         min_count: rarer tokens become the unknown token.
         too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
-        reward: see `oracle_game`, as all that follows.
-        n_rollouts: completions of each prefix.
-        reward_model: a name, or any object with `score`.
-        retrain_every: finished episodes between two fits.
-        mask: which tokens may follow a prefix.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
+        rules: the other arguments of `make_game`.
     """
-    on = resolve_device(device)
     if isinstance(data, Corpus):
         corpus = data
     else:
         corpus = read_corpus(
             data, tokenizer=tokenizer, sequence_length=sequence_length, min_count=min_count, too_long=too_long
         )
-    vocabulary = corpus.vocabulary
-    if corpus.tokens.shape[1] != sequence_length:
-        raise ValueError(
-            f"The corpus has sequences of {corpus.tokens.shape[1]} tokens, but sequence_length={sequence_length}."
-        )
+    vocabulary, width = corpus.vocabulary, corpus.tokens.shape[1]
+    if width != sequence_length:
+        raise ValueError(f"The corpus has sequences of {width} tokens, but sequence_length={sequence_length}.")
     if vocab_size not in (None, vocabulary.size):
-        raise ValueError(f"The text has a vocabulary of {vocabulary.size}, but vocab_size={vocab_size} was asked for.")
-    return SequenceGame(
+        raise ValueError(f"The text has a vocabulary of {vocabulary.size}, but vocab_size={vocab_size} was given.")
+    return make_game(
         vocabulary.size,
         sequence_length,
-        real=corpus.tokens,
-        reward_model=_reward_model(reward_model, vocabulary.size, sequence_length, lambda: corpus.tokens, on),
-        reward=reward,
-        n_rollouts=n_rollouts,
-        retrain_every=retrain_every,
+        corpus.tokens,
         end_token=vocabulary.end_token,
-        mask=mask,
         vocabulary=vocabulary,
-        device=on,
+        **rules,
     )
-
-
-def _reward_model(
-    choice: RewardName | RewardModel, vocab_size: int, length: int, real: Callable[[], Tensor], device: torch.device
-) -> RewardModel:
-    """The reward model of a name, in its default form."""
-    if not isinstance(choice, str):
-        if not isinstance(choice, RewardModel):
-            raise TypeError(f"A reward model needs score(tokens, lengths); {type(choice).__name__} lacks it.")
-        return choice
-    if choice == "discriminator":
-        config = widths_within(length, TextCNNConfig())
-        return DiscriminatorReward(TextCNN(vocab_size, length, config, device=device))
-    if choice == "bleu":
-        return BleuReward(real(), vocab_size)
-    if choice == "constant":
-        return ConstantReward()
-    if choice == "random":
-        return RandomReward()
-    raise ValueError(f"reward_model must be one of {get_args(RewardName)} or an object with score, got {choice!r}.")

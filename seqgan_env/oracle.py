@@ -20,6 +20,7 @@ PARAMETER_NAMES = (
 )
 _TORCH_GATE_ORDER = ("input", "forget", "cell", "output")
 _PUBLISHED_START_TOKEN = 0
+_LARGEST = np.finfo(np.float32).max
 
 # Opcodes of a pickle that stand for a value, and those that carry one; a global stands for its own name.
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
@@ -92,7 +93,7 @@ def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
     faults += [
         f"{name} has values that are not finite numbers"
         for name in PARAMETER_NAMES
-        if not (np.issubdtype(arrays[name].dtype, np.floating) and np.isfinite(arrays[name]).all())
+        if not (np.issubdtype(arrays[name].dtype, np.floating) and (np.abs(arrays[name]) <= _LARGEST).all())
     ]
     if faults:
         raise ValueError(f"{path} is no oracle of vocabulary {vocab} and {hidden} hidden units: {'; '.join(faults)}.")
@@ -100,8 +101,8 @@ def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
     except Exception as error:  # a damaged archive fails in zipfile and zlib in many ways
@@ -112,7 +113,7 @@ def _read_pickled_arrays(path: Path) -> dict[str, Array]:
     """Read a pickled list of float arrays by walking its opcodes; no opcode is executed, no name in it is looked up."""
     try:
         arrays = _PickledArrays().read(path.read_bytes())
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a pickle of nothing but float arrays ({error}). Expected the published list of "
             f"{len(PARAMETER_NAMES)} arrays, or an .npz file."
@@ -199,7 +200,7 @@ class _PickledArrays:
         elif function in self._RECONSTRUCT:
             self.stack.append({"array": None})
         else:
-            raise ValueError(f"it calls {function!r} with {str(arguments)[:60]}")
+            raise ValueError(f"it calls {str(function)[:60]}")
 
     def _build(self) -> None:
         target, state = self._pop(2)

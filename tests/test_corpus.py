@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
@@ -130,11 +130,8 @@ def test_the_words_end_and_unk_in_a_text_are_words() -> None:
 def test_lines_survive_the_round_trip(tokenizer: Any, lines: list[str]) -> None:
     expected = [line.strip() if tokenizer == "characters" else " ".join(line.split()) for line in lines]
     expected = [line for line in expected if line]
-    try:
-        corpus = read_corpus(lines, tokenizer=tokenizer, sequence_length=12)
-    except ValueError as error:
-        assert "no sequences" in str(error) or "distinct token" in str(error)
-        return
+    assume(len({token for line in expected for token in (line if tokenizer == "characters" else line.split())}) > 1)
+    corpus = read_corpus(lines, tokenizer=tokenizer, sequence_length=12)
     vocabulary = corpus.vocabulary
     assert decoded(corpus) == expected
     assert [vocabulary.decode(vocabulary.encode(line)) for line in expected] == expected

@@ -1,0 +1,172 @@
+"""The folder of a run: its config, logs, measurements, weights, samples and pictures."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # pictures go to files, also where there is no screen
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from stable_baselines3.common.logger import Logger, configure
+from torch import nn
+
+from seqgan_env.metrics import SweepPoint
+
+PRETRAINING = "pretraining"
+ADVERSARIAL = "adversarial"
+_X_LABELS = {PRETRAINING: "epochs of maximum likelihood", ADVERSARIAL: "adversarial updates"}
+# Colours that the colour-blind can tell apart (Wong, 2011), and line styles that do without them.
+_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What an evaluation found after `step` epochs or updates of a phase."""
+
+    phase: str
+    step: int
+    metrics: Mapping[str, float]
+
+
+class RunFolder:
+    """Everything that a run leaves behind.
+
+    Args:
+        out: the folder that holds runs.
+        name: starts the run's own name, `<name>-<time>`.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, out: Path, name: str) -> None:
+        stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        self.path = out / stem
+        number = 1
+        try:
+            while self.path.exists():
+                number += 1
+                self.path = out / f"{stem}-{number}"
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(
+                f"The run folder {self.path} cannot be made ({error.strerror}): choose another with --out."
+            ) from error
+        self.measurements: list[Measurement] = []
+        self.logger: Logger = configure(str(self.path), ["csv", "tensorboard"])
+
+    def save_config(self, config: Any) -> None:
+        """Write a dataclass to `config.json`."""
+        text = json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
+        (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    def save_text(self, name: str, text: str) -> None:
+        """Write a text file."""
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def save_weights(self, name: str, module: nn.Module) -> None:
+        """Write a module's parameters to `<name>.safetensors`."""
+        tensors = {key: value.contiguous().cpu() for key, value in module.state_dict().items()}
+        save_file(tensors, self.path / f"{name}.safetensors")
+
+    def load_weights(self, name: str, module: nn.Module) -> None:
+        """Read what `save_weights` wrote into a module, on the device that it lies on."""
+        module.load_state_dict(load_file(self.path / f"{name}.safetensors"))
+
+    def measure(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep what an evaluation found, and hand it to the logger."""
+        self.measurements.append(Measurement(phase, step, metrics))
+        for name, value in metrics.items():
+            self.logger.record(f"{phase}/{name}", value)
+        if not sys.stderr.isatty():  # without a terminal there is no progress bar that would show it
+            print(f"{phase} {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()), flush=True)
+
+    def last(self, phase: str) -> Measurement | None:
+        """The latest measurement of a phase."""
+        return next((m for m in reversed(self.measurements) if m.phase == phase), None)
+
+    def draw_learning_curve(self, panels: Sequence[Sequence[str]], labels: Mapping[str, str], floor: float | None) -> None:
+        """Draw `learning_curve.png`: a row for each group of metrics, a column for each phase.
+
+        Args:
+            panels: names of the metrics of each row.
+            labels: what to call them.
+            floor: the oracle's own entropy, a line across the first row.
+        """
+        phases = [phase for phase in (PRETRAINING, ADVERSARIAL) if self.last(phase) is not None]
+        if not phases:
+            return
+        figure, axes = plt.subplots(
+            len(panels),
+            len(phases),
+            sharey="row",
+            sharex="col",
+            squeeze=False,
+            figsize=(5 * len(phases), 3.2 * len(panels)),
+            layout="constrained",
+        )
+        for names, row in zip(panels, axes, strict=True):
+            for phase, axis in zip(phases, row, strict=True):
+                self._draw_phase(axis, phase, names, labels)
+                if floor is not None and names is panels[0]:
+                    axis.axhline(floor, color="0.4", linewidth=1, linestyle=(0, (1, 3)), label="floor: the oracle's entropy")
+                axis.grid(alpha=0.25)
+            row[-1].legend(frameon=False)
+        for phase, axis in zip(phases, axes[-1], strict=True):
+            axis.set_xlabel(_X_LABELS[phase])
+        for phase, axis in zip(phases, axes[0], strict=True):
+            axis.set_title(f"{phase} phase")
+        self._save(figure, "learning_curve.png")
+
+    def _draw_phase(self, axis: Axes, phase: str, names: Sequence[str], labels: Mapping[str, str]) -> None:
+        points = [m for m in self.measurements if m.phase == phase]
+        for name, (colour, line) in zip(names, _STYLES, strict=False):
+            values = [m.metrics[name] for m in points]
+            axis.plot([m.step for m in points], values, line, color=colour, marker=".", label=labels[name])
+
+    def draw_quality_against_coverage(self, sweeps: Mapping[str, Sequence[SweepPoint]], floor: float) -> None:
+        """Draw `quality_coverage.png`: NLL_oracle against NLL_test over inverse temperatures, a curve for each generator."""
+        figure, axis = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
+        for (name, points), (colour, line) in zip(sweeps.items(), _STYLES, strict=False):
+            axis.plot([p.nll_test for p in points], [p.nll_oracle for p in points], line, color=colour, marker=".", label=name)
+            plain = min(points, key=lambda p: abs(p.inverse_temperature - 1))
+            axis.plot(plain.nll_test, plain.nll_oracle, "o", color=colour, markersize=9, fillstyle="none")
+        axis.axhline(floor, color="0.4", linewidth=1, linestyle=(0, (1, 3)), label="floor: the oracle's entropy")
+        axis.set_xlabel("NLL_test, nats per token (coverage: lower is better)")
+        axis.set_ylabel("NLL_oracle, nats per token (quality: lower is better)")
+        axis.set_title("Temperature sweep; the circle is inverse temperature 1")
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+        self._save(figure, "quality_coverage.png")
+
+    def _save(self, figure: Any, name: str) -> None:
+        figure.savefig(self.path / name, dpi=150)
+        plt.close(figure)
+
+    def print_summary(self, labels: Mapping[str, str], floor: float | None) -> None:
+        """Print a table of likelihood against adversarial training, and where everything is."""
+        before, after = self.last(PRETRAINING), self.last(ADVERSARIAL)
+        console = Console()
+        table = Table(title="Maximum likelihood against adversarial training", title_justify="left")
+        table.add_column("")
+        for column in ("likelihood", "adversarial", "change"):
+            table.add_column(column, justify="right")
+        for name, label in labels.items():
+            values = [None if m is None else m.metrics[name] for m in (before, after)]
+            cells = ["–" if value is None else f"{value:.3f}" for value in values]
+            change = "–" if values[0] is None or values[1] is None else f"{values[1] - values[0]:+.3f}"
+            table.add_row(label, *cells, change)
+        if floor is not None:
+            table.add_row("floor: the oracle's entropy", f"{floor:.3f}", f"{floor:.3f}", "")
+        console.print(table)
+        console.print(f"Everything is in {self.path}", soft_wrap=True, highlight=False)

@@ -1,0 +1,187 @@
+"""Drawing tokens: the fast path against its definition, forbidden tokens, and whole sequences."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqgan_env.sampling import (
+    TokenPolicy,
+    allowed_tokens,
+    draw_tokens,
+    draw_tokens_reference,
+    forbid,
+    rows_per_chunk,
+    sample_sequences,
+)
+from tests.small import V, no_repeats, nothing_allowed, seeded, small_policy
+
+VOCABULARIES = (2, 63, 64, 65, 128, 200, 5000)  # around the edges of blocks of 64
+LARGEST_UNIFORM = 1 - 2**-24
+
+
+def logits_and_uniforms(vocab_size: int, dtype: torch.dtype, rows: int = 300, draws: int = 4) -> tuple[Tensor, Tensor]:
+    generator = seeded(vocab_size)
+    logits = 2 * torch.randn(rows, vocab_size, generator=generator, dtype=torch.float64)
+    return logits.to(dtype), torch.rand(rows, draws, generator=generator)
+
+
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_draws_equal_the_reference_in_float64(vocab_size: int) -> None:
+    logits, uniforms = logits_and_uniforms(vocab_size, torch.float64)
+    drawn = draw_tokens(logits, uniforms)
+    assert drawn.dtype == torch.int64
+    assert torch.equal(drawn, draw_tokens_reference(logits, uniforms))
+
+
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_draws_equal_the_reference_in_float32_but_for_rounding(vocab_size: int) -> None:
+    logits, uniforms = logits_and_uniforms(vocab_size, torch.float32)
+    differing = draw_tokens(logits, uniforms) != draw_tokens_reference(logits, uniforms)
+    assert differing.double().mean() < 0.003
+
+
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_draws_from_a_neighbours_uniforms_differ(vocab_size: int, axis: int) -> None:
+    """The negative control of the comparisons above: an error of one place is seen."""
+    logits, uniforms = logits_and_uniforms(vocab_size, torch.float64)
+    shifted = draw_tokens(logits, uniforms.roll(1, axis))
+    assert (shifted != draw_tokens_reference(logits, uniforms)).double().mean() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_forbidden_tokens_are_never_drawn(vocab_size: int, dtype: torch.dtype) -> None:
+    logits, uniforms = logits_and_uniforms(vocab_size, dtype)
+    allowed = torch.rand(logits.shape, generator=seeded(1)) < min(0.5, 20 / vocab_size)
+    allowed[torch.arange(len(logits)), torch.randint(vocab_size, (len(logits),), generator=seeded(2))] = True
+    uniforms[:, 0] = 0.0
+    uniforms[:, 1] = LARGEST_UNIFORM
+    drawn = draw_tokens(forbid(logits, allowed), uniforms)
+    assert allowed.gather(1, drawn).all()
+
+
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+@pytest.mark.parametrize("only", ["first", "last"])
+def test_a_single_allowed_token_is_drawn_for_every_uniform(vocab_size: int, only: str) -> None:
+    token = 0 if only == "first" else vocab_size - 1
+    allowed = torch.arange(vocab_size).unsqueeze(0) == token
+    uniforms = torch.tensor([[0.0, 1e-30, 0.5, LARGEST_UNIFORM]])
+    assert (draw_tokens(forbid(torch.zeros(1, vocab_size), allowed), uniforms) == token).all()
+
+
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_the_extreme_uniforms_draw_the_first_and_the_last_token(vocab_size: int) -> None:
+    drawn = draw_tokens(torch.zeros(1, vocab_size), torch.tensor([[0.0, LARGEST_UNIFORM]]))
+    assert drawn.tolist() == [[0, vocab_size - 1]]
+
+
+@pytest.mark.parametrize("vocab_size", [5, 70])
+def test_tokens_come_up_as_often_as_they_are_probable(vocab_size: int) -> None:
+    logits = torch.randn(1, vocab_size, generator=seeded(3))
+    n = 100_000
+    drawn = draw_tokens(logits, torch.rand(1, n, generator=seeded(4))).flatten()
+    counts = torch.bincount(drawn, minlength=vocab_size)
+    expected = n * torch.softmax(logits[0].double(), dim=0)
+    chi_square = ((counts - expected) ** 2 / expected).sum().item()
+    freedom = vocab_size - 1
+    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5
+
+
+def test_forbid_without_a_mask_changes_nothing() -> None:
+    logits = torch.randn(2, 3, generator=seeded())
+    assert forbid(logits, None) is logits
+
+
+# Masks
+
+
+def test_allowed_tokens_asks_the_mask_for_each_prefix() -> None:
+    allowed = allowed_tokens(no_repeats, torch.tensor([[0, 1], [4, 4]]), V)
+    assert allowed.tolist() == [[False, False, True, True, True, True], [True, True, True, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(np.ones(V - 1, dtype=np.bool_), r"bool of shape \(5,\)"), (np.ones(V), r"float64 of shape \(6,\)"), (True, r"\(\)")],
+)
+def test_a_mask_of_another_form_is_refused(returned: object, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"must return bool of shape \(6,\), got .*{got}.*prefix \[3\]"):
+        allowed_tokens(lambda prefix: returned, torch.tensor([[3]]), V)  # type: ignore[arg-type, return-value]
+
+
+def test_a_mask_that_allows_nothing_is_refused_with_the_prefix() -> None:
+    with pytest.raises(ValueError, match=r"allows no token after the prefix \[3, 1\]"):
+        allowed_tokens(nothing_allowed, torch.tensor([[3, 1]]), V)
+
+
+# Whole sequences
+
+POLICY = small_policy(1)
+
+
+def sample(seed: int = 0, *, n: int = 200, end_token: int | None = None, **options: object) -> tuple[Tensor, Tensor]:
+    return sample_sequences(POLICY, n, 7, V, seeded(seed), end_token=end_token, **options)  # type: ignore[arg-type]
+
+
+def test_the_same_seed_samples_the_same_sequences() -> None:
+    tokens, _ = sample(seed=3)
+    assert torch.equal(tokens, sample(seed=3)[0])
+    assert not torch.equal(tokens, sample(seed=4)[0])
+
+
+def test_sequences_without_an_end_token_are_full() -> None:
+    tokens, lengths = sample()
+    assert tokens.shape == (200, 7)
+    assert tokens.dtype == lengths.dtype == torch.int64
+    assert ((tokens >= 0) & (tokens < V)).all()
+    assert (lengths == 7).all()
+
+
+def test_a_sequence_ends_with_its_first_end_token_and_is_padded_from_there() -> None:
+    tokens, lengths = sample(end_token=2)
+    for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True):
+        assert 2 not in row[: length - 1]
+        assert length == 7 or row[length - 1] == 2
+        assert row[length:] == [V] * (7 - length)
+    assert 1 < lengths.double().mean() < 7  # both kinds came up
+
+
+def test_an_end_token_cuts_sequences_and_changes_nothing_before() -> None:
+    (cut, lengths), (full, _) = sample(end_token=2), sample()
+    inside = torch.arange(7) < lengths.unsqueeze(1)
+    assert torch.equal(cut[inside], full[inside])
+
+
+@pytest.mark.parametrize("end_token", [None, 2])
+@pytest.mark.parametrize("chunk", [1, 64, 200, 1000])
+def test_chunks_do_not_change_what_is_sampled(chunk: int, end_token: int | None) -> None:
+    for chunked, whole in zip(sample(end_token=end_token, chunk=chunk), sample(end_token=end_token), strict=True):
+        assert torch.equal(chunked, whole)
+
+
+def test_inverse_temperature_sharpens_and_flattens() -> None:
+    means = [POLICY.nll(sample(inverse_temperature=alpha)[0]).mean() for alpha in (0.5, 1.0, 2.0, 50.0)]
+    assert means == sorted(means, reverse=True)
+    greedy = torch.full((1, 7), V)
+    for position in range(7):
+        greedy[:, position] = POLICY.logits(greedy)[:, position].argmax(dim=1)
+    assert torch.equal(sample(inverse_temperature=1e6)[0], greedy.expand(200, 7))
+
+
+def test_first_tokens_follow_the_policy_from_the_start_token() -> None:
+    first = sample(n=20_000)[0][:, 0]
+    logits, _ = POLICY.step(torch.tensor([V]), POLICY.initial_state(1))
+    shares = torch.bincount(first, minlength=V) / len(first)
+    assert (shares - torch.softmax(logits[0], dim=0)).abs().max() < 0.015
+
+
+def test_rows_per_chunk_is_at_least_one() -> None:
+    assert rows_per_chunk(10**9) == 1
+    assert rows_per_chunk(5000) == (1 << 22) // 5000
+
+
+def test_a_token_policy_is_known_by_its_methods() -> None:
+    assert isinstance(POLICY, TokenPolicy)
+    assert not isinstance(object(), TokenPolicy)
