@@ -216,19 +216,19 @@ def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
     config = dataclasses.replace(config, discriminator=widths_within(config.sequence_length, config.discriminator))
     task = make_task(config)
     agent = make_agent(config, task.game)
-    run = RunFolder(config.out, name)
-    run.save_config(config)
-    print(f"{name}: {len(task.game.real_sequences):,} real sequences, writing to {run.path}")
-    try:
-        # Algorithm 1: pretrain the generator by likelihood, the discriminator against it, then let them play.
-        pretrain_generator(config, task, agent, run)
-        pretrain_discriminator(config, agent)
-        train_adversarially(config, task, agent, run)
-    except KeyboardInterrupt:
-        print("\nStopped. Saving what there is.")
-        finish(config, task, agent, run)
-        raise
-    return finish(config, task, agent, run)
+    with RunFolder(config.out, name) as run:
+        run.save_config(config)
+        print(f"{name}: {len(task.game.real_sequences):,} real sequences, writing to {run.path}")
+        try:
+            # Algorithm 1: the generator learns real sequences, the discriminator learns to tell it from them, then they play.
+            pretrain_generator(config, task, agent, run)
+            pretrain_discriminator(config, agent)
+            train_adversarially(config, task, agent, run)
+        except KeyboardInterrupt:
+            print("\nStopped. Saving what there is.")
+            finish(config, task, agent, run)
+            raise
+        return finish(config, task, agent, run)
 
 
 def make_task(config: TrainConfig) -> Task:
@@ -406,9 +406,8 @@ def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) ->
         run.save_weights("discriminator", discriminator.discriminator)
     run.save_text("samples.txt", write_samples(config, task, agent, config.evaluation.n_samples))
     run.draw_learning_curve(task.panels, task.labels, task.floor)
-    if config.evaluation.sweep and task.game.oracle is not None and task.floor is not None:
+    if config.evaluation.sweep and task.floor is not None and run.last(ADVERSARIAL) is not None:
         run.draw_quality_against_coverage(sweep_both(config, task, agent, run), task.floor)
-    run.logger.close()
     run.print_summary(task.labels, task.floor)
     last = [run.last(PRETRAINING), run.last(ADVERSARIAL)]
     return {f"{m.phase}/{name}": value for m in last if m is not None for name, value in m.metrics.items()}

@@ -39,7 +39,7 @@ class Measurement:
 
 
 class RunFolder:
-    """Everything that a run leaves behind.
+    """Everything that a run leaves behind; a context manager that closes its logs.
 
     Args:
         out: the folder that holds runs.
@@ -64,6 +64,12 @@ class RunFolder:
             ) from error
         self.measurements: list[Measurement] = []
         self.logger: Logger = configure(str(self.path), ["csv", "tensorboard"])
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.close()
 
     def save_config(self, config: Any) -> None:
         """Write a dataclass to `config.json`."""

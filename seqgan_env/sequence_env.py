@@ -151,7 +151,9 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
         return observe(self._tokens, np.array([self._length], dtype=np.int64), self.layout)
 
     def _checked(self, action: Any) -> int:
-        if not isinstance(action, (int, np.integer)) and not (isinstance(action, np.ndarray) and action.size == 1):
+        if isinstance(action, np.ndarray) and action.size == 1:
+            action = action.item()
+        if not isinstance(action, (int, np.integer)):
             raise TypeError(f"An action is an integer token id, got {action!r} of type {type(action).__name__}.")
         token = int(action)
         if not 0 <= token < self.game.vocab_size:

@@ -170,7 +170,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         values = self.game.action_values(tokens, lengths, self._keys(self._rows), range(self.game.sequence_length))
         rewards = contract_rewards(values, lengths, self.game.reward)
         info: dict[str, Any] = dict(self.game.final_info(tokens, lengths))
-        retraining = self.game.record(tokens)
+        retraining = self.game.record(tokens.clone())  # the caller's own may be overwritten before they are needed
         if retraining is not None:
             info["retraining"] = retraining
         self._restart(self._rows)

@@ -1,0 +1,285 @@
+"""The rules: reward contracts by hand, retraining, and arguments that are refused before any work starts."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from seqgan_env.corpus import read_corpus
+from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.game import contract_rewards, make_game, oracle_game, resolve_device, text_game
+from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, RandomReward
+from tests.small import END, SMALL_CNN, Ordinal, Recorder, T, V, episodes, real_sequences, small_game, small_policy
+
+LINES = ["a b c", "b c a b", "c", "a a b c a"]
+
+# Reward contracts
+
+VALUES = torch.tensor([[0.5, 0.25, 1.0, 0.75], [0.5, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0]])
+LENGTHS = torch.tensor([4, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        ("rollout", VALUES.tolist()),
+        ("terminal", [[0, 0, 0, 0.75], [0, 2, 0, 0], [3, 0, 0, 0]]),
+        ("shaped", [[0.5, -0.25, 0.75, -0.25], [0.5, 1.5, 0, 0], [3, 0, 0, 0]]),
+    ],
+)
+def test_reward_contracts_by_hand(reward: Any, expected: list[list[float]]) -> None:
+    assert contract_rewards(VALUES, LENGTHS, reward).tolist() == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-100, 100, width=16), min_size=T, max_size=T), st.integers(1, T))
+def test_shaped_rewards_telescope_to_the_sequences_reward(values: list[float], length: int) -> None:
+    q = torch.tensor([values]) * (torch.arange(T) < length)
+    rewards = contract_rewards(q, torch.tensor([length]), "shaped")
+    assert rewards.sum().item() == pytest.approx(values[length - 1], abs=1e-3)
+    assert (rewards[0, length:] == 0).all()
+
+
+@pytest.mark.parametrize(("reward", "gamma"), [("terminal", 1), ("rollout", 0), ("shaped", 1)])
+def test_each_contract_has_its_discount(reward: str, gamma: float) -> None:
+    assert small_game(reward=reward).gamma == gamma
+
+
+@pytest.mark.parametrize("positions", [range(T), range(0, 2), range(2, 3), range(4, 5)])
+def test_terminal_values_are_the_rewards_of_finished_sequences(positions: range) -> None:
+    game = small_game(end_token=END)
+    tokens = torch.tensor([[3, 4, END, V, V], [1, 1, 1, 1, 1], [1, 1, 1, V, V], [END, V, V, V, V]])
+    lengths = torch.tensor([3, 5, 3, 1])
+    expected = torch.zeros(4, T)
+    for row in (0, 1, 3):  # the third is not finished
+        expected[row, lengths[row] - 1] = Ordinal().score(tokens[row : row + 1], lengths[row : row + 1])[0]
+    values = game.action_values(tokens, lengths, torch.arange(4), positions)
+    assert torch.equal(values, expected[:, positions.start : positions.stop])
+
+
+def test_terminal_rewards_need_no_completions() -> None:
+    game = small_game(reward="terminal")
+    game.search.policy = None  # type: ignore[assignment]
+    tokens = episodes(game, 3)
+    game.action_values(tokens, torch.full((3,), T), torch.arange(3), range(T))
+
+
+@pytest.mark.parametrize("reward", ["rollout", "shaped"])
+def test_an_attached_policy_writes_the_completions(reward: str) -> None:
+    game, tokens = small_game(reward=reward), torch.zeros(3, T, dtype=torch.int64)
+    arguments = (tokens, torch.full((3,), T), torch.arange(3), range(T))
+    uniform = game.action_values(*arguments)
+    game.attach_policy(small_policy())
+    assert not torch.equal(game.action_values(*arguments), uniform)
+
+
+def test_an_attached_policy_is_held_by_reference() -> None:
+    """A rollout policy that is changed after it was attached changes the completions."""
+    game, policy, tokens = small_game(reward="rollout"), small_policy(), torch.zeros(3, T, dtype=torch.int64)
+    arguments = (tokens, torch.full((3,), T), torch.arange(3), range(T))
+    game.attach_policy(policy)
+    before = game.action_values(*arguments)
+    policy.output.bias[5] += 10
+    assert (game.action_values(*arguments)[:, 0] > before[:, 0]).all()  # token 5 is worth most
+
+
+def test_something_else_than_a_policy_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"needs initial_state\(n\) and step.*; int lacks them"):
+        small_game().attach_policy(3)  # type: ignore[arg-type]
+
+
+# Retraining
+
+
+def play(game: Any, tokens: Tensor) -> list[Any]:
+    """Finish episodes one after the other."""
+    return [game.record(row.unsqueeze(0)) for row in tokens]
+
+
+def test_retraining_comes_every_k_episodes_on_the_newest_against_as_many_real_ones() -> None:
+    model = Recorder()
+    game = small_game(reward_model=model, retrain_every=3)
+    tokens = episodes(game, 8)
+    assert play(game, tokens) == [None, None, {"fits": 1}, None, None, {"fits": 2}, None, None]
+    for (real, generated), played in zip(model.fits, (tokens[:3], tokens[3:6]), strict=True):
+        assert torch.equal(generated, played)
+        assert real.shape == (3, T)
+        assert all(row in game.real_sequences.tolist() for row in real.tolist())
+        assert len(real.unique(dim=0)) == 3
+    assert not torch.equal(model.fits[0][0], model.fits[1][0])
+
+
+def test_of_more_episodes_than_needed_the_newest_are_taken() -> None:
+    model = Recorder()
+    game = small_game(reward_model=model, retrain_every=3)
+    tokens = episodes(game, 7)
+    assert game.record(tokens[:2]) is None
+    assert game.record(tokens[2:]) == {"fits": 1}
+    assert torch.equal(model.fits[0][1], tokens[4:])
+    assert game.record(tokens[:2]) is None  # counting starts anew
+
+
+def test_without_retrain_every_the_caller_retrains() -> None:
+    model = Recorder()
+    game = small_game(reward_model=model)
+    tokens = episodes(game, 4)
+    assert play(game, tokens) == [None] * 4
+    assert game.retrain(tokens) == {"fits": 1}
+    assert torch.equal(model.fits[0][1], tokens)
+
+
+def test_the_choice_of_real_sequences_follows_the_seed() -> None:
+    chosen = []
+    for seed in (1, 1, 2):
+        model = Recorder()
+        game = small_game(reward_model=model)
+        game.seed(seed)
+        game.retrain(episodes(game, 5))
+        chosen.append(model.fits[0][0])
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(chosen[0], chosen[2])
+
+
+def test_a_model_that_cannot_learn_is_not_retrained() -> None:
+    with pytest.raises(ValueError, match=r"retrain_every=5, but Ordinal has no fit\(real, generated\)"):
+        small_game(retrain_every=5)
+    with pytest.raises(TypeError, match="Ordinal does not learn"):
+        small_game().retrain(real_sequences())
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": "dense"}, "reward must be one of ('terminal', 'rollout', 'shaped'), got 'dense'"),
+        ({"retrain_every": 0}, "retrain_every must be at least 1 episode or None, got 0"),
+        ({"n_rollouts": 0}, "n_rollouts must be at least 1, got 0"),
+    ],
+)
+def test_impossible_rules_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        small_game(**changes)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"sequence_length": 0}, "sequence_length must be at least 1, got 0"),
+        ({"vocab_size": 1}, "at least 2 tokens to choose from, got vocab_size=1"),
+        ({"reward_model": "critic"}, "reward_model must be one of ('discriminator', 'bleu', 'constant', 'random')"),
+        ({"device": "abacus"}, "abacus"),
+    ],
+)
+def test_impossible_games_are_refused(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(message)):
+        oracle_game(**{"sequence_length": T, "vocab_size": V, "reward_model": "constant"} | rules)
+
+
+def test_an_object_without_score_is_no_reward_model() -> None:
+    with pytest.raises((TypeError, ValueError), match=r"score\(tokens, lengths\)"):
+        oracle_game(T, V, reward_model=object())
+
+
+def test_another_layout_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"layout must be one of \('dict', 'flat'\), got 'list'"):
+        small_game().observation_space("list")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="device='cuda:1' was asked for, but torch sees no CUDA device here"):
+        resolve_device("cuda:1")
+    with pytest.raises(ValueError, match="Take 'cpu' or 'auto'"):
+        oracle_game(T, V, device="cuda")
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_a_device_that_is_there_is_taken() -> None:
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+# The two games
+
+
+def test_the_oracle_game_has_its_oracles_sequences() -> None:
+    rules: dict[str, Any] = {"n_real": 50, "reward_model": "constant"}
+    games = [oracle_game(T, V, **rules, **seeds) for seeds in ({}, {"data_seed": 1}, {"oracle_seed": 1})]
+    assert games[0].real_sequences.shape == (50, T)
+    for other in games[1:]:
+        assert not torch.equal(games[0].real_sequences, other.real_sequences)
+    noise = torch.randint(V, (50, T), generator=torch.Generator().manual_seed(0))
+    oracle = games[0].oracle
+    assert oracle is not None
+    assert oracle.nll(games[0].real_sequences).mean() < oracle.nll(noise).mean() - 0.5
+
+
+def test_the_published_oracle_makes_a_game(data_folder: Path) -> None:
+    path = data_folder / "seqgan_paper_oracle.npz"
+    assert oracle_game(T, oracle_params=path, reward_model="constant").vocab_size == 5000
+    with pytest.raises(ValueError, match="has a vocabulary of 5000, but vocab_size=6 was"):
+        oracle_game(T, V, oracle_params=path, reward_model="constant")
+
+
+def test_the_text_game_has_the_texts_sequences() -> None:
+    game = text_game(LINES, T, reward_model="constant")
+    corpus = read_corpus(LINES, sequence_length=T)
+    assert torch.equal(game.real_sequences, corpus.tokens)
+    assert (game.vocab_size, game.end_token) == (4, corpus.vocabulary.end_token)
+    assert torch.equal(text_game(corpus, T, reward_model="constant").real_sequences, corpus.tokens)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocab_size": 9}, "has a vocabulary of 4, but vocab_size=9 was"),
+        ({"data": read_corpus(LINES, sequence_length=7)}, "sequences of 7 tokens, but sequence_length=5"),
+        ({"data": "no/such/file.txt"}, "no/such/file.txt"),
+    ],
+)
+def test_a_text_that_does_not_fit_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        text_game(**{"data": LINES, "sequence_length": T, "reward_model": "constant"} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("discriminator", DiscriminatorReward), ("bleu", BleuReward), ("constant", ConstantReward), ("random", RandomReward)],
+)
+def test_reward_models_have_names(name: Any, kind: type) -> None:
+    assert isinstance(make_game(V, T, real_sequences(), reward_model=name).reward_model, kind)
+
+
+def test_a_discriminator_by_name_takes_windows_that_fit_or_the_given_sizes() -> None:
+    default = make_game(V, T, real_sequences()).reward_model
+    assert isinstance(default, DiscriminatorReward)
+    assert default.discriminator.config == TextCNNConfig(widths=(1, 2, 3, 4, 5), n_filters=(100, 200, 200, 200, 200))
+    given = make_game(V, T, real_sequences(), discriminator=SMALL_CNN, scaling="centred").reward_model
+    assert isinstance(given, DiscriminatorReward)
+    assert (given.discriminator.config, given.scaling) == (SMALL_CNN, "centred")
+
+
+@pytest.mark.parametrize("name", ["discriminator", "random"])
+def test_the_model_seed_makes_another_reward_model(name: Any) -> None:
+    tokens, lengths = real_sequences(), torch.full((20,), T)
+    games = [make_game(V, T, tokens, reward_model=name, discriminator=SMALL_CNN, model_seed=seed) for seed in (1, 1, 2)]
+    scores = [game.reward_model.score(tokens, lengths) for game in games]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_final_info_has_what_is_known() -> None:
+    tokens, lengths = real_sequences(3), torch.full((3,), T)
+    assert small_game().final_info(tokens, lengths) == {}
+    game = oracle_game(T, V, discriminator=SMALL_CNN)
+    info = game.final_info(tokens, lengths)
+    assert info.keys() == {"discriminator_probability", "oracle_nll"}
+    assert game.oracle is not None
+    assert info["oracle_nll"].tolist() == game.oracle.nll(tokens).tolist()
+    assert info["discriminator_probability"].tolist() == game.reward_model.score(tokens, lengths).tolist()

@@ -1,0 +1,376 @@
+"""The generator as an SB3 policy and algorithm."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from agents.callbacks import DiscriminatorCallback, EvaluationCallback
+from agents.policy import GeneratorPolicy
+from agents.reinforce import Reinforce
+from agents.returns import advantages, policy_gradient_loss
+from agents.sb3 import SB3VecEnv
+from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
+
+LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
+SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
+
+
+def new_game(**rules: Any) -> Any:
+    return oracle_game(5, 12, n_real=64, **{"reward": "rollout", "n_rollouts": 3, "discriminator": SMALL_CNN, **rules})
+
+
+def new_agent(env: Any = None, **arguments: Any) -> Reinforce:
+    if env is None:
+        env = SequenceVectorEnv(new_game(), 8, autoreset_mode=AutoresetMode.SAME_STEP)
+    return Reinforce("GeneratorPolicy", env, **{"seed": 0, "learning_rate": 0.02, **arguments})
+
+
+def text_env(n: int = 8, **rules: Any) -> SequenceVectorEnv:
+    game = text_game(LINES, 4, discriminator=SMALL_CNN, n_rollouts=3, **{"reward": "rollout", **rules})
+    return SequenceVectorEnv(game, n, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def weights(agent: Reinforce) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in agent.generator.parameters()])
+
+
+class TestPolicy:
+    def test_predict_reads_the_prefix_and_nothing_else(self) -> None:
+        agent = new_agent()
+        prefix = np.array([[3, 1, 4, 12, 12]])
+        logits = agent.policy.logits({"tokens": torch.from_numpy(prefix), "length": torch.tensor([[3]])})
+        garbage = np.array([[3, 1, 4, 7, 2]])
+        same = agent.policy.logits({"tokens": torch.from_numpy(garbage), "length": torch.tensor([[3]])})
+        flat = agent.policy.logits(torch.tensor([[3, 1, 4, 12, 12, 3]]))
+        as_sb3_casts = agent.policy.logits(torch.tensor([[3.0, 1.0, 4.0, 12.0, 12.0, 3.0]]))
+        expected = agent.generator.logits(torch.tensor([[3, 1, 4, 0]]))[:, 3]
+        for result in (logits, same, flat, as_sb3_casts):
+            assert torch.allclose(result, expected, atol=1e-6)
+        other = agent.policy.logits({"tokens": torch.from_numpy(prefix), "length": torch.tensor([[2]])})
+        assert not torch.allclose(other, expected, atol=1e-4)
+
+    def test_a_finished_prefix_has_logits_too(self) -> None:
+        """SB3 asks for the value or action of a last observation."""
+        full = {"tokens": torch.arange(5).unsqueeze(0), "length": torch.tensor([[5]])}
+        assert new_agent().policy.logits(full).isfinite().all()
+
+    def test_stochastic_and_greedy_actions(self) -> None:
+        agent = new_agent()
+        observation = {"tokens": np.full((500, 5), 12), "length": np.zeros((500, 1), dtype=np.int64)}
+        greedy, _ = agent.predict(observation, deterministic=True)
+        drawn, _ = agent.predict(observation)
+        assert len(set(greedy.tolist())) == 1
+        assert len(set(drawn.tolist())) > 6
+
+    def test_save_and_load(self, tmp_path: Path) -> None:
+        policy = new_agent().policy
+        policy.save(str(tmp_path / "policy.pt"))
+        loaded = GeneratorPolicy.load(str(tmp_path / "policy.pt"))
+        observation = {"tokens": np.full((1, 5), 12), "length": np.zeros((1, 1), dtype=np.int64)}
+        assert loaded.predict(observation, deterministic=True)[0] == policy.predict(observation, deterministic=True)[0]
+        assert loaded.generator.end_token == policy.generator.end_token
+
+    def test_evaluate_policy_plays_it(self) -> None:
+        agent = new_agent()
+        mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=8, deterministic=False, warn=False)
+        assert 0 < mean < 5
+
+
+class TestUpdate:
+    @pytest.mark.parametrize("baseline", ["none", "batch", "position", "leave-one-out"])
+    def test_one_update_is_the_policy_gradient(self, baseline: Any) -> None:
+        """Rewards, advantages, loss and clipping put together by hand from an environment built alike give the same step."""
+        agent = new_agent(baseline=baseline)
+        agent.learn(8 * 5)
+
+        twin = new_agent()
+        env = SequenceVectorEnv(new_game(), 8, autoreset_mode=AutoresetMode.SAME_STEP)
+        env.attach_policy(twin.generator)
+        env.reset(seed=0)
+        tokens, lengths = twin.generator.sample(8, 5, torch.Generator().manual_seed(0))
+        rewards = env.play(tokens).rewards
+        optimizer = torch.optim.Adam(twin.generator.parameters(), lr=0.02)
+        loss = policy_gradient_loss(twin.generator.log_prob(tokens), advantages(rewards, lengths, baseline), lengths)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(twin.generator.parameters(), 5.0)
+        optimizer.step()
+        assert torch.equal(weights(agent), weights(twin))
+
+        shifted = new_agent()
+        wrong = advantages(rewards.roll(1, dims=1), lengths, baseline)
+        policy_gradient_loss(shifted.generator.log_prob(tokens), wrong, lengths).backward()
+        torch.nn.utils.clip_grad_norm_(shifted.generator.parameters(), 5.0)
+        torch.optim.Adam(shifted.generator.parameters(), lr=0.02).step()
+        assert not torch.allclose(weights(agent), weights(shifted), atol=1e-3)
+
+    def test_same_seed_is_bit_identical(self) -> None:
+        runs = [weights(new_agent(seed=seed).learn(3 * 40)) for seed in (0, 0, 1)]
+        assert torch.equal(runs[0], runs[1])
+        assert not torch.equal(runs[0], runs[2])
+
+    def test_global_random_state_is_left_alone(self) -> None:
+        before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
+        new_agent(likelihood_steps=1).learn(2 * 40)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert np.array_equal(np.random.get_state()[1], numpy_before)  # type: ignore[index]  # noqa: NPY002
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"learning_rate": 0.01},
+            {"baseline": "none"},
+            {"entropy_coef": 0.5},
+            {"max_grad_norm": 1e-4},
+            {"likelihood_steps": 1},
+            {"rollout_lag": 0.8},
+            {"max_updates": 1},
+            {"policy_kwargs": {"initial_std": 0.2}},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_every_argument_has_an_effect(self, change: dict[str, Any]) -> None:
+        assert not torch.equal(weights(new_agent().learn(3 * 40)), weights(new_agent(**change).learn(3 * 40)))
+
+    def test_likelihood_batch_size_has_an_effect(self) -> None:
+        runs = [weights(new_agent(likelihood_steps=1, likelihood_batch_size=n).learn(40)) for n in (8, 16)]
+        assert not torch.equal(*runs)
+
+    def test_a_learning_rate_schedule_is_followed(self) -> None:
+        agent = new_agent(learning_rate=lambda remaining: 0.02 * remaining)
+        agent.learn(4 * 40)
+        assert agent.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+    def test_gamma_is_the_contracts(self) -> None:
+        assert new_agent().gamma == 0.0
+        for reward in ("terminal", "shaped"):
+            game = new_game(reward=reward)
+            assert new_agent(SequenceVectorEnv(game, 8, autoreset_mode="SameStep")).gamma == 1.0
+
+
+class TestRolloutPolicy:
+    def test_without_lag_the_generator_itself_completes(self) -> None:
+        agent = new_agent()
+        assert agent.game.search.policy is agent.generator
+
+    def test_with_lag_parameters_follow_by_hand(self) -> None:
+        agent = new_agent(rollout_lag=0.75)
+        before = weights(agent)
+        agent.learn(40)
+        expected = 0.75 * before + 0.25 * weights(agent)
+        rolled = torch.cat([parameter.flatten() for parameter in agent.rollout_policy.parameters()])
+        assert torch.allclose(rolled, expected, atol=1e-7)
+        assert not torch.allclose(rolled, weights(agent), atol=1e-4)
+
+    def test_the_lagging_policy_really_writes_the_completions(self) -> None:
+        agent = new_agent(rollout_lag=0.75)
+        assert agent.game.search.policy is agent.rollout_policy
+        tokens, lengths = agent.sample(8)
+        keys = torch.arange(8)
+        before = agent.game.search.complete(tokens, lengths, keys, range(2)).tokens.clone()
+        with torch.no_grad():
+            agent.rollout_policy.output.bias[3] += 50  # now it writes nothing but token 3
+        after = agent.game.search.complete(tokens, lengths, keys, range(2)).tokens
+        assert not torch.equal(before, after)
+        assert (after[0, :, :, 1:] == 3).all()
+
+    def test_pretraining_reaches_it_by_sync(self) -> None:
+        agent = new_agent(rollout_lag=0.75)
+        with torch.no_grad():
+            agent.generator.output.bias += 1
+        agent.sync_rollout_policy()
+        assert torch.equal(agent.rollout_policy.output.bias, agent.generator.output.bias)
+
+    @pytest.mark.parametrize("lag", [-0.1, 1.0])
+    def test_lag_out_of_range_is_refused(self, lag: float) -> None:
+        with pytest.raises(ValueError, match=r"rollout_lag must lie in \[0, 1\)"):
+            new_agent(rollout_lag=lag)
+
+
+class TestSaveAndLoad:
+    @pytest.mark.parametrize("lag", [0.0, 0.5])
+    def test_same_actions_and_it_goes_on(self, tmp_path: Path, lag: float) -> None:
+        agent = new_agent(rollout_lag=lag)
+        agent.learn(2 * 40)
+        agent.save(tmp_path / "agent.zip")
+        loaded = Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep"))
+        assert torch.equal(weights(loaded), weights(agent))
+        for old, new in zip(agent.rollout_policy.parameters(), loaded.rollout_policy.parameters(), strict=True):
+            assert torch.equal(old, new)
+        assert loaded.num_timesteps == 80
+        assert loaded.game.search.policy is loaded.rollout_policy
+        before = weights(loaded).clone()
+        loaded.learn(40, reset_num_timesteps=False)
+        assert loaded.num_timesteps == 120
+        assert not torch.equal(weights(loaded), before)
+        state = agent.policy.optimizer.state_dict()["state"]
+        assert state[0]["step"] == 2  # the saved optimiser's moments, not fresh ones
+        assert loaded.policy.optimizer.state_dict()["state"][0]["step"] == 3
+
+    def test_without_an_environment_it_predicts(self, tmp_path: Path) -> None:
+        agent = new_agent(text_env())
+        agent.save(tmp_path / "agent.zip")
+        loaded = Reinforce.load(tmp_path / "agent.zip")
+        observation = {"tokens": np.full((1, 4), agent.generator.vocab_size), "length": np.zeros((1, 1), dtype=np.int64)}
+        assert loaded.predict(observation, deterministic=True)[0] == agent.predict(observation, deterministic=True)[0]
+        assert loaded.generator.end_token == agent.generator.end_token
+        with pytest.raises(ValueError, match="has no environment"):
+            loaded.sample(1)
+
+
+class TestEnvironments:
+    def test_an_id_and_a_single_environment_are_played_in_batches(self) -> None:
+        agent = Reinforce(env="SeqGAN/Oracle-v0", seed=0)
+        assert (agent.n_envs, agent.n_steps) == (64, 20)
+        single = gym.make("SeqGAN/Oracle-v0", sequence_length=5, vocab_size=12, layout="flat")
+        agent = Reinforce(env=single, seed=0)
+        assert agent.game is single.unwrapped.game  # type: ignore[attr-defined]
+        assert agent.observation_space == single.observation_space
+
+    def test_set_env(self) -> None:
+        agent = new_agent()
+        other = SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep")
+        agent.set_env(other)  # type: ignore[arg-type]
+        assert agent.game is other.game
+        assert other.game.search.policy is agent.rollout_policy
+
+    def test_foreign_environments_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="needs one of this package's environments, got CartPoleEnv"):
+            Reinforce(env=gym.make("CartPole-v1"))
+        from stable_baselines3.common.env_util import make_vec_env
+
+        with pytest.raises(TypeError, match="needs an SB3VecEnv over a SequenceVectorEnv, got DummyVecEnv"):
+            Reinforce(env=make_vec_env("CartPole-v1"))
+
+    @pytest.mark.parametrize("reward", ["terminal", "rollout", "shaped"])
+    def test_sequences_of_unequal_length(self, reward: str) -> None:
+        agent = new_agent(text_env(reward=reward))
+        lengths: list[int] = []
+
+        class CountTokens(BaseCallback):
+            def _on_rollout_end(self) -> None:
+                lengths.extend(self.locals["lengths"].tolist())
+
+            def _on_step(self) -> bool:
+                return True
+
+        agent.learn(100, CountTokens())
+        assert agent.num_timesteps == sum(lengths) >= 100
+        assert len(set(lengths)) > 1
+        assert weights(agent).isfinite().all()
+
+
+class TestCallbacks:
+    def test_one_step_a_position(self) -> None:
+        calls: list[int] = []
+
+        class Count(BaseCallback):
+            def _on_step(self) -> bool:
+                calls.append(self.num_timesteps)
+                return True
+
+        new_agent().learn(2 * 40, Count())
+        assert calls == [8 * step for step in range(1, 11)]
+
+    def test_a_callback_can_stop(self) -> None:
+        class Stop(BaseCallback):
+            def _on_step(self) -> bool:
+                return self.n_calls < 7
+
+        agent = new_agent()
+        agent.learn(100 * 40, Stop())
+        assert agent._n_updates == 1  # stopped in the second batch, which is not learned from
+
+    def test_max_updates_stops_before_another_batch_is_played(self) -> None:
+        agent = new_agent(max_updates=2)
+        agent.learn(100 * 40)
+        assert (agent._n_updates, agent.num_timesteps) == (2, 80)
+
+    @pytest.mark.parametrize(("g_steps", "d_steps", "fits"), [(1, 1, 4), (1, 3, 12), (2, 2, 4), (3, 1, 1)])
+    def test_the_discriminator_is_retrained_on_schedule(
+        self, monkeypatch: pytest.MonkeyPatch, g_steps: int, d_steps: int, fits: int
+    ) -> None:
+        agent = new_agent()
+        generated: list[torch.Tensor] = []
+        retrain = agent.game.retrain
+        monkeypatch.setattr(agent.game, "retrain", lambda tokens: (generated.append(tokens), retrain(tokens))[1])
+        agent.learn(4 * 40, DiscriminatorCallback(g_steps, d_steps, n_generated=16))
+        assert len(generated) == fits
+        assert all(tokens.shape == (16, 5) for tokens in generated)
+        assert len({tuple(tokens.flatten().tolist()) for tokens in generated}) == fits  # fresh negatives each time
+
+    def test_a_callback_counts_from_its_own_learn(self) -> None:
+        agent = new_agent()
+        seen: list[int] = []
+        agent.learn(3 * 40, EvaluationCallback(seen.append, every=2))
+        agent.learn(2 * 40, EvaluationCallback(seen.append, every=2), reset_num_timesteps=False)
+        assert seen == [2, 3, 2]
+
+    def test_senseless_schedules_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="must be at least 1"):
+            DiscriminatorCallback(0)
+        with pytest.raises(ValueError, match="must be at least 1 update, got 0"):
+            EvaluationCallback(print, every=0)
+
+
+class TestSB3VecEnv:
+    def test_other_autoreset_modes_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="Make it with autoreset_mode='SameStep'"):
+            SB3VecEnv(SequenceVectorEnv(new_game(), 2))
+
+    @pytest.mark.parametrize("layout", ["dict", "flat"])
+    def test_steps_equal_the_native_environment(self, layout: Any) -> None:
+        native, under = (
+            SequenceVectorEnv(new_game(reward="shaped"), 3, autoreset_mode="SameStep", layout=layout) for _ in range(2)
+        )
+        env = SB3VecEnv(under)
+        env.seed(5)
+        observation, (expected, _) = env.reset(), native.reset(seed=5)
+        rng = np.random.default_rng(0)
+        for step in range(1, 11):
+            actions = rng.integers(0, 12, 3)
+            observation, rewards, dones, infos = env.step(actions)
+            expected, native_rewards, terminated, _, native_infos = native.step(actions)
+            pairs = (
+                zip(observation.values(), expected.values(), strict=True) if layout == "dict" else [(observation, expected)]
+            )
+            assert all(np.array_equal(a, b) for a, b in pairs)
+            assert np.array_equal(rewards, native_rewards.astype(np.float32))
+            assert np.array_equal(dones, terminated)
+            assert dones.all() == (step % 5 == 0)
+            for row, info in enumerate(infos):
+                if dones[row]:
+                    last, final = info["terminal_observation"], native_infos["final_obs"]
+                    if layout == "dict":
+                        last, final = last["tokens"], final["tokens"]
+                    assert np.array_equal(last, final[row])
+                    assert info["oracle_nll"] == native_infos["final_info"]["oracle_nll"][row]
+                    assert info["TimeLimit.truncated"] is False
+                else:
+                    assert info == {}
+
+    def test_masks_go_row_by_row(self) -> None:
+        game = new_game(reward="terminal", mask=lambda prefix: np.arange(12) > (prefix[-1] if len(prefix) else 5))
+        env = SB3VecEnv(SequenceVectorEnv(game, 2, autoreset_mode="SameStep"))
+        env.reset()
+        env.step(np.array([6, 7]))
+        masks = env.env_method("action_masks")
+        assert [mask.sum() for mask in masks] == [5, 4]
+        assert [mask.sum() for mask in env.env_method("action_masks", indices=[1])] == [4]
+
+    def test_attributes(self) -> None:
+        env = SB3VecEnv(SequenceVectorEnv(new_game(), 2, autoreset_mode="SameStep"))
+        assert env.get_attr("gamma") == [0.0, 0.0]
+        env.set_attr("render_mode", "ansi")
+        assert env.venv.render_mode == "ansi"
+        with pytest.raises(ValueError, match="All rows share one environment"):
+            env.set_attr("render_mode", None, indices=[0])
+        assert env.env_is_wrapped(gym.Wrapper) == [False, False]
+        assert env.get_images() == [None, None]
+        env.close()

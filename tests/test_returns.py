@@ -1,0 +1,92 @@
+"""The policy gradient by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.returns import advantages, discounted_returns, mean_entropy, policy_gradient_loss
+
+REWARDS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]])
+LENGTHS = torch.tensor([3, 2])
+
+
+@pytest.mark.parametrize(
+    ("gamma", "expected"),
+    [
+        (0.0, [[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]]),
+        (1.0, [[7.0, 6.0, 4.0], [8.0, 5.0, 0.0]]),
+        (0.5, [[3.0, 4.0, 4.0], [5.5, 5.0, 0.0]]),
+    ],
+)
+def test_returns_by_hand(gamma: float, expected: list[list[float]]) -> None:
+    assert discounted_returns(REWARDS, gamma).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("baseline", "expected"),
+    [
+        ("none", [[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]]),
+        ("batch", [[-2.0, -1.0, 1.0], [0.0, 2.0, 0.0]]),
+        ("position", [[-1.0, -1.5, 0.0], [1.0, 1.5, 0.0]]),
+        ("leave-one-out", [[-2.0, -3.0, 0.0], [2.0, 3.0, 0.0]]),
+    ],
+)
+def test_advantages_by_hand(baseline: str, expected: list[list[float]]) -> None:
+    assert advantages(REWARDS, LENGTHS, baseline).tolist() == expected  # type: ignore[arg-type]
+
+
+def test_padding_does_not_reach_the_baseline() -> None:
+    noisy = REWARDS.clone()
+    noisy[1, 2] = 1e6
+    for baseline in ("none", "batch", "position", "leave-one-out"):
+        assert torch.equal(advantages(noisy, LENGTHS, baseline), advantages(REWARDS, LENGTHS, baseline))  # type: ignore[arg-type]
+
+
+@given(st.integers(2, 6), st.integers(1, 5), st.floats(-3, 3), st.integers(0, 2**31))
+def test_a_constant_reward_teaches_nothing_once_it_is_centred(n: int, length: int, value: float, seed: int) -> None:
+    lengths = torch.randint(1, length + 1, (n,), generator=torch.Generator().manual_seed(seed))
+    constant = torch.full((n, length), value) * (torch.arange(length) < lengths.unsqueeze(1))
+    for baseline in ("batch", "position", "leave-one-out"):
+        assert advantages(constant, lengths, baseline).abs().max() < 1e-5  # type: ignore[arg-type]
+
+
+def test_unknown_baseline_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"baseline must be one of .*'leave-one-out'.*, got 'critic'"):
+        advantages(REWARDS, LENGTHS, "critic")  # type: ignore[arg-type]
+
+
+def test_loss_by_hand_is_minus_the_mean_over_actions() -> None:
+    log_probs = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, -5.0, -6.0]])
+    advantage = torch.tensor([[1.0, 0.5, -1.0], [2.0, 1.0, 7.0]])
+    # (1*-1 + .5*-2 + -1*-3 + 2*-4 + 1*-5) / 5 actions; the last entry is padding
+    assert policy_gradient_loss(log_probs, advantage, LENGTHS).item() == pytest.approx(12 / 5)
+
+
+def test_the_gradient_is_the_policy_gradient() -> None:
+    """For one softmax choice, d loss / d logit_k = A (p_k - [k is the action]): worked out by hand."""
+    logits = torch.tensor([[[0.2, -1.0, 0.7]]], requires_grad=True)
+    log_prob = torch.log_softmax(logits, dim=-1)[:, :, 2]
+    policy_gradient_loss(log_prob, torch.tensor([[3.0]]), torch.tensor([1])).backward()
+    expected = 3.0 * (torch.softmax(logits.detach(), dim=-1) - torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.allclose(logits.grad, expected)
+
+
+def test_no_gradient_flows_through_advantages() -> None:
+    advantage = torch.ones(1, 1, requires_grad=True)
+    log_prob = torch.zeros(1, 1, requires_grad=True)
+    policy_gradient_loss(log_prob, advantage, torch.tensor([1])).backward()
+    assert advantage.grad is None
+
+
+def test_entropy_of_equal_logits_is_the_log_of_their_number() -> None:
+    logits = torch.zeros(2, 3, 7)
+    logits[1, 2] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])  # padding, not looked at
+    assert mean_entropy(logits, LENGTHS).item() == pytest.approx(torch.log(torch.tensor(7.0)).item())
+
+
+def test_shaped_and_terminal_rewards_have_the_same_return_up_to_a_baseline() -> None:
+    """With gamma 1 the return of the shaped reward is R - Q before the action, which the action cannot change."""
+    values = torch.tensor([[0.2, 0.6, 0.9]])
+    shaped = values - torch.tensor([[0.0, 0.2, 0.6]])
+    assert torch.allclose(discounted_returns(shaped, 1.0), 0.9 - torch.tensor([[0.0, 0.2, 0.6]]))

@@ -1,0 +1,395 @@
+"""One episode at a time: Gymnasium's and Stable-Baselines3's checkers, determinism, rewards, errors and rendering."""
+
+import copy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from seqgan_env.game import oracle_game, text_game
+from seqgan_env.rewards import DiscriminatorReward
+from seqgan_env.sequence_env import SequenceEnv
+from tests.small import (
+    END,
+    SMALL_CNN,
+    Ordinal,
+    Recorder,
+    T,
+    V,
+    episodes,
+    no_repeats,
+    nothing_allowed,
+    small_discriminator,
+    small_game,
+    small_policy,
+)
+
+CONTRACTS = ("terminal", "rollout", "shaped")
+LAYOUTS = ("dict", "flat")
+LINES = ["a b c", "b c a b", "c", "a a b c a", "d d"]
+IDS = {
+    "SeqGAN/Oracle-v0": {"vocab_size": V, "n_real": 30},
+    "SeqGAN/Text-v0": {"data": LINES},
+}
+contracts = pytest.mark.parametrize("reward", CONTRACTS)
+layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def make(environment: str, **changes: Any) -> gym.Env[Any, Any]:
+    arguments = {"sequence_length": T, "n_rollouts": 2, "discriminator": SMALL_CNN}
+    return gym.make(environment, **arguments, **IDS[environment], **changes)
+
+
+def small_env(layout: Any = "dict", render_mode: str | None = None, **changes: Any) -> SequenceEnv:
+    return SequenceEnv(small_game(**changes), layout=layout, render_mode=render_mode)
+
+
+def play_by_steps(env: SequenceEnv, tokens: list[int]) -> tuple[list[float], dict[str, Any]]:
+    """Rewards and last info of one episode."""
+    rewards = []
+    for token in tokens:
+        _, reward, terminated, truncated, info = env.step(np.int64(token))
+        rewards.append(float(reward))
+        assert not truncated
+    assert terminated
+    return rewards, info
+
+
+# Gymnasium
+
+
+@contracts
+@layouts
+@pytest.mark.parametrize("environment", IDS)
+def test_both_checkers_pass(environment: str, layout: str, reward: str) -> None:
+    env = make(environment, layout=layout, reward=reward).unwrapped
+    check_env(env)
+    check_env_sb3(env)
+
+
+@pytest.mark.parametrize("environment", IDS)
+def test_gym_make_hands_every_argument_on(environment: str) -> None:
+    model = Ordinal()
+    env = make(environment, reward="shaped", reward_model=model, layout="flat", render_mode="ansi", mask=no_repeats).unwrapped
+    assert isinstance(env, SequenceEnv)
+    assert env.game.reward_model is model
+    assert (env.game.reward, env.game.n_rollouts, env.game.mask) == ("shaped", 2, no_repeats)
+    assert (env.layout, env.render_mode, env.gamma) == ("flat", "ansi", 1)
+
+
+def test_spaces_of_both_layouts() -> None:
+    spaces = small_env().observation_space
+    assert spaces["tokens"] == gym.spaces.Box(0, V, (T,), np.int64)  # type: ignore[index]
+    assert spaces["length"] == gym.spaces.Box(0, T, (1,), np.int64)  # type: ignore[index]
+    assert small_env("flat").observation_space == gym.spaces.Box(0, max(V, T), (T + 1,), np.int64)
+    assert small_env().action_space == gym.spaces.Discrete(V)
+
+
+@layouts
+@settings(max_examples=30, deadline=None)
+@given(
+    choices=st.lists(st.integers(0, V - 1), min_size=1, max_size=20),
+    mask=st.sampled_from([None, no_repeats]),
+    reward=st.sampled_from(CONTRACTS),
+)
+def test_any_actions_keep_observations_in_the_space_and_rewards_finite(
+    layout: str, choices: list[int], mask: Any, reward: str
+) -> None:
+    env = small_env(layout, mask=mask, end_token=END, reward=reward)
+    terminated = True
+    for choice in choices:
+        if terminated:
+            observation, _ = env.reset()
+            assert env.observation_space.contains(observation)
+        allowed = np.flatnonzero(env.action_masks())
+        observation, value, terminated, truncated, _ = env.step(allowed[choice % len(allowed)])
+        assert env.observation_space.contains(observation)
+        assert np.isfinite(float(value))
+        assert not truncated
+
+
+# An episode
+
+
+def test_observations_are_the_prefix_and_its_length() -> None:
+    env = small_env(end_token=END)
+    observation, info = env.reset(seed=0)
+    assert isinstance(observation, dict)
+    assert (observation["tokens"].tolist(), observation["length"].tolist(), info) == ([V] * T, [0], {})
+    observation, reward, terminated, truncated, info = env.step(np.int64(4))
+    assert isinstance(observation, dict)
+    assert (observation["tokens"].tolist(), observation["length"].tolist()) == ([4, V, V, V, V], [1])
+    assert (reward, terminated, truncated, info) == (0, False, False, {})
+    observation, reward, terminated, truncated, _ = env.step(np.int64(END))
+    assert isinstance(observation, dict)
+    assert observation["tokens"].tolist() == [4, END, V, V, V]
+    assert (reward, terminated, truncated) == (4 + 2 * END + 100 * 2 + 6 * (3 + 4 + 5), True, False)
+
+
+def test_the_flat_layout_has_the_same_with_the_length_last() -> None:
+    env = small_env("flat")
+    env.reset(seed=0)
+    observation, *_ = env.step(np.int64(4))
+    assert isinstance(observation, np.ndarray)
+    assert observation.tolist() == [4, V, V, V, V, 1]
+
+
+@layouts
+def test_every_observation_is_a_fresh_array(layout: str) -> None:
+    env = small_env(layout)
+    seen = [env.reset(seed=0)[0], env.step(np.int64(1))[0], env.step(np.int64(3))[0]]
+    before = copy.deepcopy(seen)
+    env.step(np.int64(5))
+    env.reset()
+    for observation, expected in zip(seen, before, strict=True):
+        np.testing.assert_equal(observation, expected)
+
+
+def test_a_caller_who_overwrites_an_observation_does_not_change_the_episode() -> None:
+    env = small_env("flat")
+    observation, _ = env.reset(seed=0)
+    assert isinstance(observation, np.ndarray)
+    observation[:] = 0
+    observation, *_ = env.step(np.int64(1))
+    assert isinstance(observation, np.ndarray)
+    assert observation.tolist() == [1, V, V, V, V, 1]
+
+
+@contracts
+def test_the_return_of_an_episode_is_the_sequences_reward(reward: str) -> None:
+    env = small_env(reward=reward)
+    tokens = episodes(env.game, 1)
+    worth = Ordinal().score(tokens, torch.tensor([T])).item()
+    env.reset(seed=3)
+    rewards, _ = play_by_steps(env, tokens[0].tolist())
+    assert rewards[-1] == pytest.approx(worth) or reward == "shaped"
+    assert sum(rewards) == pytest.approx(worth) or reward == "rollout"
+    assert all(value == 0 for value in rewards[:-1]) == (reward == "terminal")
+
+
+@pytest.mark.parametrize("reward", ["rollout", "shaped"])
+def test_completions_follow_the_seed_and_differ_between_episodes(reward: str) -> None:
+    env, tokens = small_env(reward=reward), [1, 3, 0, 4, 5]
+
+    def rewards(seed: int | None) -> list[float]:
+        env.reset(seed=seed)
+        return play_by_steps(env, tokens)[0]
+
+    first, second = rewards(1), rewards(None)
+    assert first != second
+    assert (rewards(1), rewards(None)) == (first, second)
+    assert rewards(2) != first
+
+
+@pytest.mark.usefixtures("global_generators_at_rest")
+@contracts
+@pytest.mark.parametrize("environment", IDS)
+def test_the_same_seed_plays_bit_for_bit_through_retraining(environment: str, reward: str) -> None:
+    one, same = (make(environment, reward=reward, retrain_every=2, layout="flat") for _ in range(2))
+    histories: list[list[Any]] = [[], []]
+    for env, history in zip((one, same), histories, strict=True):
+        rng = np.random.default_rng(0)
+        for episode in range(5):
+            history.append(env.reset(seed=7 if episode == 0 else None)[0])
+            terminated = False
+            while not terminated:
+                observation, value, terminated, _, info = env.step(rng.integers(4))
+                history.extend([observation, value, info])
+    for value, again in zip(*histories, strict=True):
+        np.testing.assert_equal(value, again)
+    assert sum("retraining" in item for item in histories[0] if isinstance(item, dict)) == 2
+
+
+def test_the_end_of_an_episode_tells_what_is_known_of_the_sequence() -> None:
+    env = SequenceEnv(oracle_game(T, V, discriminator=SMALL_CNN))
+    env.reset(seed=0)
+    tokens = torch.tensor([[1, 3, 0, 4, 5]])
+    _, info = play_by_steps(env, tokens[0].tolist())
+    assert info.keys() == {"discriminator_probability", "oracle_nll"}
+    assert isinstance(env.game.reward_model, DiscriminatorReward)
+    assert env.game.oracle is not None
+    assert info["discriminator_probability"] == pytest.approx(env.game.reward_model.probability(tokens).item())
+    assert info["oracle_nll"] == pytest.approx(env.game.oracle.nll(tokens).item())
+
+
+def test_attaching_a_policy_changes_the_completions() -> None:
+    env, tokens = small_env(reward="rollout"), [1, 3, 0, 4, 5]
+    env.reset(seed=1)
+    uniform, _ = play_by_steps(env, tokens)
+    env.attach_policy(small_policy())
+    env.reset(seed=1)
+    assert play_by_steps(env, tokens)[0][:-1] != uniform[:-1]
+
+
+# Retraining
+
+
+def finish_episodes(env: SequenceEnv, n: int, seed: int = 0) -> list[dict[str, Any]]:
+    infos = []
+    for tokens in episodes(env.game, n, seed):
+        env.reset()
+        infos.append(play_by_steps(env, [token for token in tokens.tolist() if token < V])[1])
+    return infos
+
+
+def test_stepping_retrains_the_discriminator() -> None:
+    model = small_discriminator()
+    env = small_env(reward_model=model, retrain_every=3, end_token=END)
+    weights = [parameter.clone() for parameter in model.discriminator.parameters()]
+    infos = finish_episodes(env, 7)
+    assert [info.get("retraining") is not None for info in infos] == [False, False, True, False, False, True, False]
+    assert infos[2]["retraining"].keys() == {"loss", "accuracy"}
+    after = list(model.discriminator.parameters())
+    assert all(not torch.equal(one, other) for one, other in zip(weights, after, strict=True))
+
+
+def test_retraining_gets_the_finished_sequences() -> None:
+    model = Recorder()
+    env = small_env(reward_model=model, retrain_every=3, end_token=END)
+    finish_episodes(env, 6)
+    played = episodes(env.game, 6)
+    assert [generated.tolist() for _, generated in model.fits] == [played[:3].tolist(), played[3:].tolist()]
+
+
+def test_the_caller_can_retrain() -> None:
+    model = Recorder()
+    env = small_env(reward_model=model)
+    assert env.retrain(episodes(env.game, 4)) == {"fits": 1}
+
+
+def test_several_environments_share_one_reward_model() -> None:
+    model = small_discriminator()
+    learning = gym.make("SeqGAN/Oracle-v0", sequence_length=T, vocab_size=V, reward_model=model, retrain_every=2).unwrapped
+    watching = SequenceEnv(oracle_game(T, V, oracle_seed=1, reward_model=model))
+    assert isinstance(learning, SequenceEnv)
+    before = finish_episodes(watching, 1)[0]["discriminator_probability"]
+    finish_episodes(learning, 2, seed=1)
+    assert finish_episodes(watching, 1)[0]["discriminator_probability"] != before
+
+
+# Masks
+
+
+def test_action_masks_follow_the_prefix() -> None:
+    env = small_env(mask=no_repeats)
+    env.reset(seed=0)
+    assert env.action_masks().tolist() == [True] * V
+    env.step(np.int64(1))
+    env.step(np.int64(4))
+    assert env.action_masks().tolist() == [True, False, True, True, False, True]
+    assert small_env().action_masks().tolist() == [True] * V
+
+
+def test_a_mask_cannot_change_the_prefix() -> None:
+    def meddling(prefix: np.ndarray) -> np.ndarray:
+        prefix[:] = 0
+        return np.ones(V, dtype=np.bool_)
+
+    env = small_env("flat", mask=meddling)
+    env.reset(seed=0)
+    env.step(np.int64(5))
+    observation, *_ = env.step(np.int64(5))
+    assert isinstance(observation, np.ndarray)
+    assert observation[:2].tolist() == [5, 5]
+
+
+def test_a_masked_action_is_refused_and_changes_nothing() -> None:
+    env = small_env("flat", mask=no_repeats)
+    env.reset(seed=0)
+    env.step(np.int64(4))
+    with pytest.raises(ValueError, match=r"Action 4 is masked out after the prefix \[4\]: choose among action_masks\(\)"):
+        env.step(np.int64(4))
+    observation, *_ = env.step(np.int64(3))
+    assert isinstance(observation, np.ndarray)
+    assert observation.tolist() == [4, 3, V, V, V, 2]
+
+
+def test_a_mask_that_allows_nothing_is_refused() -> None:
+    env = small_env(mask=nothing_allowed)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"allows no token after the prefix \[\]"):
+        env.step(np.int64(0))
+
+
+# Errors
+
+
+def test_a_step_needs_an_episode_under_way() -> None:
+    env = small_env()
+    with pytest.raises(ResetNeeded, match=r"before the first reset\(\): call reset\(\)"):
+        env.step(np.int64(0))
+    finish_episodes(env, 1)
+    with pytest.raises(ResetNeeded, match="after the end of an episode"):
+        env.step(np.int64(0))
+
+
+@pytest.mark.parametrize("action", [-1, V, 10**6])
+def test_an_action_outside_the_vocabulary_is_refused(action: int) -> None:
+    env = small_env()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=f"Action {action} is outside the vocabulary: token ids go from 0 to 5"):
+        env.step(np.int64(action))
+
+
+@pytest.mark.parametrize("action", [1.0, "1", None, [1], np.array([1, 2]), np.float32(1), np.array([1.7]), np.array(1.7)])
+def test_an_action_of_another_type_is_refused(action: Any) -> None:
+    env = small_env()
+    env.reset(seed=0)
+    with pytest.raises(TypeError, match=r"An action is an integer token id, got .* of type"):
+        env.step(action)
+
+
+@pytest.mark.parametrize("action", [3, np.int32(3), np.array(3), np.array([3])])
+def test_integers_of_any_kind_are_actions(action: Any) -> None:
+    env = small_env("flat")
+    env.reset(seed=0)
+    observation, *_ = env.step(action)
+    assert isinstance(observation, np.ndarray)
+    assert observation[0] == 3
+
+
+def test_other_render_modes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"render_mode must be one of .*'ansi', 'human'.* or None, got 'rgb_array'"):
+        small_env(render_mode="rgb_array")
+
+
+# Rendering
+
+
+def test_ansi_shows_prefix_token_and_reward() -> None:
+    env = small_env(render_mode="ansi", reward="rollout")
+    env.reset(seed=0)
+    assert env.render() == "[ 0/5] (empty prefix)"
+    env.step(np.int64(4))
+    _, reward, *_ = env.step(np.int64(3))
+    assert env.render() == f"[ 2/5] 4 » 3  reward {reward:+.4f}"
+
+
+def test_text_is_shown_as_words() -> None:
+    env = SequenceEnv(text_game(LINES, T, reward_model="constant"), render_mode="ansi")
+    assert env.game.vocabulary is not None
+    env.reset(seed=0)
+    for token in env.game.vocabulary.encode("a d b"):
+        env.step(np.int64(token))
+    assert env.render() == "[ 3/5] a d » b  reward +0.0000"
+
+
+def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -> None:
+    env = small_env(render_mode="human")
+    env.reset(seed=0)
+    env.step(np.int64(4))
+    assert env.render() is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["[ 0/5] (empty prefix)"] + ["[ 1/5]  » 4  reward +0.0000"] * 2
+
+
+def test_rendering_without_a_mode_warns() -> None:
+    with pytest.warns(UserWarning, match=r"render\(\) without a render_mode"):
+        assert small_env().render() is None

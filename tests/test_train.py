@@ -1,0 +1,327 @@
+"""`train.py` as its users run it, at a size that takes a second."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from agents.pretrain import PretrainConfig
+from agents.run_folder import RunFolder
+from seqgan_env.discriminator import TextCNNConfig
+from train import AdversarialConfig, EvaluationConfig, GeneratorConfig, OracleConfig, TextConfig, command_line, main
+
+ROOT = Path(__file__).parent.parent
+SENTENCES = ROOT / "examples" / "sentences.txt"
+
+TINY: dict[str, Any] = {
+    "device": "cpu",
+    "sequence_length": 6,
+    "generator": GeneratorConfig(embedding_dim=4, hidden_dim=4),
+    "pretrain": PretrainConfig(epochs=2, batch_size=16),
+    "discriminator": TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1),
+    "adversarial": AdversarialConfig(updates=3, batch_size=8, n_rollouts=2, d_pretrain_steps=2, d_steps=1, n_generated=16),
+    "evaluation": EvaluationConfig(n_samples=32, n_held_out=32, every_epochs=1, every_updates=1, sweep=False),
+}
+
+
+def oracle_config(tmp_path: Path, **changes: Any) -> OracleConfig:
+    return OracleConfig(**{**TINY, "vocab_size": 20, "n_real": 64, "out": tmp_path, **changes})
+
+
+def text_config(tmp_path: Path, **changes: Any) -> TextConfig:
+    return TextConfig(**{**TINY, "data": SENTENCES, "sequence_length": 12, "out": tmp_path, **changes})
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.iterdir()
+    return run
+
+
+def fingerprint(config: train.TrainConfig) -> dict[str, Any]:
+    """All that a run leaves but its name and its time."""
+    metrics = main(config, "run")
+    run = max(config.out.iterdir(), key=os.path.getmtime)
+    weights = {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+    with (run / "progress.csv").open() as file:
+        log = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)]
+    files = sorted(path.name for path in run.iterdir() if "events" not in path.name)
+    return {"metrics": metrics, "log": log, "files": files} | weights
+
+
+class TestARun:
+    def test_of_the_oracle_leaves_what_it_promises(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config = oracle_config(tmp_path, evaluation=dataclasses.replace(TINY["evaluation"], sweep=True))
+        metrics = main(config, "quick")
+        run = only_run(tmp_path)
+        assert run.name.startswith("quick-")
+        names = {path.name for path in run.iterdir()}
+        assert names >= {
+            "config.json",
+            "progress.csv",
+            "generator.safetensors",
+            "generator_likelihood.safetensors",
+            "discriminator.safetensors",
+            "samples.txt",
+            "samples_likelihood.txt",
+            "learning_curve.png",
+            "quality_coverage.png",
+        }
+        assert any(name.startswith("events.out.tfevents") for name in names)
+        assert json.loads((run / "config.json").read_text())["adversarial"]["n_rollouts"] == 2
+        assert {len(line.split()) for line in (run / "samples.txt").read_text().splitlines()} == {6}
+        assert set(metrics) == {f"{phase}/{m}" for phase in ("pretraining", "adversarial") for m in train_metrics()}
+        header = (run / "progress.csv").read_text().splitlines()[0]
+        for column in ("pretraining/nll_test", "adversarial/nll_oracle", "discriminator/accuracy", "train/grad_norm"):
+            assert column in header
+        printed = capsys.readouterr().out
+        assert "NLL_oracle" in printed
+        assert "floor: the oracle's entropy" in printed
+        assert str(run) in printed.replace("\n", "")
+        before, after = (load_file(run / f"{name}.safetensors") for name in ("generator_likelihood", "generator"))
+        assert not torch.equal(before["output.weight"], after["output.weight"])
+
+    def test_of_a_text_writes_sentences(self, tmp_path: Path) -> None:
+        metrics = main(text_config(tmp_path), "text")
+        samples = (only_run(tmp_path) / "samples.txt").read_text().splitlines()
+        words = set(SENTENCES.read_text().split())
+        assert len(samples) == 32
+        assert all(set(line.split()) <= words and len(line.split()) <= 12 for line in samples)
+        assert len({len(line.split()) for line in samples}) > 1  # the end token ends sentences early
+        assert {"adversarial/bleu_2", "adversarial/self_bleu_4", "pretraining/nll_test"} <= set(metrics)
+
+    def test_is_the_same_for_the_same_seed(self, tmp_path: Path) -> None:
+        assert fingerprint(oracle_config(tmp_path / "a")) == fingerprint(oracle_config(tmp_path / "b"))
+
+    @pytest.mark.parametrize("model", ["bleu", "constant", "random"])
+    def test_with_another_reward_model_trains_no_discriminator(self, tmp_path: Path, model: Any) -> None:
+        adversarial = dataclasses.replace(TINY["adversarial"], reward_model=model)
+        main(oracle_config(tmp_path, adversarial=adversarial))
+        assert not (only_run(tmp_path) / "discriminator.safetensors").exists()
+
+    def test_can_be_likelihood_alone(self, tmp_path: Path) -> None:
+        adversarial = dataclasses.replace(TINY["adversarial"], updates=0)
+        metrics = main(oracle_config(tmp_path, adversarial=adversarial))
+        assert all(name.startswith("pretraining/") for name in metrics)
+
+
+def train_metrics() -> tuple[str, ...]:
+    return ("nll_oracle", "nll_test", "nll_sum")
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "": {"seed": 1, "sequence_length": 7, "vocab_size": 21, "oracle_seed": 1, "n_real": 80},
+    "generator": {"embedding_dim": 5, "hidden_dim": 5, "initial_std": 0.2},
+    "pretrain": {
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+        "max_grad_norm": 0.01,
+        "scheduled_sampling": True,
+    },
+    "discriminator": {
+        "widths": (1, 3),
+        "n_filters": (4, 5),
+        "embedding_dim": 5,
+        "dropout": 0.5,
+        "l2": 0.5,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.5,
+        "batch_size": 8,
+        "epochs": 2,
+    },
+    "adversarial": {
+        "updates": 4,
+        "batch_size": 9,
+        "n_rollouts": 3,
+        "reward_model": "constant",
+        "scaling": "centred",
+        "learning_rate": 0.02,
+        "baseline": "leave-one-out",
+        "entropy_coef": 0.1,
+        "max_grad_norm": 1e-3,
+        "likelihood_steps": 1,
+        "rollout_lag": 0.5,
+        "d_pretrain_steps": 3,
+        "g_steps": 2,
+        "d_steps": 2,
+        "n_generated": 24,
+    },
+    "evaluation": {"n_samples": 33, "n_held_out": 33, "every_epochs": 2, "every_updates": 2, "sweep": True},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return fingerprint(oracle_config(tmp_path_factory.mktemp("base")))
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [(group, field, value) for group, fields in CHANGES.items() for field, value in fields.items()],
+)
+def test_every_field_has_an_effect(tmp_path: Path, base: dict[str, Any], group: str, field: str, value: Any) -> None:
+    change = {group: dataclasses.replace(TINY[group], **{field: value})} if group else {field: value}
+    assert fingerprint(oracle_config(tmp_path, **change)) != base
+
+
+def test_no_field_is_forgotten() -> None:
+    groups = {field.name: field.default_factory for field in dataclasses.fields(OracleConfig)}
+    tested_elsewhere = {"device", "out", "oracle_params"}
+    assert set(groups) == set(CHANGES[""]) | (set(CHANGES) - {""}) | tested_elsewhere
+    for group, changes in CHANGES.items():
+        if group:
+            assert {field.name for field in dataclasses.fields(groups[group])} == set(changes)  # type: ignore[arg-type]
+
+
+class TestTextFields:
+    def test_characters(self, tmp_path: Path) -> None:
+        lines = tmp_path / "lines.txt"
+        lines.write_text("abca\nbca\ncab\n" * 20)
+        main(text_config(tmp_path / "runs", data=lines, tokenizer="characters", sequence_length=4))
+        samples = (only_run(tmp_path / "runs") / "samples.txt").read_text().split()
+        assert set("".join(samples)) <= set("abc")
+
+    def test_min_count(self, tmp_path: Path) -> None:
+        main(text_config(tmp_path, min_count=50))
+        assert "<unk>" in (only_run(tmp_path) / "samples.txt").read_text()
+
+    @pytest.mark.parametrize(("too_long", "report"), [("truncate", "truncated"), ("skip", "skipped")])
+    def test_too_long(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], too_long: Any, report: str) -> None:
+        main(text_config(tmp_path, too_long=too_long, sequence_length=6))
+        assert report in capsys.readouterr().out.lower()
+
+    def test_held_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        main(text_config(tmp_path, held_out=0.4))
+        assert "600 real sequences" in capsys.readouterr().out
+
+
+class TestCommandLine:
+    def test_quick_is_the_default(self) -> None:
+        config, name = command_line([])
+        assert (config, name) == (train.PRESETS["quick"][0], "quick")
+        config, name = command_line(["--seed", "3"])
+        assert (config.seed, name) == (3, "quick")
+
+    def test_fields_are_overridden_by_name(self) -> None:
+        config, _ = command_line(
+            ["paper", "--adversarial.n-rollouts", "2", "--discriminator.widths", "1", "2", "--pretrain.scheduled-sampling"]
+        )
+        assert config.adversarial.n_rollouts == 2
+        assert config.discriminator.widths == (1, 2)
+        assert config.pretrain.scheduled_sampling is True
+
+    def test_paper_is_the_published_schedule(self) -> None:
+        config, _ = command_line(["paper"])
+        assert isinstance(config, OracleConfig)
+        assert (config.pretrain.epochs, config.pretrain.batch_size, config.pretrain.learning_rate) == (120, 64, 0.01)
+        adversarial = config.adversarial
+        assert (adversarial.updates, adversarial.g_steps, adversarial.d_steps) == (200, 1, 5)
+        assert (adversarial.d_pretrain_steps, config.discriminator.epochs, adversarial.n_generated) == (50, 3, 10_000)
+        assert (adversarial.n_rollouts, adversarial.rollout_lag, adversarial.baseline) == (16, 0.8, "none")
+        assert sum(config.discriminator.n_filters) == 1720
+
+    @pytest.mark.parametrize("preset", list(train.PRESETS))
+    def test_help_describes_every_field(self, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            command_line([preset, "--help"])
+        assert stopped.value.code == 0
+        printed = capsys.readouterr().out
+        assert "--adversarial.n-rollouts" in printed
+        assert "Monte Carlo completions of each prefix." in " ".join(printed.replace("│", " ").split())
+
+    def test_text_needs_data(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            command_line(["text"])
+        assert stopped.value.code == 2
+        assert "--data" in capsys.readouterr().err
+
+
+class TestBadInput:
+    """Each is refused before any long work starts, in words that say what to do."""
+
+    def refused(self, *arguments: str) -> str:
+        result = subprocess.run(
+            [sys.executable, ROOT / "train.py", *arguments], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.returncode == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    def test_on_the_command_line(self, tmp_path: Path) -> None:
+        message = self.refused("text", "--data", str(tmp_path / "none.txt"), "--out", str(tmp_path))
+        assert message.startswith("error: ")
+        assert "none.txt" in message
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "no sequences"),
+            (b"a\x00b\nb a\n", "NUL|binary"),
+            (b"gr\xfcn\nb a\n", "UTF-8"),
+            (b"a b c d e f g h\n" * 30, "sequence_length"),
+            (b"a b\nb a\na a\nb b\n", "Only [0-9]+ sequences for batches of 16"),
+        ],
+        ids=["empty", "binary", "latin-1", "too long", "too few"],
+    )
+    def test_data(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "data.txt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            main(text_config(tmp_path / "runs", data=path, sequence_length=6, held_out=0.25))
+
+    def test_device(self, tmp_path: Path) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device here")
+        with pytest.raises(ValueError, match="torch sees no CUDA device here"):
+            main(oracle_config(tmp_path, device="cuda"))
+
+    def test_no_rollouts(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="n_rollouts must be at least 1, got 0"):
+            main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], n_rollouts=0)))
+
+    def test_out_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match=r"cannot be made .* choose another with --out"):
+            RunFolder(tmp_path / "file", "run")
+
+    def test_oracle_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="No oracle file at"):
+            main(oracle_config(tmp_path, oracle_params=tmp_path / "none.npz"))
+
+    def test_two_runs_in_one_second_get_two_folders(self, tmp_path: Path) -> None:
+        with RunFolder(tmp_path, "run") as first, RunFolder(tmp_path, "run") as second:
+            assert first.path != second.path
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_where(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "quick", "--out", str(tmp_path), "--evaluation.every-epochs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob("quick-*/progress.csv")):
+        assert time.monotonic() < deadline, "no evaluation within two minutes"
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    run = only_run(tmp_path)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Stopped. Saving what there is." in out
+    assert f"Everything is in {run}" in out
+    assert (run / "generator.safetensors").exists()
+    assert (run / "learning_curve.png").exists()
