@@ -229,7 +229,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         retraining = self.game.record(tokens)
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            infos["final_obs"] = self._final_observation(terminated)
+            infos["final_obs"] = self._final_observations(rows)
             infos["_final_obs"] = terminated.copy()
             infos["final_info"] = final
             infos["_final_info"] = terminated.copy()
@@ -241,14 +241,12 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
             infos["retraining"] = retraining
         return infos
 
-    def _final_observation(self, terminated: BoolArray) -> Any:
-        observation = self._observation()
-        if not isinstance(observation, dict):
-            return np.where(terminated[:, None], observation, 0)
-        final: dict[str, Any] = {}
-        for name, values in observation.items():
-            self._put(final, name, values[terminated], terminated)
-        return final
+    def _final_observations(self, rows: IntArray) -> npt.NDArray[np.object_]:
+        """Gymnasium's form of last observations: `(num_envs,)` objects, None where a row goes on."""
+        observations = np.full(self.num_envs, None, dtype=np.object_)
+        for row in rows:
+            observations[row] = observe(self._tokens[row], self._lengths[row], self.layout)
+        return observations
 
     def _put(self, infos: dict[str, Any], name: str, values: npt.NDArray[Any], rows: BoolArray) -> None:
         """Gymnasium's form of an info that only some rows have: zeros elsewhere, and a mask beside it."""

@@ -1,5 +1,6 @@
 """`train.py` as its users run it, at a size that takes a second."""
 
+import csv
 import dataclasses
 import json
 import os

@@ -177,7 +177,11 @@ def assert_same(one: Any, other: Any, place: str = "") -> None:
     """Equal nested tuples and dictionaries of arrays, numbers to float32's precision."""
     if isinstance(one, tuple):
         one, other = dict(enumerate(one)), dict(enumerate(other))
-    if isinstance(one, dict):
+    if isinstance(one, np.ndarray) and one.dtype == other.dtype == np.object_:
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if one is None:
+        assert other is None, place
+    elif isinstance(one, dict):
         assert one.keys() == other.keys(), place
         for key in one:
             assert_same(one[key], other[key], f"{place}/{key}")

@@ -1,0 +1,58 @@
+"""Episodes as one page of HTML that opens from disk: everything is in the file, nothing is fetched."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from seqgan_env.inspection import EpisodeTrace
+
+# Signs by which text inside a script element could end it or start another; JSON may spell any of them out.
+_SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequence[str] | None = None) -> None:
+    """Write the page of `html_page` to a file.
+
+    Args:
+        traces: the episodes.
+        path: of the file; its folder must exist.
+        titles: one an episode.
+    """
+    Path(path).write_text(html_page(traces, titles), encoding="utf-8", newline="\n")
+
+
+def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:
+    """A page that steps through episodes, side by side at the same position.
+
+    Its content security policy lets the browser run the page's own script, known by its hash, and load nothing.
+
+    Args:
+        traces: the episodes, at least one: of several prompts, or of several checkpoints with the same tokens.
+        titles: one an episode; by default they are numbered.
+
+    Raises:
+        ValueError: no episodes, titles of another number, or a trace without a JSON form.
+    """
+    if titles is None:
+        titles = [f"Episode {number}" for number in range(1, len(traces) + 1)]
+    if not traces or len(titles) != len(traces):
+        raise ValueError(f"Pass at least one trace, and a title for each; got {len(traces)} and {len(titles)}.")
+    episodes = (
+        f'{{"title":{json.dumps(title)},"trace":{trace.to_json()}}}' for title, trace in zip(titles, traces, strict=True)
+    )
+    script = "\n" + _template("inspect.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(_template("inspect.html")).substitute(
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        style=_template("inspect.css"),
+        script=_template("inspect.js"),
+        data=f'{{"episodes":[{",".join(episodes)}]}}'.translate(_SPELLED_OUT),
+    )
+
+
+def _template(name: str) -> str:
+    return (files("seqgan_env") / "templates" / name).read_text(encoding="utf-8")
