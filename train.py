@@ -102,8 +102,6 @@ class TrainConfig:
     """Where to compute; auto takes a GPU where there is one."""
     out: Path = Path("runs")
     """The run's own folder is made in this one."""
-    sequence_length: int = 20
-    """The most tokens in a sequence."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     discriminator: TextCNNConfig = field(default_factory=TextCNNConfig)
@@ -115,6 +113,8 @@ class TrainConfig:
 class OracleConfig(TrainConfig):
     """The synthetic test: an LSTM with random parameters writes the real sequences, and measures the generated ones."""
 
+    sequence_length: int = 20
+    """Tokens in a sequence."""
     vocab_size: int | None = None
     """Number of tokens; 5,000 by default, or what the oracle's file says."""
     oracle_seed: int = 0
@@ -133,6 +133,8 @@ class TextConfig(TrainConfig):
     """The file, UTF-8."""
     tokenizer: Tokenizer = "words"
     """What a token is."""
+    sequence_length: int | None = None
+    """The most tokens in a sequence; by default as many as the longest line has."""
     min_count: int = 1
     """Tokens that are rarer become the unknown token."""
     too_long: TooLong = "error"
@@ -168,7 +170,6 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
     "paper": (OracleConfig(), "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU."),
     "text": (
         TextConfig(
-            sequence_length=32,
             generator=GeneratorConfig(embedding_dim=64, hidden_dim=128),
             pretrain=PretrainConfig(epochs=20, learning_rate=5e-3),
             discriminator=TextCNNConfig(
@@ -213,7 +214,6 @@ class Task:
 
 def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
     """Train as the paper's Algorithm 1 does; return the last metrics of both phases, named `phase/metric`."""
-    config = dataclasses.replace(config, discriminator=widths_within(config.sequence_length, config.discriminator))
     task = make_task(config)
     agent = make_agent(config, task.game)
     with RunFolder(config.out, name) as run:
@@ -249,7 +249,7 @@ def make_oracle_task(config: OracleConfig) -> Task:
         oracle_params=config.oracle_params,
         data_seed=config.seed,
         n_real=config.n_real,
-        **rules_of(config),
+        **rules_of(config, config.sequence_length),
     )
     oracle = game.oracle
     assert oracle is not None
@@ -279,7 +279,7 @@ def make_text_task(config: TextConfig) -> Task:
     )
     print(corpus.report)
     training, held_out = corpus.split(config.held_out, config.seed)
-    game = text_game(training, config.sequence_length, **rules_of(config))
+    game = text_game(training, **rules_of(config, training.tokens.shape[1]))
     references = BleuScorer(held_out.tokens.numpy(), game.vocab_size)
     held_out_tokens = held_out.tokens.to(game.device)
 
@@ -307,13 +307,13 @@ def make_text_task(config: TextConfig) -> Task:
     return Task(game, held_out_tokens, labels, panels, evaluate)
 
 
-def rules_of(config: TrainConfig) -> dict[str, Any]:
+def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
     """The rules of the game that every task takes from the config."""
     return {
         "reward": "rollout",
         "n_rollouts": config.adversarial.n_rollouts,
         "reward_model": config.adversarial.reward_model,
-        "discriminator": widths_within(config.sequence_length, config.discriminator),
+        "discriminator": widths_within(sequence_length, config.discriminator),
         "scaling": config.adversarial.scaling,
         "model_seed": config.seed,
         "device": config.device,
@@ -383,7 +383,7 @@ def train_adversarially(config: TrainConfig, task: Task, agent: Reinforce, run: 
     if isinstance(task.game.reward_model, LearningRewardModel):
         callbacks.append(DiscriminatorCallback(adversarial.g_steps, adversarial.d_steps, adversarial.n_generated))
     agent.set_logger(run.logger)
-    agent.learn(adversarial.updates * adversarial.batch_size * config.sequence_length, callbacks)
+    agent.learn(adversarial.updates * adversarial.batch_size * task.game.sequence_length, callbacks)
     run.logger.dump(agent.num_timesteps)
 
 
@@ -395,7 +395,7 @@ def evaluate(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder, 
 def samples_of(config: TrainConfig, task: Task, agent: Reinforce) -> Tensor:
     """The sequences `(n_samples, sequence_length)` that an evaluation looks at."""
     rng = torch.Generator(task.game.device).manual_seed(config.seed + 2_000_003)
-    return agent.generator.sample(config.evaluation.n_samples, config.sequence_length, rng)[0]
+    return agent.generator.sample(config.evaluation.n_samples, task.game.sequence_length, rng)[0]
 
 
 def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> dict[str, float]:
@@ -427,7 +427,7 @@ def sweep_both(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder
             task.held_out,
             rng,
             n_samples=config.evaluation.n_samples,
-            length=config.sequence_length,
+            length=task.game.sequence_length,
         )
     return sweeps
 

@@ -10,7 +10,6 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from seqgan_env.game import Observation
 from seqgan_env.vector_env import SequenceVectorEnv
 
 
@@ -49,10 +48,9 @@ class SB3VecEnv(VecEnv):
         """Play them: observations, rewards float32, dones, and a dict of infos a row."""
         observation, rewards, terminated, _, infos = self.venv.step(self._actions)
         rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        final_observation, final_info = infos.get("final_obs"), infos.get("final_info", {})
         for row in np.flatnonzero(terminated).tolist():
-            rows[row] = {name: values[row] for name, values in final_info.items() if not name.startswith("_")}
-            rows[row]["terminal_observation"] = _row_of(final_observation, row)
+            rows[row] = {name: values[row] for name, values in infos["final_info"].items() if not name.startswith("_")}
+            rows[row]["terminal_observation"] = infos["final_obs"][row]
             rows[row]["TimeLimit.truncated"] = False
         return observation, rewards.astype(np.float32), terminated, rows
 
@@ -88,9 +86,3 @@ class SB3VecEnv(VecEnv):
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
         """Sequences have no images."""
         return [None] * self.num_envs
-
-
-def _row_of(observation: Any, row: int) -> Observation:
-    if isinstance(observation, dict):
-        return {name: values[row] for name, values in observation.items() if not name.startswith("_")}
-    return observation[row]  # type: ignore[no-any-return]

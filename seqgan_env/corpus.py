@@ -194,7 +194,7 @@ def read_corpus(
     source: str | Path | Iterable[str],
     *,
     tokenizer: Tokenizer = "words",
-    sequence_length: int,
+    sequence_length: int | None = None,
     min_count: int = 1,
     too_long: TooLong = "error",
 ) -> Corpus:
@@ -208,7 +208,7 @@ def read_corpus(
         source: path of a UTF-8 file, with or without a byte order mark; or the lines themselves. Read once, line by line.
         tokenizer: `"words"` are what white space separates; `"characters"` are the Unicode code points of a line, spaces
             inside it included. Nothing is normalised.
-        sequence_length: the most tokens a sequence has.
+        sequence_length: the most tokens a sequence has; by default as many as the longest line.
         min_count: tokens that occur less often become the unknown token.
         too_long: what to do with a line of more tokens: `"error"`, `"truncate"` it to exactly `sequence_length` tokens,
             without an end token, or `"skip"` it. The report counts them.
@@ -235,14 +235,14 @@ def read_corpus(
         if not tokens:
             n_empty += 1
             continue
-        if len(tokens) > sequence_length:
+        if sequence_length is not None and len(tokens) > sequence_length:
             excess.append((n_lines, len(tokens)))
             if too_long != "truncate":
                 continue
             del tokens[sequence_length:]
         flat.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
         lengths.append(len(tokens))
-    if excess and too_long == "error":
+    if excess and too_long == "error" and sequence_length is not None:
         raise ValueError(_describe_excess(name, excess, tokenizer, sequence_length))
     if not lengths:
         raise ValueError(
@@ -257,7 +257,7 @@ def read_corpus(
             f"{name}: {n_distinct} distinct token among {len(flat)}, where at least 2 are needed for a choice "
             f"(tokenizer={tokenizer!r}, min_count={min_count})."
         )
-    padded, full_lengths = _pad(new_ids[first_ids], np.array(lengths), sequence_length, vocabulary)
+    padded, full_lengths = _pad(new_ids[first_ids], np.array(lengths), sequence_length or max(lengths), vocabulary)
     report = CorpusReport(
         lines=n_lines,
         empty=n_empty,
@@ -269,12 +269,12 @@ def read_corpus(
     return Corpus(torch.from_numpy(padded), torch.from_numpy(full_lengths), vocabulary, report)
 
 
-def _check_arguments(tokenizer: str, sequence_length: int, min_count: int, too_long: str) -> None:
+def _check_arguments(tokenizer: str, sequence_length: int | None, min_count: int, too_long: str) -> None:
     if tokenizer not in get_args(Tokenizer):
         raise ValueError(f"tokenizer must be 'words' or 'characters', got {tokenizer!r}.")
     if too_long not in get_args(TooLong):
         raise ValueError(f"too_long must be 'error', 'truncate' or 'skip', got {too_long!r}.")
-    if sequence_length < 1 or min_count < 1:
+    if min_count < 1 or (sequence_length is not None and sequence_length < 1):
         raise ValueError(f"sequence_length and min_count must be at least 1, got {sequence_length} and {min_count}.")
 
 

@@ -286,7 +286,8 @@ def make_game(
         model = reward_model
     else:
         raise ValueError(
-            f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths); got {reward_model!r}."
+            f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths), "
+            f"got {reward_model!r}."
         )
     return SequenceGame(
         vocab_size,
@@ -346,7 +347,7 @@ def oracle_game(
 
 def text_game(
     data: str | Path | Iterable[str] | Corpus,
-    sequence_length: int = 20,
+    sequence_length: int | None = None,
     vocab_size: int | None = None,
     *,
     tokenizer: Tokenizer = "words",
@@ -358,7 +359,7 @@ def text_game(
 
     Args:
         data: a file with a sequence a line, or the lines, or a corpus that was read before.
-        sequence_length: the most tokens of a sequence.
+        sequence_length: the most tokens of a sequence; by default as many as the longest line has.
         vocab_size: checked against the text if given; the text decides.
         tokenizer: `"words"` or `"characters"`.
         min_count: rarer tokens become the unknown token.
@@ -372,13 +373,13 @@ def text_game(
             data, tokenizer=tokenizer, sequence_length=sequence_length, min_count=min_count, too_long=too_long
         )
     vocabulary, width = corpus.vocabulary, corpus.tokens.shape[1]
-    if width != sequence_length:
+    if sequence_length not in (None, width):
         raise ValueError(f"The corpus has sequences of {width} tokens, but sequence_length={sequence_length}.")
     if vocab_size not in (None, vocabulary.size):
         raise ValueError(f"The text has a vocabulary of {vocabulary.size}, but vocab_size={vocab_size} was given.")
     return make_game(
         vocabulary.size,
-        sequence_length,
+        width,
         corpus.tokens,
         end_token=vocabulary.end_token,
         vocabulary=vocabulary,

@@ -44,12 +44,13 @@ def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = Non
     episodes = (
         f'{{"title":{json.dumps(title)},"trace":{trace.to_json()}}}' for title, trace in zip(titles, traces, strict=True)
     )
-    script = "\n" + _template("inspect.js")
+    script = _template("inspect.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = ("default-src 'none'", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'", "form-action 'none'")
     return Template(_template("inspect.html")).substitute(
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        policy="; ".join(policy),
         style=_template("inspect.css"),
-        script=_template("inspect.js"),
+        script=script,
         data=f'{{"episodes":[{",".join(episodes)}]}}'.translate(_SPELLED_OUT),
     )
 

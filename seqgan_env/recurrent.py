@@ -69,11 +69,15 @@ class TokenLSTM(nn.Module):
         hidden, cell = hidden.squeeze(0), cell.squeeze(0)
         return self.output(hidden), (hidden, cell)
 
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The hidden state `(n, length, hidden_dim)` from which each token of `tokens` `(n, length)` is predicted."""
+        start = torch.full_like(tokens[:, :1], self.vocab_size)
+        hidden: Tensor = self.lstm(self.embedding(torch.cat([start, tokens[:, :-1]], dim=1)))[0]
+        return hidden
+
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits `(n, length, vocab_size)` of each token of `tokens` `(n, length)`, given those before it."""
-        start = torch.full_like(tokens[:, :1], self.vocab_size)
-        hidden, _ = self.lstm(self.embedding(torch.cat([start, tokens[:, :-1]], dim=1)))
-        logits: Tensor = self.output(hidden)
+        logits: Tensor = self.output(self.hidden(tokens))
         return logits
 
     def log_prob(self, tokens: Tensor) -> Tensor:
@@ -85,8 +89,13 @@ class TokenLSTM(nn.Module):
         Returns:
             `(n, length)`; 0 at padding. Gradients flow.
         """
-        logits = self.logits(tokens).flatten(0, 1)
-        return -F.cross_entropy(logits, tokens.flatten(), ignore_index=self.vocab_size, reduction="none").view(tokens.shape)
+        if self.end_token is None:
+            logits = self.logits(tokens).flatten(0, 1)
+            nats = F.cross_entropy(logits, tokens.flatten(), ignore_index=self.vocab_size, reduction="none")
+            return -nats.view(tokens.shape)
+        written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
+        log_probs = -F.cross_entropy(self.output(self.hidden(tokens)[written]), tokens[written], reduction="none")
+        return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
 
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ ORDER = (
     "vector_env",
     "inspection",
     "inspection_terminal",
+    "inspection_html",
+    "__main__",
     "__init__",
 )
 PLAYERS = {"agents", "stable_baselines3", "sb3_contrib", "train"}

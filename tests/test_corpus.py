@@ -201,11 +201,12 @@ def test_json_that_is_no_vocabulary_is_refused(text: str) -> None:
 def test_split_parts_the_sequences_by_seed() -> None:
     corpus = read_corpus([f"a {number}" for number in range(50)], sequence_length=2)
     train, held_out = corpus.split(0.2, seed=0)
-    assert (train.shape, held_out.shape) == ((40, 2), (10, 2))
-    assert sorted(torch.cat([train, held_out]).tolist()) == sorted(corpus.tokens.tolist())
-    assert torch.equal(corpus.split(0.2, seed=0)[1], held_out)
-    assert not torch.equal(corpus.split(0.2, seed=1)[1], held_out)
-    assert not torch.equal(corpus.tokens[:10], held_out)  # a file's order may be that of its making
+    assert (train.tokens.shape, held_out.tokens.shape) == ((40, 2), (10, 2))
+    assert sorted(torch.cat([train.tokens, held_out.tokens]).tolist()) == sorted(corpus.tokens.tolist())
+    assert torch.equal(held_out.lengths, (held_out.tokens < corpus.vocabulary.pad).sum(dim=1))
+    assert torch.equal(corpus.split(0.2, seed=0)[1].tokens, held_out.tokens)
+    assert not torch.equal(corpus.split(0.2, seed=1)[1].tokens, held_out.tokens)
+    assert not torch.equal(corpus.tokens[:10], held_out.tokens)  # a file's order may be that of its making
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, 0.01, 0.99, float("nan")])
@@ -295,6 +296,13 @@ def test_the_example_is_as_described() -> None:
     assert all(word.isalpha() and word.islower() for word in corpus.vocabulary.tokens[:-1])
     assert corpus.vocabulary.tokens[0] == "the"
     assert corpus.report.duplicates == 0
+
+
+def test_by_default_the_longest_line_fits_exactly() -> None:
+    corpus = read_corpus(["a b", "a b c", "b"])
+    assert corpus.tokens.shape == (3, 3)
+    assert corpus.lengths.tolist() == [3, 3, 2]
+    assert decoded(corpus) == ["a b", "a b c", "b"]
 
 
 def test_captions_are_read_in_full() -> None:

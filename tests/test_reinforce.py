@@ -346,10 +346,10 @@ class TestSB3VecEnv:
             assert dones.all() == (step % 5 == 0)
             for row, info in enumerate(infos):
                 if dones[row]:
-                    last, final = info["terminal_observation"], native_infos["final_obs"]
+                    last, final = info["terminal_observation"], native_infos["final_obs"][row]
                     if layout == "dict":
                         last, final = last["tokens"], final["tokens"]
-                    assert np.array_equal(last, final[row])
+                    assert np.array_equal(last, final)
                     assert info["oracle_nll"] == native_infos["final_info"]["oracle_nll"][row]
                     assert info["TimeLimit.truncated"] is False
                 else:

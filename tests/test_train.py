@@ -26,7 +26,6 @@ SENTENCES = ROOT / "examples" / "sentences.txt"
 
 TINY: dict[str, Any] = {
     "device": "cpu",
-    "sequence_length": 6,
     "generator": GeneratorConfig(embedding_dim=4, hidden_dim=4),
     "pretrain": PretrainConfig(epochs=2, batch_size=16),
     "discriminator": TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1),
@@ -36,11 +35,11 @@ TINY: dict[str, Any] = {
 
 
 def oracle_config(tmp_path: Path, **changes: Any) -> OracleConfig:
-    return OracleConfig(**{**TINY, "vocab_size": 20, "n_real": 64, "out": tmp_path, **changes})
+    return OracleConfig(**{**TINY, "sequence_length": 6, "vocab_size": 20, "n_real": 64, "out": tmp_path, **changes})
 
 
 def text_config(tmp_path: Path, **changes: Any) -> TextConfig:
-    return TextConfig(**{**TINY, "data": SENTENCES, "sequence_length": 12, "out": tmp_path, **changes})
+    return TextConfig(**{**TINY, "data": SENTENCES, "out": tmp_path, **changes})
 
 
 def only_run(folder: Path) -> Path:
@@ -269,7 +268,7 @@ class TestBadInput:
             (b"", "no sequences"),
             (b"a\x00b\nb a\n", "NUL|binary"),
             (b"gr\xfcn\nb a\n", "UTF-8"),
-            (b"a b c d e f g h\n" * 30, "sequence_length"),
+            (b"a b c d e f g h\n" * 30, "Raise sequence_length to 8"),
             (b"a b\nb a\na a\nb b\n", "Only [0-9]+ sequences for batches of 16"),
         ],
         ids=["empty", "binary", "latin-1", "too long", "too few"],

@@ -274,7 +274,7 @@ def test_gym_make_vec_hands_every_argument_on(environment: str, reward: str, mod
 def test_the_same_seed_plays_bit_for_bit_through_retraining(reward: str) -> None:
     histories: list[list[Any]] = [[], []]
     for history in histories:
-        env = vector_env(reward=reward, reward_model=small_discriminator(), retrain_every=5, end_token=END)
+        env = vector_env(mode="NextStep", reward=reward, reward_model=small_discriminator(), retrain_every=5, end_token=END)
         rng = np.random.default_rng(0)
         env.reset(seed=SEED)
         history.extend(env.step(rng.integers(V, size=N)) for _ in range(4 * T))

@@ -27,7 +27,7 @@ function number(value, digits = 3) {
 }
 
 const signed = (value) => (value > 0 ? "+" : "") + number(value);
-const percent = (p) => (p < 0.0005 && p > 0 ? number(100 * p, 1) : (100 * p).toFixed(1)) + " %";
+const percent = (p) => (p < 0.0005 && p > 0 ? number(100 * p, 1) : (100 * p).toFixed(1)) + "%";
 
 function visible(name) {
   return name.trim() === "" ? "␣".repeat(name.length) || "∅" : name;
@@ -45,8 +45,6 @@ function bar(value, [low, high]) {
   if (value < 0) element.style.setProperty("--hue", "var(--minus)");
   return element;
 }
-
-const span = (values) => [Math.min(0, ...values), Math.max(0, ...values)];
 
 function definitions(pairs) {
   const list = make("dl", { className: "facts" });
@@ -83,7 +81,7 @@ function makeStrip(trace, go) {
 // --- Q over positions ---
 
 function ticks(low, high) {
-  const rough = (high - low) / 3;
+  const rough = (high - low) / 5;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * unit).find((candidate) => candidate >= rough);
   const first = Math.ceil(low / step);
@@ -92,13 +90,18 @@ function ticks(low, high) {
   return Array.from({ length: count }, (_, index) => [(first + index) * step, ((first + index) * step).toFixed(digits).replace("-", "−")]);
 }
 
-function makePlot(trace, go) {
-  const { steps } = trace;
-  const error = (step) => step.q_standard_error ?? 0;
-  const values = steps.flatMap((step) => [step.q - error(step), step.q + error(step), ...step.completions.map(({ score }) => score)]);
-  let [low, high] = [Math.min(...values), Math.max(...values)];
-  if (high - low < 1e-9) [low, high] = [low - 0.5, high + 0.5];
+const error = (step) => step.q_standard_error ?? 0;
 
+/** One scale for all episodes, so that they can be compared. */
+function rangeOfQ(steps) {
+  const valuesOf = (step) => [step.q - error(step), step.q + error(step), ...step.completions.map(({ score }) => score)];
+  const values = steps.flatMap(valuesOf);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return high - low < 1e-9 ? [low - 0.5, high + 0.5] : [low, high];
+}
+
+function makePlot(trace, [low, high], go) {
+  const { steps } = trace;
   const height = 190;
   const edge = { left: 44, right: 12, top: 10, bottom: 26 };
   const label = `Q after each token: ${steps.map((step, index) => `${index + 1}: ${number(step.q)}`).join(", ")}`;
@@ -179,8 +182,7 @@ function makeFacts(trace, step) {
   return definitions(facts);
 }
 
-function makeLikeliest(trace, step) {
-  const largest = step.top_k[0][1];
+function makeLikeliest(trace, step, largest) {
   const rows = step.top_k.map(([token, p], index) => [index + 1, token, p]);
   if (!rows.some(([, token]) => token === step.token)) rows.push([step.rank, step.token, Math.exp(step.log_prob)]);
   const items = rows.map(([rank, token, p]) => {
@@ -230,15 +232,15 @@ function makeTree(trace, nodes, scale) {
   return make("ul", {}, ...items);
 }
 
-function makeCompletions(trace, step, isOpen, onToggle) {
+function makeCompletions(trace, step, scale, isOpen, onToggle) {
   if (step.completions.length === 0) {
     const text = "The last token completes the sequence itself: its Q is the reward R, there is nothing to complete.";
     return make("section", {}, make("h3", { textContent: "Completions" }), make("p", { className: "note", textContent: text }));
   }
   const scores = step.completions.map(({ score }) => score);
-  const range = ` scores ${number(Math.min(...scores))} to ${number(Math.max(...scores))}, mean ${number(step.q)}`;
+  const range = ` · scores ${number(Math.min(...scores))} to ${number(Math.max(...scores))}, mean ${number(step.q)}`;
   const heading = make("h3", { textContent: `${scores.length} completions` });
-  const tree = makeTree(trace, treeOf(step.completions), span(scores));
+  const tree = makeTree(trace, treeOf(step.completions), scale);
   tree.className = "tree";
   const details = make("details", { className: "completions", open: isOpen });
   details.append(make("summary", {}, heading, make("span", { textContent: range })), tree);
@@ -248,22 +250,23 @@ function makeCompletions(trace, step, isOpen, onToggle) {
 
 // --- the page ---
 
-function makeEpisode({ title, trace }, go, completions) {
+function makeEpisode({ title, trace }, range, go, completions) {
   const facts = [["Reward R", number(trace.sequence_reward)]];
   if (trace.discriminator_probability !== null) facts.push(["D(real)", number(trace.discriminator_probability)]);
   if (trace.oracle_nll !== null) facts.push(["Oracle NLL", number(trace.oracle_nll), "nats per token"]);
   facts.push(["Reward contract", trace.reward_contract, `γ = ${trace.gamma}`]);
   const [strip, showInStrip] = makeStrip(trace, go);
-  const [plot, showInPlot] = makePlot(trace, go);
+  const [plot, showInPlot] = makePlot(trace, range, go);
   const detail = make("div", { className: "step" });
   const card = make("article", { className: "episode" }, make("h2", { textContent: title }), definitions(facts), strip, plot, detail);
-  const show = (wanted) => {
+  const scale = [Math.min(0, range[0]), Math.max(0, range[1])];
+  const show = (wanted, largest) => {
     const position = Math.min(wanted, trace.steps.length - 1);
     const step = trace.steps[position];
     showInStrip(position);
     showInPlot(position);
-    const tried = makeCompletions(trace, step, completions.open, (isOpen) => completions.set(isOpen));
-    const columns = make("div", { className: "columns" }, makeLikeliest(trace, step), tried);
+    const tried = makeCompletions(trace, step, scale, completions.open, (isOpen) => completions.set(isOpen));
+    const columns = make("div", { className: "columns" }, makeLikeliest(trace, step, largest), tried);
     const ended = make("p", { className: "note", textContent: `This episode ended after ${trace.steps.length} tokens; its last is shown.` });
     detail.replaceChildren(...(wanted > position ? [ended] : []), makePrefix(trace, position), makeFacts(trace, step), columns);
   };
@@ -287,10 +290,12 @@ function go(position) {
   where.textContent = `Token ${current + 1} of ${longest}`;
   back.disabled = current === 0;
   next.disabled = current === longest - 1;
-  for (const show of shows) show(current);
+  const likeliest = episodes.flatMap(({ trace }) => trace.steps[current]?.top_k[0][1] ?? []);
+  for (const show of shows) show(current, Math.max(...likeliest));
 }
 
-const cards = episodes.map((episode) => makeEpisode(episode, go, completions));
+const range = rangeOfQ(episodes.flatMap(({ trace }) => trace.steps));
+const cards = episodes.map((episode) => makeEpisode(episode, range, go, completions));
 const shows = cards.map(([, show]) => show);
 document.getElementById("episodes").replaceChildren(...cards.map(([card]) => card));
 slider.max = longest;
