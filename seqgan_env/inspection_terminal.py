@@ -282,7 +282,7 @@ def _effect(advantage: float) -> str:
 
 
 def _percent(p: float) -> str:
-    return f"{p:.1%}" if p >= 0.0005 else f"{p * 100:.0e}%"
+    return f"{p:.1%}" if p >= 0.0005 else f"{p * 100:.1g}%"
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:

@@ -27,14 +27,16 @@ function number(value, digits = 3) {
 }
 
 const signed = (value) => (value > 0 ? "+" : "") + number(value);
-const percent = (p) => (p < 0.0005 && p > 0 ? number(100 * p, 1) : (100 * p).toFixed(1)) + "%";
+const percent = (p) => (p < 0.0005 ? String(Number((100 * p).toPrecision(1))).replace("-", "−") : (100 * p).toFixed(1)) + "%";
 
-function visible(name) {
+const rawName = (trace, token) => trace.token_names[token] ?? String(token);
+const textOf = (trace, tokens) => tokens.map((token) => rawName(trace, token)).join(trace.joiner);
+
+/** A token's text where it stands alone, white space made visible. */
+function nameOf(trace, token) {
+  const name = rawName(trace, token);
   return name.trim() === "" ? "␣".repeat(name.length) || "∅" : name;
 }
-
-const nameOf = (trace, token) => visible(trace.token_names[token] ?? String(token));
-const textOf = (trace, tokens) => tokens.map((token) => nameOf(trace, token)).join(trace.joiner);
 
 /** A bar from zero to the value, on a scale [low, high] that holds both. */
 function bar(value, [low, high]) {
