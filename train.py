@@ -56,6 +56,8 @@ class AdversarialConfig:
     """The discriminator's probability D as the reward: D itself, 2D - 1, or log D."""
     learning_rate: float = 0.01
     """Adam's step size."""
+    final_learning_rate: float | None = None
+    """Adam's step size at the end, reached geometrically; by default it stays the same."""
     baseline: Baseline = "none"
     """What is subtracted from returns."""
     entropy_coef: float = 0.0
@@ -146,24 +148,28 @@ class TextConfig(TrainConfig):
 PRESETS: dict[str, tuple[TrainConfig, str]] = {
     "quick": (
         OracleConfig(
-            vocab_size=100,
-            pretrain=PretrainConfig(epochs=10),
+            vocab_size=50,
+            n_real=50_000,
+            generator=GeneratorConfig(embedding_dim=8, hidden_dim=8),
+            pretrain=PretrainConfig(epochs=5, final_learning_rate=1e-3),
             discriminator=TextCNNConfig(
-                widths=(1, 2, 3, 4, 5), n_filters=(64,) * 5, embedding_dim=32, l2=0.0, learning_rate=1e-3, epochs=1
+                widths=(2, 3), n_filters=(64, 64), embedding_dim=24, l2=0.0, learning_rate=8e-3, batch_size=256, epochs=1
             ),
             adversarial=AdversarialConfig(
-                updates=60,
+                updates=200,
                 batch_size=128,
-                n_rollouts=8,
+                n_rollouts=2,
+                scaling="log",
                 learning_rate=3e-3,
+                final_learning_rate=1e-3,
                 baseline="leave-one-out",
                 rollout_lag=0.0,
-                d_pretrain_steps=20,
-                g_steps=2,
+                d_pretrain_steps=50,
+                g_steps=1,
                 d_steps=1,
                 n_generated=1000,
             ),
-            evaluation=EvaluationConfig(n_samples=2000, n_held_out=2000, every_epochs=2, every_updates=5),
+            evaluation=EvaluationConfig(n_samples=5000, n_held_out=5000, every_epochs=1, every_updates=20),
         ),
         "Two minutes on two CPU cores: a small oracle, a small discriminator. The default.",
     ),
@@ -326,7 +332,7 @@ def make_agent(config: TrainConfig, game: SequenceGame) -> Reinforce:
     return Reinforce(
         "GeneratorPolicy",
         SequenceVectorEnv(game, adversarial.batch_size, autoreset_mode=AutoresetMode.SAME_STEP),
-        adversarial.learning_rate,
+        learning_rate_schedule(adversarial),
         baseline=adversarial.baseline,
         entropy_coef=adversarial.entropy_coef,
         max_grad_norm=adversarial.max_grad_norm,
@@ -336,6 +342,12 @@ def make_agent(config: TrainConfig, game: SequenceGame) -> Reinforce:
         policy_kwargs=dataclasses.asdict(config.generator),
         seed=config.seed,
     )
+
+
+def learning_rate_schedule(adversarial: AdversarialConfig) -> Callable[[float], float]:
+    """The generator's learning rate as a function of the remaining progress, from 1 to 0."""
+    first, last = adversarial.learning_rate, adversarial.final_learning_rate or adversarial.learning_rate
+    return lambda remaining: first * float((last / first) ** (1 - remaining))
 
 
 def pretrain_generator(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> None:

@@ -21,6 +21,8 @@ class PretrainConfig:
     """Sequences in one step."""
     learning_rate: float = 0.01
     """Adam's step size."""
+    final_learning_rate: float | None = None
+    """Adam's step size at the end, reached geometrically; by default it stays the same."""
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
     scheduled_sampling: bool = False
@@ -51,6 +53,7 @@ def pretrain(
             f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch size."
         )
     optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _decay_per_step(config, len(real)))
     for epoch in range(config.epochs):
         feed_own = epoch / max(1, config.epochs - 1) if config.scheduled_sampling else 0.0
         nats = torch.zeros((), device=real.device)
@@ -62,10 +65,19 @@ def pretrain(
             (-log_probs.sum() / count).backward()
             torch.nn.utils.clip_grad_norm_(generator.parameters(), config.max_grad_norm)
             optimizer.step()
+            schedule.step()
             nats -= log_probs.detach().sum()
             tokens += count
         if after_epoch is not None and after_epoch(epoch + 1, (nats / tokens).item()) is False:
             return
+
+
+def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
+    """The factor that takes the learning rate to its final value in as many steps as there are."""
+    if config.final_learning_rate is None:
+        return 1.0
+    n_steps = config.epochs * -(-n_sequences // config.batch_size)
+    return float((config.final_learning_rate / config.learning_rate) ** (1 / n_steps))
 
 
 def _batches(real: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:

@@ -200,7 +200,7 @@ def _facts(trace: EpisodeTrace, step: TracedStep) -> RenderableType:
 
 def _likeliest(trace: EpisodeTrace, step: TracedStep, rows: int) -> RenderableType:
     """The policy's likeliest tokens with a line for the chosen one, wherever it ranks."""
-    table = _bare_table("The policy's likeliest tokens")
+    table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(justify="right", style="dim")
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
@@ -213,7 +213,7 @@ def _likeliest(trace: EpisodeTrace, step: TracedStep, rows: int) -> RenderableTy
         chosen = token == step.token
         cells = (str(rank), _token(trace, token), _percent(p), _bar(p, (0.0, step.top_k[0][1])), "◂ chosen" if chosen else "")
         table.add_row(*cells, style="bold" if chosen else None)
-    return table
+    return _titled("The policy's likeliest tokens", table)
 
 
 def _completions(trace: EpisodeTrace, step: TracedStep, scroll: int, rows: int) -> RenderableType:
@@ -221,9 +221,8 @@ def _completions(trace: EpisodeTrace, step: TracedStep, scroll: int, rows: int) 
         return Text("The last token completes the sequence itself: its Q is the reward R, there is nothing to complete.")
     best_first = sorted(step.completions, key=lambda completion: -completion.score)
     shown = best_first[scroll : scroll + rows]
-    table = _bare_table(
-        f"Completions {scroll + 1}–{scroll + len(shown)} of {len(best_first)}, best first; their mean score is Q"
-    )
+    title = f"Completions {scroll + 1}–{scroll + len(shown)} of {len(best_first)}, best first; their mean score is Q"
+    table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(width=_BAR_WIDTH)
     table.add_column(no_wrap=True, overflow="ellipsis")
@@ -231,14 +230,14 @@ def _completions(trace: EpisodeTrace, step: TracedStep, scroll: int, rows: int) 
     for completion in shown:
         names = (_printable(trace.name(token)) for token in completion.tokens)
         table.add_row(f"{completion.score:.4f}", _bar(completion.score, scale), Text(f"… {trace.joiner.join(names)}"))
-    return table
+    return _titled(title, table)
 
 
 # --- small pieces ----------------------------------------------------------------------------------------------------
 
 
-def _bare_table(title: str) -> Table:
-    return Table(box=None, padding=(0, 1), show_header=False, title=title, title_justify="left", title_style="bold")
+def _titled(title: str, table: Table) -> RenderableType:
+    return Group(Text(title, style="bold", no_wrap=True, overflow="ellipsis"), table)
 
 
 def _token(trace: EpisodeTrace, token: int) -> Text:

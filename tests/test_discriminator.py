@@ -76,6 +76,7 @@ def test_the_default_sizes_are_the_papers() -> None:
 def test_parameters_start_as_published() -> None:
     model = TextCNN(500, 20)
     assert model.n_features == 1720
+    assert model.device == torch.device("cpu")
     assert model.embedding.weight.abs().max() <= 1
     assert model.embedding.weight.std().item() == pytest.approx(3**-0.5, abs=0.01)
     assert model.highway_transform.weight.std().item() == pytest.approx(0.1, rel=0.1)

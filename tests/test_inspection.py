@@ -84,13 +84,13 @@ def test_rewards_are_those_of_the_contract_and_q_is_there_under_each(reward: Any
 
 def test_q_and_completions_are_those_of_the_search() -> None:
     game = attached(small_game(end_token=END))
-    tokens = episodes(game, 3)
+    tokens = episodes(game, 8)
     lengths = (tokens < V).sum(dim=1)
-    keys = mix(torch.tensor([stream_key(seed) for seed in (7, 8, 9)]), 0)
+    keys = mix(torch.tensor([stream_key(seed) for seed in range(7, 15)]), 0)
     values = game.search.action_values(tokens, lengths, keys)
     completions = game.search.complete(tokens, lengths, keys, range(T - 1))
     traces = trace_batch(game, small_policy(), seed=7, tokens=tokens)
-    assert {len(trace.steps) for trace in traces} != {T}  # some end early
+    assert len({len(trace.steps) for trace in traces}) > 1
     for row, trace in enumerate(traces):
         assert [step.q for step in trace.steps] == values[row, : len(trace.steps)].tolist()
         for position, step in enumerate(trace.steps[:-1]):

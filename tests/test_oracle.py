@@ -259,6 +259,26 @@ def test_a_truncated_file_is_refused(suffix: str, kept: float, tmp_path: Path) -
         load_oracle(path)
 
 
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (b"R", "its stack runs empty"),
+        (b"K\1K\2a", "appends to something that is not a list"),
+        (b"K\1K\2b", "sets the state of something that is not an array"),
+        (b"cos\nsystem\n)R", "calls os system"),
+        (b"cnumpy\ndtype\n)R", "calls numpy dtype"),
+        (b"cnumpy\ndtype\nX\2\0\0\0f4\x85R(K\3X\1\0\0\0|tb", r"its byte order is '\|'"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n)R(K\1)NNNtb", "an array in it has no plain data"),
+        (b"K\1", "its content is not a list of arrays"),
+    ],
+)
+def test_the_message_says_what_a_pickle_has_in_it(opcodes: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "oracle.pkl"
+    path.write_bytes(b"\x80\3" + opcodes + b".")
+    with pytest.raises(ValueError, match=message):
+        load_oracle(path)
+
+
 def load_bytes(data: bytes, suffix: str) -> None:
     """Load a file of this content: a ValueError may come of it, and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
@@ -282,5 +302,6 @@ def test_a_pickle_with_a_damaged_byte_is_read_or_refused(position: float, byte: 
     load_bytes(bytes(data), ".pkl")
 
 
-def test_a_deeply_nested_pickle_is_refused() -> None:
-    load_bytes(b"\x80\x03cnumpy\ndtype\n)" + b"\x85" * 100_000 + b"R.", ".pkl")
+@pytest.mark.parametrize("end", [b")R.", b"cnumpy\ndtype\n)R."], ids=["as a function", "as an argument"])
+def test_a_deeply_nested_pickle_is_refused(end: bytes) -> None:
+    load_bytes(b"\x80\3)" + b"\x85" * 100_000 + end, ".pkl")

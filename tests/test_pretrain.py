@@ -1,15 +1,26 @@
 """Maximum likelihood and scheduled sampling."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
-from agents.pretrain import PretrainConfig, pretrain
+from agents.pretrain import PretrainConfig, _decay_per_step, _log_prob_with_own_tokens, pretrain
 from seqgan_env.oracle import seeded_oracle
 from seqgan_env.recurrent import TokenLSTM
 
 CONFIG = PretrainConfig(epochs=4, batch_size=32)
+
+
+CHANGES: dict[str, Any] = {
+    "epochs": 5,
+    "batch_size": 50,
+    "learning_rate": 0.02,
+    "final_learning_rate": 0.001,
+    "max_grad_norm": 0.01,
+    "scheduled_sampling": True,
+}
 
 
 def new_generator(seed: int = 0) -> TokenLSTM:
@@ -73,8 +84,6 @@ def test_scheduled_sampling_changes_training_from_the_second_epoch_on(real: torc
 
 
 def test_scheduled_sampling_with_true_tokens_only_is_maximum_likelihood(real: torch.Tensor) -> None:
-    from agents.pretrain import _log_prob_with_own_tokens
-
     generator = trained(real)
     padded = real.clone()
     padded[:, 4:] = 12
@@ -91,14 +100,19 @@ def test_fewer_sequences_than_a_batch_are_refused(real: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"epochs": 5}, {"batch_size": 50}, {"learning_rate": 0.02}, {"max_grad_norm": 0.01}, {"scheduled_sampling": True}],
-    ids=lambda change: next(iter(change)),
+    ("field", "value"),
+    list(CHANGES.items()),
 )
-def test_every_field_has_an_effect(real: torch.Tensor, change: dict[str, object]) -> None:
-    assert not same(trained(real), trained(real, dataclasses.replace(CONFIG, **change)))  # type: ignore[arg-type]
+def test_every_field_has_an_effect(real: torch.Tensor, field: str, value: Any) -> None:
+    assert not same(trained(real), trained(real, dataclasses.replace(CONFIG, **{field: value})))
 
 
 def test_every_field_is_tested() -> None:
-    fields = {field.name for field in dataclasses.fields(PretrainConfig)}
-    assert fields == {"epochs", "batch_size", "learning_rate", "max_grad_norm", "scheduled_sampling"}
+    assert {field.name for field in dataclasses.fields(PretrainConfig)} == set(CHANGES)
+
+
+def test_the_learning_rate_falls_geometrically_to_its_final_value(real: torch.Tensor) -> None:
+    config = dataclasses.replace(CONFIG, learning_rate=0.01, final_learning_rate=0.0001)
+    n_steps = config.epochs * 10  # 300 sequences in batches of 32
+    assert _decay_per_step(config, len(real)) ** n_steps == pytest.approx(0.01)
+    assert _decay_per_step(CONFIG, len(real)) == 1.0

@@ -266,6 +266,19 @@ def test_gym_make_vec_hands_every_argument_on(environment: str, reward: str, mod
         assert np.isfinite(rewards).all()
 
 
+def test_an_attached_policy_writes_the_completions_of_all_rows() -> None:
+    env = SequenceVectorEnv(small_game(reward="rollout"), N)
+    tokens = torch.zeros(N, T, dtype=torch.int64)
+    rewards = []
+    for policy in (None, small_policy(1), small_policy(2)):
+        if policy is not None:
+            env.attach_policy(policy)
+        env.reset(seed=SEED)
+        rewards.append(env.play(tokens).rewards[:, 0])
+    assert not (rewards[0] == rewards[1]).all()
+    assert not (rewards[1] == rewards[2]).all()
+
+
 # Determinism
 
 
