@@ -1,6 +1,5 @@
 """SeqGAN (Yu et al., AAAI 2017, Algorithm 1) on the synthetic oracle or on a text: `python train.py --help`."""
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
@@ -24,7 +23,8 @@ from seqgan_env.corpus import Tokenizer, TooLong, read_corpus
 from seqgan_env.discriminator import TextCNNConfig, widths_within
 from seqgan_env.game import RewardName, SequenceGame, oracle_game, text_game
 from seqgan_env.metrics import BleuScorer, SweepPoint, self_bleu, temperature_sweep, unique_share
-from seqgan_env.rewards import DiscriminatorScaling, LearningRewardModel, find_discriminator
+from seqgan_env.rewards import DiscriminatorScaling, LearningRewardModel
+from seqgan_env.storage import save_game
 from seqgan_env.vector_env import SequenceVectorEnv
 
 
@@ -413,9 +413,7 @@ def samples_of(config: TrainConfig, task: Task, agent: Reinforce) -> Tensor:
 def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> dict[str, float]:
     """Save everything, draw the pictures, print the table; return the last metrics of both phases."""
     run.save_weights("generator", agent.generator)
-    discriminator = find_discriminator(task.game.reward_model)
-    if discriminator is not None:
-        run.save_weights("discriminator", discriminator.discriminator)
+    save_game(task.game, run.path)
     run.save_text("samples.txt", write_samples(config, task, agent, config.evaluation.n_samples))
     run.draw_learning_curve(task.panels, task.labels, task.floor)
     if config.evaluation.sweep and task.floor is not None and run.last(ADVERSARIAL) is not None:
@@ -428,8 +426,7 @@ def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) ->
 def sweep_both(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> dict[str, list[SweepPoint]]:
     """The temperature sweep of the generator as pretraining left it, and as it is now."""
     assert task.game.oracle is not None
-    pretrained = copy.deepcopy(agent.generator)
-    run.load_weights("generator_likelihood", pretrained)
+    pretrained = run.load_generator("generator_likelihood", task.game)
     sweeps = {}
     for name, generator in (("maximum likelihood", pretrained), ("adversarial", agent.generator)):
         rng = torch.Generator(task.game.device).manual_seed(config.seed + 3_000_003)

@@ -16,11 +16,13 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file, save_file
 from stable_baselines3.common.logger import Logger, configure
 from torch import nn
 
+from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import SweepPoint
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.storage import load_generator, save_weights
 
 PRETRAINING = "pretraining"
 ADVERSARIAL = "adversarial"
@@ -82,12 +84,11 @@ class RunFolder:
 
     def save_weights(self, name: str, module: nn.Module) -> None:
         """Write a module's parameters to `<name>.safetensors`."""
-        tensors = {key: value.contiguous().cpu() for key, value in module.state_dict().items()}
-        save_file(tensors, self.path / f"{name}.safetensors")
+        save_weights(module, self.path / f"{name}.safetensors")
 
-    def load_weights(self, name: str, module: nn.Module) -> None:
-        """Read what `save_weights` wrote into a module, on the device that it lies on."""
-        module.load_state_dict(load_file(self.path / f"{name}.safetensors"))
+    def load_generator(self, name: str, game: SequenceGame) -> TokenLSTM:
+        """A generator that `save_weights` wrote."""
+        return load_generator(self.path / f"{name}.safetensors", game)
 
     def measure(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Keep what an evaluation found, and hand it to the logger."""

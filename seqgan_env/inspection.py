@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
@@ -22,6 +24,9 @@ from seqgan_env.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
 
 SCHEMA = 1
 """The version of the traces' JSON; it grows with every change of meaning."""
+
+Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
+"""What episodes are played in: a game, or an environment over one, wrapped or not."""
 
 AdvantageFunction = Callable[[Tensor, Tensor], Tensor]
 """Maps rewards `(n, sequence_length)` and lengths `(n,)` of a batch of episodes to advantages `(n, sequence_length)`."""
@@ -146,7 +151,7 @@ class EpisodeTrace:
 
 
 def trace_episode(
-    source: Any,
+    source: Playable,
     policy: TokenPolicy,
     *,
     seed: int,
@@ -177,7 +182,7 @@ def trace_episode(
 
 @torch.no_grad()
 def trace_batch(
-    source: Any,
+    source: Playable,
     policy: TokenPolicy,
     n: int | None = None,
     *,
@@ -309,7 +314,7 @@ class _Judgement(NamedTuple):
     completions: tuple[TracedCompletion, ...]
 
 
-def _game_of(source: Any) -> SequenceGame:
+def _game_of(source: Playable) -> SequenceGame:
     game = source if isinstance(source, SequenceGame) else getattr(getattr(source, "unwrapped", source), "game", None)
     if not isinstance(game, SequenceGame):
         raise TypeError(f"Expected a SequenceGame or an environment that plays one, got {type(source).__name__}.")

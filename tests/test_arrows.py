@@ -23,6 +23,7 @@ ORDER = (
     "rendering",
     "sequence_env",
     "vector_env",
+    "storage",
     "inspection",
     "inspection_terminal",
     "inspection_html",

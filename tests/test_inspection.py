@@ -210,7 +210,7 @@ def test_every_form_of_environment_will_do() -> None:
 
 def test_what_is_no_game_or_no_policy_is_refused() -> None:
     with pytest.raises(TypeError, match="Expected a SequenceGame or an environment that plays one, got int"):
-        trace_episode(3, small_policy(), seed=0)
+        trace_episode(3, small_policy(), seed=0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="ObservationPolicy makes one"):
         trace_episode(small_game(), torch.nn.Linear(2, 2), seed=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="either n"):

@@ -302,6 +302,5 @@ def test_a_pickle_with_a_damaged_byte_is_read_or_refused(position: float, byte: 
     load_bytes(bytes(data), ".pkl")
 
 
-@pytest.mark.parametrize("end", [b")R.", b"cnumpy\ndtype\n)R."], ids=["as a function", "as an argument"])
-def test_a_deeply_nested_pickle_is_refused(end: bytes) -> None:
-    load_bytes(b"\x80\3)" + b"\x85" * 100_000 + end, ".pkl")
+def test_a_deeply_nested_pickle_is_refused() -> None:
+    load_bytes(b"\x80\3)" + b"\x85" * 100_000 + b")R.", ".pkl")
