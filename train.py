@@ -17,12 +17,12 @@ from tqdm.auto import tqdm
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback, ProgressCallback
 from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
-from agents.returns import Baseline
 from agents.run_folder import ADVERSARIAL, PRETRAINING, RunFolder
 from seqgan_env.corpus import Tokenizer, TooLong, read_corpus
 from seqgan_env.discriminator import TextCNNConfig, widths_within
 from seqgan_env.game import RewardName, SequenceGame, oracle_game, text_game
 from seqgan_env.metrics import BleuScorer, SweepPoint, self_bleu, temperature_sweep, unique_share
+from seqgan_env.returns import Baseline
 from seqgan_env.rewards import DiscriminatorScaling, LearningRewardModel
 from seqgan_env.storage import save_game
 from seqgan_env.vector_env import SequenceVectorEnv

@@ -17,10 +17,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.policy import GeneratorPolicy
-from agents.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
 from agents.sb3 import SB3VecEnv
 from seqgan_env.game import SequenceGame
 from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 
@@ -40,7 +40,7 @@ class Reinforce(OnPolicyAlgorithm):
         env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch; or a single environment, or the
             id of one, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
-        baseline: what is subtracted from returns, see `agents.returns.advantages`.
+        baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
         entropy_coef: weight of the mean entropy in the loss.
         max_grad_norm: largest norm of the gradient.
         likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.

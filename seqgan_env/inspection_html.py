@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from seqgan_env.inspection import EpisodeTrace
+from seqgan_env.episode_trace import EpisodeTrace
 
 # Signs by which text inside a script element could end it or start another; JSON may spell any of them out.
 _SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}

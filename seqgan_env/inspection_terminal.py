@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from seqgan_env.inspection import EpisodeTrace, TracedStep
+from seqgan_env.episode_trace import EpisodeTrace, TracedStep
 
 _BAR_WIDTH = 18
 _ROWS_BELOW = 3  # lines of the stepping view that its list leaves free: a title, a blank line and the help

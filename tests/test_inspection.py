@@ -15,11 +15,12 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 import agents.reinforce
-from agents.returns import advantages, discounted_returns
 from seqgan_env.corpus import Vocabulary
+from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import Layout, Observation, SequenceGame, stream_key
-from seqgan_env.inspection import EpisodeTrace, ObservationPolicy, trace_batch, trace_episode
+from seqgan_env.inspection import ObservationPolicy, trace_batch, trace_episode
 from seqgan_env.randomness import mix
+from seqgan_env.returns import advantages, discounted_returns
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import END, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy

@@ -13,8 +13,9 @@ import pytest
 from torch import Tensor
 
 from seqgan_env.corpus import Vocabulary
+from seqgan_env.episode_trace import EpisodeTrace, TracedStep
 from seqgan_env.game import SequenceGame
-from seqgan_env.inspection import EpisodeTrace, TracedStep, trace_batch, trace_episode
+from seqgan_env.inspection import trace_batch, trace_episode
 from seqgan_env.inspection_html import html_page, write_html
 from seqgan_env.oracle import seeded_oracle
 from seqgan_env.rewards import RandomReward

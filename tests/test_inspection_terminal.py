@@ -17,7 +17,8 @@ from rich.console import Console, RenderableType
 from torch import Tensor
 
 from seqgan_env.corpus import Vocabulary
-from seqgan_env.inspection import EpisodeTrace, trace_batch, trace_episode
+from seqgan_env.episode_trace import EpisodeTrace
+from seqgan_env.inspection import trace_batch, trace_episode
 from seqgan_env.inspection_terminal import StepView, render_table, step_through
 from tests.small import END, small_game, small_policy
 from tests.test_inspection import hostile_game

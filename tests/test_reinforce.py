@@ -14,9 +14,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
-from agents.returns import advantages, policy_gradient_loss
 from agents.sb3 import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
+from seqgan_env.returns import advantages, policy_gradient_loss
 
 LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)

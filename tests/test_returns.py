@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.returns import advantages, discounted_returns, mean_entropy, policy_gradient_loss
+from seqgan_env.returns import advantages, discounted_returns, mean_entropy, policy_gradient_loss
 
 REWARDS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]])
 LENGTHS = torch.tensor([3, 2])

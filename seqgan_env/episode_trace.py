@@ -1,0 +1,160 @@
+"""The trace of an episode as data: what the inspector shows, token by token, and its form in JSON."""
+
+import dataclasses
+import json
+import math
+import types
+from dataclasses import dataclass
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+SCHEMA = 1
+"""The version of the traces' JSON; it grows with every change of meaning."""
+
+
+@dataclass(frozen=True)
+class TracedCompletion:
+    """One way in which the rollout policy ended the sequence."""
+
+    tokens: tuple[int, ...]
+    """What it wrote after the prefix."""
+    score: float
+    """What the reward model says of the whole."""
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """One token of an episode: a state, the action taken there, and what the action was worth."""
+
+    prefix_length: int
+    """How many tokens were there before."""
+    token: int
+    """The action."""
+    log_prob: float
+    """Its log-probability in nats."""
+    rank: int
+    """How many tokens were likelier, plus 1."""
+    entropy: float
+    """Of the policy's choice here, in nats."""
+    top_k: tuple[tuple[int, float], ...]
+    """The likeliest tokens and their probabilities, falling."""
+    q: float
+    """Mean score of the completions (paper, eq. 4); for the last token the reward of the sequence."""
+    q_standard_error: float | None
+    """Of that mean; 0 for the last token, None where one completion cannot tell."""
+    completions: tuple[TracedCompletion, ...]
+    """All of them; none for the last token, which completes the sequence itself."""
+    reward: float
+    """What the environment paid under its reward contract."""
+    advantage: float | None
+    """What the policy gradient weighs this token's log-probability with, where the tracer was told how to compute it."""
+
+
+@dataclass(frozen=True)
+class EpisodeTrace:
+    """A whole episode.
+
+    Raises:
+        ValueError: it has no steps, or more than `sequence_length`, or not in their order.
+    """
+
+    reward_contract: str
+    """See `seqgan_env.game.contract_rewards`."""
+    gamma: float
+    """The discount that belongs to it."""
+    n_rollouts: int
+    """Completions of each prefix."""
+    vocab_size: int
+    sequence_length: int
+    """The most tokens that an episode has."""
+    end_token: int | None
+    joiner: str
+    """Stands between the names of neighbouring tokens."""
+    token_names: dict[int, str]
+    """Text of the tokens that occur; empty where tokens are mere numbers."""
+    discriminator_probability: float | None
+    """Of the sequence being real, where a discriminator judges."""
+    oracle_nll: float | None
+    """Negative log-likelihood of the sequence in nats per token, where nature is known."""
+    sequence_reward: float
+    """What the sequence is worth: R."""
+    steps: tuple[TracedStep, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.steps) <= self.sequence_length:
+            raise ValueError(f"A trace has 1 to sequence_length={self.sequence_length} steps, got {len(self.steps)}.")
+        if [step.prefix_length for step in self.steps] != list(range(len(self.steps))):
+            raise ValueError("The steps of a trace must have prefixes of length 0, 1, 2 and so on.")
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The sequence."""
+        return tuple(step.token for step in self.steps)
+
+    def name(self, token: int) -> str:
+        """A token's text, or its number where it has none."""
+        return self.token_names.get(token, str(token))
+
+    def to_json(self) -> str:
+        """The trace as a JSON object, in ASCII.
+
+        Raises:
+            ValueError: a score or another number in it is not finite.
+        """
+        try:
+            return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, allow_nan=False, separators=(",", ":"))
+        except ValueError as error:
+            raise ValueError("A trace with a NaN or an infinity in it has no JSON form; is every reward finite?") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "EpisodeTrace":
+        """The trace that `to_json` wrote.
+
+        Raises:
+            ValueError: it did not write this, or a version of it with another schema did.
+        """
+        try:
+            fields = json.loads(text, parse_constant=_refuse_constant)
+            schema = fields.pop("schema")
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ValueError(f"Not a trace as written by EpisodeTrace.to_json: {error!r}.") from error
+        if schema != SCHEMA:
+            raise ValueError(
+                f"This trace has schema {schema!r}, but this version of seqgan_env reads schema {SCHEMA}: "
+                "trace the episode anew, or read it with the version that wrote it."
+            )
+        trace: EpisodeTrace = _decode(cls, fields, "trace")
+        return trace
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """A value of JSON as the type that a field is annotated with.
+
+    Raises:
+        ValueError: it is of another type; says which, and where.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _decode(arguments[0], value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        fields = get_type_hints(kind)
+        if isinstance(value, dict) and value.keys() == fields.keys():
+            return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in fields.items()})
+    elif origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            pairs = enumerate(zip(kinds, value, strict=True))
+            return tuple(_decode(part, item, f"{where}[{index}]") for index, (part, item) in pairs)
+    elif origin is dict and isinstance(value, dict):
+        if all(key.isdecimal() for key in value):
+            return {int(key): _decode(arguments[1], item, f"{where}[{key}]") for key, item in value.items()}
+    elif kind is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) is kind:
+        return value
+    expected = f"the fields {', '.join(get_type_hints(kind))}" if dataclasses.is_dataclass(kind) else kind
+    raise ValueError(f"Not a trace as written by EpisodeTrace.to_json: {where} is {str(value)[:60]!r}, expected {expected}.")
