@@ -213,13 +213,16 @@ class SequenceGame:
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
 
+        Where there are fewer real ones, each is taken as often as it needs.
+
         Raises:
             TypeError: the reward model does not learn.
         """
         if not isinstance(self.reward_model, LearningRewardModel):
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
-        order = torch.randperm(len(self.real_sequences), generator=self._generator, device=self.device)
-        return self.reward_model.fit(self.real_sequences[order[: len(generated)]], generated)
+        n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
+        orders = [torch.randperm(n_real, generator=self._generator, device=self.device) for _ in range(passes)]
+        return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
 
 
 def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
