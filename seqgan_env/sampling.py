@@ -55,27 +55,32 @@ def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
     """
     n, vocab_size = logits.shape
     weights = torch.softmax(logits, dim=-1)
-    n_blocks = -(-vocab_size // _BLOCK)
+    uniforms = uniforms.to(weights.dtype)
     whole = vocab_size // _BLOCK
+    if whole < 2:  # a small vocabulary is one block
+        ends = weights.cumsum(dim=-1)
+        return _locate(ends, uniforms * ends[:, -1:])
     block_sums = weights[:, : whole * _BLOCK].view(n, whole, _BLOCK).sum(dim=-1)
-    if whole < n_blocks:
+    if whole * _BLOCK < vocab_size:
         block_sums = torch.cat([block_sums, weights[:, whole * _BLOCK :].sum(dim=-1, keepdim=True)], dim=-1)
     block_ends = block_sums.cumsum(dim=-1)
-    targets = _below(uniforms.to(weights.dtype) * block_ends[:, -1:], block_ends[:, -1:])
-    blocks = torch.searchsorted(block_ends, targets, right=True)
+    targets = uniforms * block_ends[:, -1:]
+    blocks = _locate(block_ends, targets)
     remainders = targets - (block_ends.gather(1, blocks) - block_sums.gather(1, blocks))
 
     columns = blocks.unsqueeze(-1) * _BLOCK + torch.arange(_BLOCK, device=logits.device)  # (n, k, block)
     inside = weights.gather(1, columns.clamp(max=vocab_size - 1).flatten(1)).view(columns.shape)
-    inside = inside.masked_fill(columns >= vocab_size, 0)
-    ends = inside.cumsum(dim=-1)
-    remainders = _below(remainders.clamp(min=0).unsqueeze(-1), ends[..., -1:])
-    return blocks * _BLOCK + (ends <= remainders).sum(dim=-1)
+    ends = inside.masked_fill(columns >= vocab_size, 0).cumsum(dim=-1)
+    return blocks * _BLOCK + _locate(ends, remainders.clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
 
-def _below(values: Tensor, limits: Tensor) -> Tensor:
-    """`values`, kept under `limits` where rounding carried them there."""
-    return torch.minimum(values, torch.nextafter(limits, torch.zeros_like(limits)))
+def _locate(ends: Tensor, targets: Tensor) -> Tensor:
+    """The first of the cumulative weights `ends` `(..., m)` beyond each target `(..., k)`: `(..., k)`.
+
+    Targets are kept under the last one, where rounding carried them there: what is found has a weight.
+    """
+    last = ends[..., -1:]
+    return torch.searchsorted(ends, torch.minimum(targets, torch.nextafter(last, torch.zeros_like(last))), right=True)
 
 
 def forbid(logits: Tensor, allowed: Tensor | None) -> Tensor:
