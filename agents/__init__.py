@@ -4,14 +4,16 @@ from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.policy import GeneratorPolicy
 from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
-from agents.sb3 import SB3VecEnv
+from agents.sb3 import PrefixExtractor, SB3VecEnv, token_policy
 
 __all__ = [
     "DiscriminatorCallback",
     "EvaluationCallback",
     "GeneratorPolicy",
+    "PrefixExtractor",
     "PretrainConfig",
     "Reinforce",
     "SB3VecEnv",
     "pretrain",
+    "token_policy",
 ]

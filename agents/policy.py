@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
+from agents.sb3 import split_observation
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.sampling import draw_tokens
 
@@ -55,10 +56,7 @@ class GeneratorPolicy(BasePolicy):
 
     def logits(self, observation: PyTorchObs) -> Tensor:
         """Logits `(n, vocab_size)` of the next token of prefixes in either layout."""
-        if isinstance(observation, dict):
-            tokens, lengths = observation["tokens"].long(), observation["length"].long()
-        else:
-            tokens, lengths = observation[:, :-1].long(), observation[:, -1:].long()
+        tokens, lengths = split_observation(observation)
         # One more input than tokens: the start token, then the prefix, then padding, whose logits are not looked at.
         padded = torch.cat([tokens, torch.full_like(tokens[:, :1], self.generator.vocab_size)], dim=1)
         every = self.generator.logits(padded)

@@ -6,11 +6,94 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch import Tensor, nn
+from torch.distributions import Categorical
 
+from seqgan_env.game import Layout, Observation, SequenceGame
+from seqgan_env.inspection import ObservationPolicy
 from seqgan_env.vector_env import SequenceVectorEnv
+
+
+def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
+    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in either layout, int64 again after SB3's cast."""
+    if isinstance(observation, dict):
+        return observation["tokens"].long(), observation["length"].long()
+    return observation[:, :-1].long(), observation[:, -1:].long()
+
+
+class PrefixExtractor(BaseFeaturesExtractor):
+    """Features of a prefix for the networks of other SB3 algorithms: an embedding and a GRU, read where the prefix ends.
+
+    Token ids are names, not magnitudes: fed as numbers they can hardly be learned from, as one-hot vectors they take
+    `sequence_length * vocab_size` inputs. Use it as `policy_kwargs={"features_extractor_class": PrefixExtractor}` with
+    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`.
+
+    Args:
+        observation_space: of the environments, in either layout.
+        vocab_size: number of tokens, and the pad id; by default what the layout `"dict"` says.
+        embedding_dim: width of the token embedding.
+        features_dim: width of the GRU and of the features.
+
+    Raises:
+        ValueError: the layout `"flat"` without `vocab_size`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        vocab_size: int | None = None,
+        embedding_dim: int = 32,
+        features_dim: int = 64,
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        if vocab_size is None and isinstance(observation_space, spaces.Dict):
+            tokens = observation_space["tokens"]
+            assert isinstance(tokens, spaces.Box)
+            vocab_size = int(tokens.high.max())
+        if vocab_size is None:
+            raise ValueError(
+                "The layout 'flat' does not tell the vocabulary's size: pass "
+                "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
+            )
+        self.pad = vocab_size
+        self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)  # the pad id is read for the start token, too
+        self.gru = nn.GRU(embedding_dim, features_dim, batch_first=True)
+
+    def forward(self, observations: PyTorchObs) -> Tensor:
+        """Features `(n, features_dim)`."""
+        tokens, lengths = split_observation(observations)
+        inputs = torch.cat([torch.full_like(tokens[:, :1], self.pad), tokens], dim=1)
+        states, _ = self.gru(self.embedding(inputs))
+        features: Tensor = states.gather(1, lengths.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)
+        return features
+
+
+def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout = "dict") -> ObservationPolicy:
+    """An SB3 actor-critic policy in the form in which the game calls one: to trace it, or to let it write completions.
+
+    Args:
+        policy: acts on the game's observations; its distribution is a categorical one over the tokens.
+        game: the game that it plays.
+        layout: of the observations that it takes.
+    """
+
+    @torch.no_grad()
+    def logits(observation: Observation) -> Tensor:
+        observed, _ = policy.obs_to_tensor(observation)
+        distribution = policy.get_distribution(observed).distribution
+        if not isinstance(distribution, Categorical):
+            raise TypeError(f"Tokens are drawn from a Categorical, but this policy has a {type(distribution).__name__}.")
+        return distribution.logits
+
+    return ObservationPolicy(game, layout, logits)
 
 
 class SB3VecEnv(VecEnv):

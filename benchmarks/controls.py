@@ -1,7 +1,7 @@
 """Does the discriminator help? `python -m benchmarks.controls` runs `quick` with it and with the controls, and prints a table.
 
-The controls see the same data, schedule and random numbers, but a reward that knows nothing of real sequences. They are compared
-at equal NLL_test: a run is set against the lowest NLL_oracle that the control had while its NLL_test was no higher.
+The controls see the same data, schedule and random numbers, but a reward that knows nothing of real sequences. They are
+compared at equal NLL_test: a run is set against the lowest NLL_oracle that the control had while its NLL_test was no higher.
 """
 
 import csv
@@ -85,8 +85,8 @@ def lowest_at(control: Curve, nll_test: float) -> float:
 def table(by_run: dict[str, list[Curve]]) -> str:
     """A row for each reward: mean ± standard deviation over seeds."""
     lines = [
-        "| reward | NLL_oracle: likelihood → adversarial | change | NLL_test: likelihood → adversarial | change | change of the sum "
-        "| discriminator lower by, at equal NLL_test |",
+        "| reward | NLL_oracle: likelihood → adversarial | change | NLL_test: likelihood → adversarial | change "
+        "| change of the sum | discriminator lower by, at equal NLL_test |",
         "|---|---|---|---|---|---|---|",
     ]
     judged = by_run["discriminator"]
