@@ -14,16 +14,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from agents.callbacks import DiscriminatorCallback, EvaluationCallback, ProgressCallback
+from agents.callbacks import DiscriminatorCallback, EvaluationCallback, OnceCallback, ProgressCallback
 from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
 from agents.run_folder import ADVERSARIAL, PRETRAINING, RunFolder
+from agents.run_report import write_report
 from seqgan_env.corpus import Tokenizer, TooLong, read_corpus
 from seqgan_env.discriminator import TextCNNConfig, widths_within
 from seqgan_env.game import RewardName, SequenceGame, oracle_game, text_game
 from seqgan_env.metrics import BleuScorer, SweepPoint, self_bleu, temperature_sweep, unique_share
 from seqgan_env.returns import Baseline
 from seqgan_env.rewards import DiscriminatorScaling, LearningRewardModel
+from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
 from seqgan_env.storage import save_game
 from seqgan_env.vector_env import SequenceVectorEnv
 
@@ -365,8 +367,8 @@ def pretrain_generator(config: TrainConfig, task: Task, agent: Reinforce, run: R
 
         pretrain(agent.generator, task.game.real_sequences, config.pretrain, rng, after_epoch)
     agent.sync_rollout_policy()
-    run.save_weights("generator_likelihood", agent.generator)
-    run.save_text("samples_likelihood.txt", write_samples(config, task, agent, config.evaluation.n_samples))
+    run.save_weights(LIKELIHOOD, agent.generator)
+    run.save_text("samples_likelihood.txt", write_samples(config, task, agent))
 
 
 def pretrain_discriminator(config: TrainConfig, agent: Reinforce) -> None:
@@ -390,6 +392,7 @@ def train_adversarially(config: TrainConfig, task: Task, agent: Reinforce, run: 
         EvaluationCallback(
             lambda n_updates: evaluate(config, task, agent, run, ADVERSARIAL, n_updates), config.evaluation.every_updates
         ),
+        OnceCallback(lambda: run.save_weights(MIDDLE, agent.generator), after=adversarial.updates // 2),
         ProgressCallback(adversarial.updates),
     ]
     if isinstance(task.game.reward_model, LearningRewardModel):
@@ -401,7 +404,11 @@ def train_adversarially(config: TrainConfig, task: Task, agent: Reinforce, run: 
 
 def evaluate(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder, phase: str, step: int) -> None:
     """Measure the generator; the evaluation's random numbers leave those of the training alone."""
-    run.measure(phase, step, task.evaluate(agent, samples_of(config, task, agent)))
+    samples = samples_of(config, task, agent)
+    run.measure(phase, step, task.evaluate(agent, samples))
+    run.show_samples(phase, lines_of(task, samples[:10]))
+    if phase == ADVERSARIAL:
+        run.show_rewards(phase, agent.last_played.rewards, agent.last_played.lengths)
 
 
 def samples_of(config: TrainConfig, task: Task, agent: Reinforce) -> Tensor:
@@ -412,12 +419,22 @@ def samples_of(config: TrainConfig, task: Task, agent: Reinforce) -> Tensor:
 
 def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> dict[str, float]:
     """Save everything, draw the pictures, print the table; return the last metrics of both phases."""
-    run.save_weights("generator", agent.generator)
+    run.save_weights(LAST, agent.generator)
     save_game(task.game, run.path)
-    run.save_text("samples.txt", write_samples(config, task, agent, config.evaluation.n_samples))
+    run.save_text("samples.txt", write_samples(config, task, agent))
     run.draw_learning_curve(task.panels, task.labels, task.floor)
     if config.evaluation.sweep and task.floor is not None and run.last(ADVERSARIAL) is not None:
         run.draw_quality_against_coverage(sweep_both(config, task, agent, run), task.floor)
+    run.draw_discriminator()
+    write_report(
+        run,
+        task.game,
+        task.labels,
+        task.floor,
+        batch_size=config.adversarial.batch_size,
+        seed=config.seed,
+        baseline=config.adversarial.baseline,
+    )
     run.print_summary(task.labels, task.floor)
     last = [run.last(PRETRAINING), run.last(ADVERSARIAL)]
     return {f"{m.phase}/{name}": value for m in last if m is not None for name, value in m.metrics.items()}
@@ -426,7 +443,7 @@ def finish(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) ->
 def sweep_both(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder) -> dict[str, list[SweepPoint]]:
     """The temperature sweep of the generator as pretraining left it, and as it is now."""
     assert task.game.oracle is not None
-    pretrained = run.load_generator("generator_likelihood", task.game)
+    pretrained = run.load_generator(LIKELIHOOD, task.game)
     sweeps = {}
     for name, generator in (("maximum likelihood", pretrained), ("adversarial", agent.generator)):
         rng = torch.Generator(task.game.device).manual_seed(config.seed + 3_000_003)
@@ -441,13 +458,17 @@ def sweep_both(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder
     return sweeps
 
 
-def write_samples(config: TrainConfig, task: Task, agent: Reinforce, n: int) -> str:
-    """Sequences as lines: words, characters, or token ids."""
+def write_samples(config: TrainConfig, task: Task, agent: Reinforce) -> str:
+    """What the generator writes, a sequence a line."""
+    return "".join(line + "\n" for line in lines_of(task, samples_of(config, task, agent)))
+
+
+def lines_of(task: Task, sequences: Tensor) -> list[str]:
+    """Sequences `(n, sequence_length)` as lines: words, characters, or token ids."""
     vocabulary = task.game.vocabulary
-    rows = samples_of(config, task, agent)[:n].tolist()
     if vocabulary is not None:
-        return "".join(vocabulary.decode(row) + "\n" for row in rows)
-    return "".join(" ".join(map(str, row)) + "\n" for row in rows)
+        return [vocabulary.decode(row) for row in sequences.tolist()]
+    return [" ".join(map(str, row)) for row in sequences.tolist()]
 
 
 def command_line(arguments: list[str]) -> tuple[TrainConfig, str]:

@@ -99,6 +99,27 @@ class EvaluationCallback(BetweenUpdatesCallback):
             self.evaluate(n_updates)
 
 
+class OnceCallback(BetweenUpdatesCallback):
+    """Calls `action()` once, as soon as there were so many updates.
+
+    Args:
+        action: what to do.
+        after: updates.
+    """
+
+    def __init__(self, action: Callable[[], None], after: int) -> None:
+        super().__init__()
+        self.action = action
+        self.after = after
+        self._done = False
+
+    def between_updates(self, n_updates: int) -> None:
+        """Do it if it is time."""
+        if n_updates >= self.after and not self._done:
+            self._done = True
+            self.action()
+
+
 class ProgressCallback(BetweenUpdatesCallback):
     """A progress bar over updates, with the time that remains; none where there is no terminal."""
 

@@ -22,7 +22,7 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
 from seqgan_env.sequence_env import SequenceEnv
-from seqgan_env.vector_env import SequenceVectorEnv
+from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
 
@@ -168,6 +168,11 @@ class Reinforce(OnPolicyAlgorithm):
         if self.env is None:
             raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
         return _game_env(self.env).game
+
+    @property
+    def last_played(self) -> PlayedEpisodes:
+        """What the batch of the latest update earned."""
+        return self._played
 
     def sync_rollout_policy(self) -> None:
         """Give the rollout policy the generator's parameters, and let it write the environment's completions."""

@@ -1,5 +1,6 @@
 """The folder of a run: its config, logs, measurements, weights, samples and pictures."""
 
+import csv
 import dataclasses
 import json
 import sys
@@ -9,24 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 
 matplotlib.use("Agg")  # pictures go to files, also where there is no screen
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3.common.logger import Figure as LoggedFigure
 from stable_baselines3.common.logger import Logger, configure
-from torch import nn
+from torch import Tensor, nn
 
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import SweepPoint
 from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.rendering import printable
+from seqgan_env.returns import played_positions
 from seqgan_env.storage import load_generator, save_weights
 
 PRETRAINING = "pretraining"
 ADVERSARIAL = "adversarial"
+SUMMARY_COLUMNS = ("", "likelihood", "adversarial", "change")
 _X_LABELS = {PRETRAINING: "epochs of maximum likelihood", ADVERSARIAL: "adversarial updates"}
+_TENSORBOARD_ALONE = ("stdout", "log", "json", "csv")
 # Colours that the colour-blind can tell apart (Wong, 2011), and line styles that do without them.
 _STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 
@@ -98,6 +108,30 @@ class RunFolder:
         if not sys.stderr.isatty():  # without a terminal there is no progress bar that would show it
             print(f"{phase} {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()), flush=True)
 
+    def show_samples(self, phase: str, lines: Sequence[str]) -> None:
+        """Show sequences in TensorBoard, which takes its texts for Markdown: indented by four, they are shown as they are."""
+        text = "".join(f"    {printable(line)}\n" for line in lines)
+        self.logger.record(f"{phase}/samples", text, exclude=_TENSORBOARD_ALONE)
+
+    def show_rewards(self, phase: str, rewards: Tensor, lengths: Tensor) -> None:
+        """Show in TensorBoard what each token of a batch of episodes earned.
+
+        Args:
+            phase: that the batch was played in.
+            rewards: `(n, sequence_length)`.
+            lengths: `(n,)` int64; nothing is drawn beyond.
+        """
+        played = played_positions(lengths, rewards.shape[1])
+        shown = rewards.where(played, torch.nan).cpu().numpy()
+        figure = Figure(figsize=(5, 3.5), dpi=80)  # kept plain: drawing it is most of what an evaluation's pictures cost
+        axis = figure.subplots(gridspec_kw={"bottom": 0.15})
+        n, length = shown.shape
+        axis.imshow(shown, aspect="auto", interpolation="nearest", extent=(0.5, length + 0.5, n + 0.5, 0.5))
+        axis.set(xlabel="position", ylabel="episode")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(f"reward of each token: dark {np.nanmin(shown):.3g}, bright {np.nanmax(shown):.3g}")
+        self.logger.record(f"{phase}/reward_per_position", LoggedFigure(figure, close=True), exclude=_TENSORBOARD_ALONE)
+
     def last(self, phase: str) -> Measurement | None:
         """The latest measurement of a phase."""
         return next((m for m in reversed(self.measurements) if m.phase == phase), None)
@@ -156,24 +190,46 @@ class RunFolder:
         axis.legend(frameon=False)
         self._save(figure, "quality_coverage.png")
 
+    def draw_discriminator(self) -> None:
+        """Draw `discriminator.png`: its accuracy at each retraining, as far as one was logged."""
+        with (self.path / "progress.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("discriminator/accuracy")]
+        if not rows:
+            return
+        figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+        updates = [int(float(row["train/n_updates"])) for row in rows]
+        axis.plot(updates, [float(row["discriminator/accuracy"]) for row in rows], color=_STYLES[0][0])
+        axis.axhline(0.5, color="0.4", linewidth=1, linestyle=(0, (1, 3)), label="it cannot tell")
+        axis.set(xlabel=_X_LABELS[ADVERSARIAL], ylabel="accuracy in its training", title="The discriminator")
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+        self._save(figure, "discriminator.png")
+
     def _save(self, figure: Any, name: str) -> None:
         figure.savefig(self.path / name, dpi=150)
         plt.close(figure)
 
-    def print_summary(self, labels: Mapping[str, str], floor: float | None) -> None:
-        """Print a table of likelihood against adversarial training, and where everything is."""
+    def summary(self, labels: Mapping[str, str], floor: float | None) -> list[tuple[str, str, str, str]]:
+        """Likelihood against adversarial training: rows of a label, both values and their difference, as texts."""
         before, after = self.last(PRETRAINING), self.last(ADVERSARIAL)
-        console = Console()
-        table = Table(title="Maximum likelihood against adversarial training", title_justify="left")
-        table.add_column("")
-        for column in ("likelihood", "adversarial", "change"):
-            table.add_column(column, justify="right")
+        rows = []
         for name, label in labels.items():
             values = [None if m is None else m.metrics[name] for m in (before, after)]
             cells = ["–" if value is None else f"{value:.3f}" for value in values]
             change = "–" if values[0] is None or values[1] is None else f"{values[1] - values[0]:+.3f}"
-            table.add_row(label, *cells, change)
+            rows.append((label, cells[0], cells[1], change))
         if floor is not None:
-            table.add_row("floor: the oracle's entropy", f"{floor:.3f}", f"{floor:.3f}", "")
+            rows.append(("floor: the oracle's entropy", f"{floor:.3f}", f"{floor:.3f}", ""))
+        return rows
+
+    def print_summary(self, labels: Mapping[str, str], floor: float | None) -> None:
+        """Print a table of likelihood against adversarial training, and where everything is."""
+        console = Console()
+        table = Table(title="Maximum likelihood against adversarial training", title_justify="left")
+        for column in SUMMARY_COLUMNS:
+            table.add_column(column, justify="right" if column else "left")
+        for row in self.summary(labels, floor):
+            table.add_row(*row)
         console.print(table)
         console.print(f"Everything is in {self.path}", soft_wrap=True, highlight=False)
+        console.print(f"Open {self.path / 'report.html'}", soft_wrap=True, highlight=False)

@@ -13,6 +13,11 @@ from seqgan_env.episode_trace import EpisodeTrace
 # Signs by which text inside a script element could end it or start another; JSON may spell any of them out.
 _SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
+_HEADER = """<header>
+  <h1>Episode inspector</h1>
+  <p>Where each token’s reward comes from: what the policy thought, which completions were tried, and what they scored.</p>
+</header>"""
+
 
 def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequence[str] | None = None) -> None:
     """Write the page of `html_page` to a file.
@@ -28,8 +33,6 @@ def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequenc
 def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:
     """A page that steps through episodes, side by side at the same position.
 
-    Its content security policy lets the browser run the page's own script, known by its hash, and load nothing.
-
     Args:
         traces: the episodes, at least one: of several prompts, or of several checkpoints with the same tokens.
         titles: one an episode; by default they are numbered.
@@ -37,6 +40,11 @@ def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = Non
     Raises:
         ValueError: no episodes, titles of another number, or a trace without a JSON form.
     """
+    return page("Episode inspector", f'<body id="inspector">\n{_HEADER}\n<main>\n{inspector(traces, titles)}</main>\n</body>')
+
+
+def inspector(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:
+    """The inspector as a part of a `page`, to stand once in an element with the id `inspector`; see `html_page`."""
     if titles is None:
         titles = [f"Episode {number}" for number in range(1, len(traces) + 1)]
     if not traces or len(titles) != len(traces):
@@ -44,14 +52,31 @@ def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = Non
     episodes = (
         f'{{"title":{json.dumps(title)},"trace":{trace.to_json()}}}' for title, trace in zip(titles, traces, strict=True)
     )
-    script = _template("inspect.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = ("default-src 'none'", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'", "form-action 'none'")
-    return Template(_template("inspect.html")).substitute(
-        policy="; ".join(policy),
-        style=_template("inspect.css"),
-        script=script,
-        data=f'{{"episodes":[{",".join(episodes)}]}}'.translate(_SPELLED_OUT),
+    data = f'{{"episodes":[{",".join(episodes)}]}}'.translate(_SPELLED_OUT)
+    return Template(_template("inspect.html")).substitute(script=_template("inspect.js"), data=data)
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A page of HTML that fetches nothing.
+
+    Its content security policy lets the browser run the inspector's script, known by its hash, show pictures that are in the
+    page itself, and load nothing.
+
+    Args:
+        title: of the page, HTML.
+        body: the body element.
+        style: CSS beside the inspector's.
+    """
+    digest = base64.b64encode(hashlib.sha256(_template("inspect.js").encode()).digest()).decode()
+    policy = (
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+        "img-src data:",
+        "form-action 'none'",
+    )
+    return Template(_template("page.html")).substitute(
+        policy="; ".join(policy), title=title, style=_template("inspect.css") + style, body=body
     )
 
 

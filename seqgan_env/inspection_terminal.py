@@ -15,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from seqgan_env.episode_trace import EpisodeTrace, TracedStep
+from seqgan_env.rendering import draw_strip, printable, short_name, signed
 
 _BAR_WIDTH = 18
+_WIDE = 100
 _ROWS_BELOW = 3  # lines of the stepping view that its list leaves free: a title, a blank line and the help
 
 # A key as a terminal sends it: an escape sequence, or one character.
@@ -35,8 +37,8 @@ _ACTION_OF = {key: action for action, keys in _ACTIONS.items() for key in keys}
 _HELP = "→ n next   ← b back   g first   G last   c completions   ↑ ↓ scroll   q quit"
 
 
-def render_table(trace: EpisodeTrace) -> RenderableType:
-    """The whole episode: what is known of the sequence, and a row for each token."""
+def render_table(trace: EpisodeTrace, width: int = _WIDE) -> RenderableType:
+    """The whole episode: what is known of the sequence, and a row for each token; with bars of Q where the screen is wide."""
     scale = _span(step.q for step in trace.steps)
     with_advantages = any(step.advantage is not None for step in trace.steps)
     table = Table(box=None, padding=(0, 1), header_style="bold")
@@ -44,13 +46,14 @@ def render_table(trace: EpisodeTrace) -> RenderableType:
     table.add_column("token", no_wrap=True)
     for heading in ("p", "rank", "entropy", "Q", "± se"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column(f"Q from {scale[0]:.2g} to {scale[1]:.2g}", width=_BAR_WIDTH, no_wrap=True)
+    if width >= _WIDE:
+        table.add_column(f"Q from {scale[0]:.2g} to {scale[1]:.2g}", width=_BAR_WIDTH, no_wrap=True)
     for heading in ("reward", "advantage")[: 1 + with_advantages]:
         table.add_column(heading, justify="right", no_wrap=True)
     for step in trace.steps:
         thought = (_token(trace, step.token), _percent(math.exp(step.log_prob)), str(step.rank), f"{step.entropy:.2f}")
-        worth = (f"{step.q:.4f}", _spread(step), _bar(step.q, scale), _signed(step.reward))
-        advantage = () if step.advantage is None else (_signed(step.advantage),)
+        worth = (f"{step.q:.4f}", _spread(step), *((_bar(step.q, scale),) if width >= _WIDE else ()), signed(step.reward))
+        advantage = () if step.advantage is None else (signed(step.advantage),)
         table.add_row(str(step.prefix_length + 1), *thought, *worth, *advantage)
     legend = (
         f"p, rank, entropy (nats): the policy's. Q ± se: mean score of {trace.n_rollouts} completions and its standard error; "
@@ -78,7 +81,8 @@ class StepView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw it; rich's protocol."""
         trace, step = self.trace, self.trace.steps[self.position]
-        top = Group(_header(trace), Text(""), _strip(trace, self.position), Text(""), _facts(trace, step), Text(""))
+        strip = _strip(trace, self.position, options.max_width)
+        top = Group(_header(trace), Text(""), strip, Text(""), _facts(trace, step), Text(""))
         rows = (options.height or console.height) - len(console.render_lines(top, options.update(height=None))) - _ROWS_BELOW
         yield top
         yield (
@@ -114,7 +118,7 @@ def step_through(
     console = Console() if console is None else console
     keyboard = sys.stdin if keyboard is None else keyboard
     if plain or console.is_dumb_terminal or not (console.is_terminal and keyboard.isatty() and _has_termios()):
-        console.print(render_table(trace))
+        console.print(render_table(trace, console.width))
         return
     view = StepView(trace)
     with suppress(KeyboardInterrupt), _single_keys(keyboard) as keys, console.screen() as screen:
@@ -170,18 +174,11 @@ def _header(trace: EpisodeTrace) -> Text:
     return Text.assemble(("episode  ", "bold"), " · ".join(facts))
 
 
-def _strip(trace: EpisodeTrace, position: int) -> Text:
-    """The sequence, the token looked at in brackets."""
-    strip = Text.assemble((f"token {position + 1} of {len(trace.steps)}", "bold"), "  ")
-    for step in trace.steps:
-        if step.prefix_length:
-            strip.append(trace.joiner)
-        name = _printable(trace.name(step.token))
-        if step.prefix_length == position:
-            strip.append(f"[{name}]", style="bold reverse")
-        else:
-            strip.append(name, style="" if step.prefix_length < position else "dim")
-    return strip
+def _strip(trace: EpisodeTrace, position: int, width: int) -> RenderableType:
+    """The sequence with its rewards, the token looked at in brackets."""
+    names, rewards = [trace.name(token) for token in trace.tokens], [step.reward for step in trace.steps]
+    heading = Text(f"token {position + 1} of {len(trace.steps)}, rewards below", style="bold")
+    return Group(heading, *draw_strip(names, rewards, position, width))
 
 
 def _facts(trace: EpisodeTrace, step: TracedStep) -> RenderableType:
@@ -191,10 +188,10 @@ def _facts(trace: EpisodeTrace, step: TracedStep) -> RenderableType:
         _labelled("rank", f"{step.rank} of {trace.vocab_size}"),
         _labelled("entropy", f"{step.entropy:.2f} nats"),
     ]
-    worth = [_labelled("Q", f"{step.q:.4f} {_spread(step)}"), _labelled("reward", _signed(step.reward))]
+    worth = [_labelled("Q", f"{step.q:.4f} {_spread(step)}"), _labelled("reward", signed(step.reward))]
     if step.advantage is not None:
         effect = f" ({_effect(step.advantage)})"
-        worth.append(_labelled("advantage", _signed(step.advantage).append(effect)))
+        worth.append(_labelled("advantage", signed(step.advantage).append(effect)))
     return Group(Text("   ").join(thought), Text("   ").join(worth))
 
 
@@ -228,7 +225,7 @@ def _completions(trace: EpisodeTrace, step: TracedStep, scroll: int, rows: int) 
     table.add_column(no_wrap=True, overflow="ellipsis")
     scale = _span(completion.score for completion in best_first)
     for completion in shown:
-        names = (_printable(trace.name(token)) for token in completion.tokens)
+        names = (printable(trace.name(token)) for token in completion.tokens)
         table.add_row(f"{completion.score:.4f}", _bar(completion.score, scale), Text(f"… {trace.joiner.join(names)}"))
     return _titled(title, table)
 
@@ -241,25 +238,11 @@ def _titled(title: str, table: Table) -> RenderableType:
 
 
 def _token(trace: EpisodeTrace, token: int) -> Text:
-    """A token's text, shortened to a column; never read as markup."""
-    text = Text(_printable(trace.name(token)))
-    text.truncate(24, overflow="ellipsis")
-    return text
-
-
-def _printable(name: str) -> str:
-    """A token's text with what a terminal would obey or hide spelled out."""
-    if not name or name.isspace():
-        return "␣" * len(name) or "∅"
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+    return short_name(printable(trace.name(token)))
 
 
 def _labelled(label: str, value: str | Text) -> Text:
     return Text.assemble((f"{label} ", "dim"), value)
-
-
-def _signed(value: float) -> Text:
-    return Text(f"{value:+.4f}", style="green" if value > 0 else "red" if value < 0 else "")
 
 
 def _spread(step: TracedStep) -> str:

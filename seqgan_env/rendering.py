@@ -1,20 +1,94 @@
-"""An episode's state as text."""
+"""A sequence of tokens with their rewards as text: what `render()` shows, and the head of the episode inspector's view."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.text import Text
 
 from seqgan_env.corpus import Vocabulary
 
 RENDER_MODES = ["ansi", "human"]
+_WIDTH = 100  # of a text that no terminal limits
+_LONGEST_NAME = 24
+_MOST_ROWS = 3  # of tokens: a long sequence is shown around the marked one
 
 
 def draw_step(
-    tokens: npt.NDArray[np.int64], length: int, reward: float, sequence_length: int, vocabulary: Vocabulary | None
-) -> str:
-    """One line: how far, the prefix before the last token, that token, and what it earned."""
-    written = [str(token) if vocabulary is None else vocabulary.tokens[token] for token in tokens[:length]]
-    if not written:
-        return f"[ 0/{sequence_length}] (empty prefix)"
-    joiner = " " if vocabulary is None else vocabulary.joiner
-    prefix = joiner.join(written[:-1])
-    return f"[{length:>2}/{sequence_length}] {prefix} » {written[-1]}  reward {reward:+.4f}"
+    tokens: npt.NDArray[np.int64],
+    rewards: npt.NDArray[np.float64],
+    length: int,
+    sequence_length: int,
+    vocabulary: Vocabulary | None,
+) -> Text:
+    """How far an episode is, and the sequence so far with what each token earned, the last one marked.
+
+    Args:
+        tokens: `(sequence_length,)`, of which the first `length` are looked at.
+        rewards: `(sequence_length,)`.
+        length: of the prefix.
+        sequence_length: the most tokens that the episode may have.
+        vocabulary: names the tokens.
+    """
+    heading = Text(f"token {length} of at most {sequence_length}", style="bold")
+    if length == 0:
+        return heading.append("  (empty prefix)", style="not bold")
+    names = [str(token) if vocabulary is None else vocabulary.tokens[token] for token in tokens[:length]]
+    return Text("\n").join([heading, *draw_strip(names, rewards[:length].tolist(), length - 1)])
+
+
+def draw_strip(names: Sequence[str], rewards: Sequence[float], marked: int, width: int = _WIDTH) -> list[Text]:
+    """Tokens side by side with their rewards below, as lines; more than a few rows are cut to those around the marked token.
+
+    Args:
+        names: the tokens' texts.
+        rewards: one a token.
+        marked: which token stands in brackets; those after it are dim.
+        width: of the screen, in cells.
+    """
+    rows: list[tuple[Text, Text]] = [(Text(), Text())]
+    row_of_marked = 0
+    for index, (name, reward) in enumerate(zip(names, rewards, strict=True)):
+        top = short_name(printable(name))
+        if index == marked:
+            top = Text.assemble("[", top, "]", style="bold reverse")
+        elif index > marked:
+            top.stylize("dim")
+        bottom = signed(reward, 3)
+        cells = max(top.cell_len, bottom.cell_len)
+        if rows[-1][0].cell_len + cells > width and rows[-1][0]:
+            rows.append((Text(), Text()))
+        if index == marked:
+            row_of_marked = len(rows) - 1
+        for line, part in zip(rows[-1], (top, bottom), strict=True):
+            line.append_text(part).append(" " * (cells - part.cell_len + 2))
+    first = max(0, min(row_of_marked - 1, len(rows) - _MOST_ROWS))
+    lines = [line for row in rows[first : first + _MOST_ROWS] for line in row]
+    for line in lines:
+        line.rstrip()
+    return lines
+
+
+def show(text: Text) -> None:
+    """Print a drawing, as render mode "human" does; coloured where the terminal can, and `NO_COLOR` does not forbid it."""
+    Console(highlight=False).print(text, soft_wrap=True)
+
+
+def short_name(name: str) -> Text:
+    """A printable name, shortened to a column; never read as markup."""
+    text = Text(name)
+    text.truncate(_LONGEST_NAME, overflow="ellipsis")
+    return text
+
+
+def printable(name: str) -> str:
+    """A token's text with what a terminal would obey or hide spelled out."""
+    if not name or name.isspace():
+        return "␣" * len(name) or "∅"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
+def signed(value: float, digits: int = 4) -> Text:
+    """A number with its sign, which the colour repeats."""
+    return Text(f"{value:+.{digits}f}", style="green" if value > 0 else "red" if value < 0 else "")

@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from seqgan_env.game import Layout, Observation, SequenceGame, observe, oracle_game, stream_key, text_game
 from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, draw_step
+from seqgan_env.rendering import RENDER_MODES, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 
@@ -63,7 +63,7 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
         self._tokens = np.full(game.sequence_length, game.vocab_size, dtype=np.int64)
         self._length = 0
         self._over = True
-        self._reward = 0.0
+        self._rewards = np.zeros(game.sequence_length)
         self._previous_value = 0.0
         self._stream: int | None = None
         self._episode = -1
@@ -99,7 +99,7 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
         self._tokens.fill(self.game.vocab_size)
         self._length = 0
         self._over = False
-        self._reward = self._previous_value = 0.0
+        self._previous_value = 0.0
         if self.render_mode == "human":
             self.render()
         return self._observation(), {}
@@ -122,7 +122,8 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
 
         key = mix(torch.tensor([self._stream], device=self.game.device), self._episode)
         value = self.game.action_values(tokens, lengths, key, range(self._length - 1, self._length)).item()
-        self._reward = value - self._previous_value if self.game.reward == "shaped" else value
+        reward = value - self._previous_value if self.game.reward == "shaped" else value
+        self._rewards[self._length - 1] = reward
         self._previous_value = value
 
         info: dict[str, Any] = {}
@@ -134,17 +135,17 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
                 info["retraining"] = retraining
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._reward, terminated, False, info
+        return self._observation(), reward, terminated, False, info
 
     def render(self) -> str | None:
-        """Show prefix, last token and its reward: as text, or printed in mode "human"."""
+        """Show the sequence so far with its rewards, the last token in brackets: as text, or printed in mode "human"."""
         if self.render_mode is None:
             gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' when the environment is made.")
             return None
-        text = draw_step(self._tokens, self._length, self._reward, self.game.sequence_length, self.game.vocabulary)
+        text = draw_step(self._tokens, self._rewards, self._length, self.game.sequence_length, self.game.vocabulary)
         if self.render_mode == "ansi":
-            return text
-        print(text)
+            return text.plain
+        show(text)
         return None
 
     def _observation(self) -> Observation:

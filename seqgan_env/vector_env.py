@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, oracle_game, stream_key, text_game
 from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, draw_step
+from seqgan_env.rendering import RENDER_MODES, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 IntArray = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         self._rows = np.arange(num_envs)
         self._tokens = np.full((num_envs, game.sequence_length), game.vocab_size, dtype=np.int64)
         self._lengths = np.zeros((num_envs, 1), dtype=np.int64)
-        self._rewards = np.zeros(num_envs)
+        self._rewards = np.zeros((num_envs, game.sequence_length))
         self._previous_values = np.zeros(num_envs)
         self._streams: IntArray | None = None
         self._episodes = np.full(num_envs, -1, dtype=np.int64)
@@ -141,14 +141,15 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
             self._restart(np.flatnonzero(self._over))
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         terminated[playing] = self._ended(playing)
-        self._rewards = self._rewards_of(playing, terminated)
+        rewards = self._rewards_of(playing, terminated)
+        self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
 
         infos: dict[str, Any] = {}
         if terminated.any():
             infos = self._finish(terminated)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._rewards.copy(), terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
+        return self._observation(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
 
     def play(self, tokens: Tensor) -> PlayedEpisodes:
         """Play one whole episode in every row: what `sequence_length` calls of `step` would give, faster.
@@ -177,17 +178,18 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         return PlayedEpisodes(rewards, lengths, info)
 
     def render(self) -> tuple[str, ...] | None:
-        """Show each row's prefix, last token and reward: a tuple of texts, or printed in mode "human"."""
+        """Show each row's sequence so far with its rewards: a tuple of texts, or printed in mode "human"."""
         if self.render_mode is None:
             return None
         length = self.game.sequence_length
-        texts = tuple(
-            draw_step(self._tokens[row], int(self._lengths[row, 0]), float(self._rewards[row]), length, self.game.vocabulary)
+        texts = [
+            draw_step(self._tokens[row], self._rewards[row], int(self._lengths[row, 0]), length, self.game.vocabulary)
             for row in self._rows
-        )
+        ]
         if self.render_mode == "ansi":
-            return texts
-        print("\n".join(texts))
+            return tuple(text.plain for text in texts)
+        for text in texts:
+            show(text)
         return None
 
     # --- one step, in the order of its parts -------------------------------------------------------------------------

@@ -29,6 +29,7 @@ ORDER = (
     "inspection",
     "inspection_terminal",
     "inspection_html",
+    "run_inspection",
     "__main__",
     "__init__",
 )

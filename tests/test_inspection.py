@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 import agents.reinforce
+from agents.sb3 import token_policy
 from seqgan_env.corpus import Vocabulary
 from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import Layout, Observation, SequenceGame, stream_key
@@ -261,12 +262,7 @@ def test_logits_of_another_shape_are_refused() -> None:
 def test_a_policy_of_stable_baselines_can_be_traced() -> None:
     env = SequenceEnv(small_game())
     policy = PPO("MultiInputPolicy", env, seed=0, n_steps=8, batch_size=8).policy
-
-    @torch.no_grad()
-    def logits(observation: Observation) -> Tensor:
-        return policy.get_distribution(policy.obs_to_tensor(observation)[0]).distribution.logits  # type: ignore[no-any-return]
-
-    trace = trace_episode(env, ObservationPolicy(env.game, "dict", logits), seed=0)
+    trace = trace_episode(env, token_policy(policy, env.game), seed=0)
     observation, _ = env.reset()
     for step in trace.steps:
         with torch.no_grad():

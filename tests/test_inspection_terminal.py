@@ -56,6 +56,12 @@ def test_the_table_has_every_token_with_its_numbers(trace: EpisodeTrace) -> None
     assert "reward contract shaped, γ 1" in lines[0]
 
 
+def test_a_narrow_table_keeps_its_digits(trace: EpisodeTrace) -> None:
+    text = printed(render_table(trace, 80), width=80)
+    assert "…" not in text
+    assert all(f"{step.advantage:+.4f}" in text for step in trace.steps)
+
+
 def test_wide_characters_line_up(trace: EpisodeTrace) -> None:
     lines = printed(render_table(trace)).splitlines()
     rows = [line for line in lines if re.match(r" [1-5] ", line)]
@@ -157,7 +163,7 @@ def test_keys_step_through_the_episode(
     trace: EpisodeTrace, start: Callable[..., tuple[Terminal, threading.Thread, int]]
 ) -> None:
     terminal, thread, _ = start()
-    terminal.wait_for("token 1 of 5", "[床]a月光前", "◂ chosen", "q quit")
+    terminal.wait_for("token 1 of 5", "[床]      a        月", "◂ chosen", "q quit")
     for keys, position in (
         ("n", 2),
         ("\x1b[C", 3),

@@ -1,6 +1,7 @@
 """One episode at a time: Gymnasium's and Stable-Baselines3's checkers, determinism, rewards, errors and rendering."""
 
 import copy
+import re
 from typing import Any
 
 import gymnasium as gym
@@ -11,9 +12,12 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.text import Text
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from seqgan_env.game import oracle_game, text_game
+from seqgan_env.rendering import draw_step, draw_strip, show
 from seqgan_env.rewards import DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
 from tests.small import (
@@ -366,10 +370,10 @@ def test_other_render_modes_are_refused() -> None:
 def test_ansi_shows_prefix_token_and_reward() -> None:
     env = small_env(render_mode="ansi", reward="rollout")
     env.reset(seed=0)
-    assert env.render() == "[ 0/5] (empty prefix)"
-    env.step(np.int64(4))
-    _, reward, *_ = env.step(np.int64(3))
-    assert env.render() == f"[ 2/5] 4 » 3  reward {reward:+.4f}"
+    assert env.render() == "token 0 of at most 5  (empty prefix)"
+    _, first, *_ = env.step(np.int64(4))
+    _, second, *_ = env.step(np.int64(3))
+    assert env.render() == f"token 2 of at most 5\n4{' ' * 9}[3]\n{first:+.3f}  {second:+.3f}"
 
 
 def test_text_is_shown_as_words() -> None:
@@ -378,7 +382,7 @@ def test_text_is_shown_as_words() -> None:
     env.reset(seed=0)
     for token in env.game.vocabulary.encode("a d b"):
         env.step(np.int64(token))
-    assert env.render() == "[ 3/5] a d » b  reward +0.0000"
+    assert env.render() == "token 3 of at most 5\na       d       [b]\n+0.000  +0.000  +0.000"
 
 
 def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,7 +391,26 @@ def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -
     env.step(np.int64(4))
     assert env.render() is None
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["[ 0/5] (empty prefix)"] + ["[ 1/5]  » 4  reward +0.0000"] * 2
+    assert lines == ["token 0 of at most 5  (empty prefix)"] + ["token 1 of at most 5", "[4]", "+0.000"] * 2
+
+
+def test_a_long_episode_is_cut_to_the_rows_around_its_last_token() -> None:
+    text = draw_step(np.arange(300), np.zeros(300), 250, 300, None).plain
+    lines = text.splitlines()
+    assert len(lines) == 7
+    assert lines[-2].endswith("[249]")
+    assert max(map(len, lines)) <= 100
+
+
+def test_tokens_reach_the_terminal_as_text_and_line_up(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["床", "\x1b[31m", "[red]", "前"]
+    strip = draw_strip(names, [0.5] * 4, 3)
+    show(Text("\n").join(strip))
+    tokens, rewards = capsys.readouterr().out.splitlines()
+    assert tokens == "床      \\x1b[31m  [red]   [前]"
+    assert [cell_len(tokens[: tokens.index(token)]) for token in ("\\x1b", "[red]", "[前]")] == [
+        match.start() for match in re.finditer(r"\+", rewards)
+    ][1:]
 
 
 def test_rendering_without_a_mode_warns() -> None:

@@ -513,7 +513,9 @@ def test_ansi_is_a_text_for_each_row() -> None:
     env.reset(seed=0)
     for word, other in (("a", "b"), ("c", "d")):
         env.step(np.array(env.game.vocabulary.encode(f"{word} {other}")))
-    assert env.render() == ("[ 2/5] a » c  reward +0.0000", "[ 2/5] b » d  reward +0.0000")
+    assert env.render() == tuple(
+        f"token 2 of at most 5\n{first}       [{second}]\n+0.000  +0.000" for first, second in ("ac", "bd")
+    )
     assert vector_env().render() is None
 
 
@@ -522,4 +524,6 @@ def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -
     env.reset(seed=0)
     env.step(np.array([4, 3]))
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["[ 0/5] (empty prefix)"] * 2 + ["[ 1/5]  » 4  reward +0.0000", "[ 1/5]  » 3  reward +0.0000"]
+    assert lines == ["token 0 of at most 5  (empty prefix)"] * 2 + [
+        line for token in (4, 3) for line in ("token 1 of at most 5", f"[{token}]", "+0.000")
+    ]

@@ -304,7 +304,8 @@ slider.max = longest;
 slider.addEventListener("input", () => go(Number(slider.value) - 1));
 back.addEventListener("click", () => go(current - 1));
 next.addEventListener("click", () => go(current + 1));
-document.addEventListener("keydown", (event) => {
+// The body of a page of its own, where keys work at once; a part of a longer page, where they work once it has the focus.
+document.getElementById("inspector").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target === slider) return;
   const moves = { ArrowLeft: current - 1, ArrowRight: current + 1, Home: 0, End: longest - 1 };
   if (event.key in moves) {

@@ -1,0 +1,77 @@
+"""Look at what train.py has left: `python -m seqgan_env inspect --run runs/quick-…`."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from seqgan_env.inspection_html import write_html
+from seqgan_env.inspection_terminal import step_through
+from seqgan_env.returns import Baseline
+from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
+from seqgan_env.storage import load_game
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Step through episodes of a run token by token, in the terminal or on a page for the browser."""
+
+    run: Path
+    """The run's folder."""
+    checkpoint: str | None = None
+    """Which generator writes and completes; by default the last one, and on a page the one after likelihood beside it."""
+    seed: int = 0
+    """Draws tokens and completions."""
+    episodes: int = 1
+    """How many episodes to show."""
+    batch: int = 64
+    """How many episodes make the batch that advantages are computed from."""
+    baseline: Baseline = "leave-one-out"
+    """What is subtracted from returns."""
+    html: Path | None = None
+    """Write a page to this file."""
+    plain: bool = False
+    """Print tables, also where keys could step through."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    def __call__(self) -> None:
+        """Trace the batch, and show its first episodes.
+
+        Raises:
+            ValueError: numbers that do not fit, or damaged files.
+            OSError: no such run or checkpoint, or the page cannot be written.
+        """
+        if not 1 <= self.episodes <= self.batch:
+            raise ValueError(f"--episodes must lie between 1 and --batch {self.batch}, got {self.episodes}.")
+        game = load_game(self.run, self.device)
+        names = [self.checkpoint] if self.checkpoint else [LAST] if self.html is None else [LIKELIHOOD, LAST]
+        generators = load_checkpoints(self.run, game, names)
+        traces = trace_checkpoints(game, generators, self.batch, seed=self.seed, baseline=self.baseline)
+        shown = [(number, name, traces[name][number]) for number in range(self.episodes) for name in generators]
+        if self.html is None:
+            for _, _, trace in shown:
+                step_through(trace, plain=self.plain)
+            return
+        titles = [f"Episode {number + 1}, {STAGES.get(name, name)}" for number, name, _ in shown]
+        write_html([trace for _, _, trace in shown], self.html, titles)
+        print(f"Open {self.html.resolve()}")
+
+
+COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"inspect": Inspect}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line asks for; what cannot be done ends the program with a sentence that says why."""
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m seqgan_env", description=__doc__, args=arguments)
+    try:
+        command()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Episodes of a run of train.py, traced under the generators that it saved on its way."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from seqgan_env.episode_trace import EpisodeTrace
+from seqgan_env.game import SequenceGame
+from seqgan_env.inspection import trace_batch
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.returns import Baseline, advantages, discounted_returns
+from seqgan_env.storage import load_generator
+
+LIKELIHOOD, MIDDLE, LAST = "generator_likelihood", "generator_middle", "generator"
+STAGES = {
+    LIKELIHOOD: "after likelihood",
+    MIDDLE: "halfway through adversarial training",
+    LAST: "at the end of the run",
+}
+"""The checkpoints that train.py saves, in their order, and what to call them."""
+
+
+def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenLSTM]:
+    """The generators of these names, as far as the run has come to save them.
+
+    Raises:
+        FileNotFoundError: none of them is there; says which are.
+    """
+    there = sorted(path.stem for path in folder.glob("generator*.safetensors"))
+    found = {name: load_generator(folder / f"{name}.safetensors", game) for name in names if name in there}
+    if not found:
+        wanted = " or ".join(repr(name) for name in names)
+        raise FileNotFoundError(f"No checkpoint {wanted} in {folder}; there is {', '.join(there) or 'none'}.")
+    return found
+
+
+def trace_checkpoints(
+    game: SequenceGame, generators: Mapping[str, TokenLSTM], n: int, *, seed: int, baseline: Baseline
+) -> dict[str, list[EpisodeTrace]]:
+    """The same episodes under each of several generators, each of which writes its own completions.
+
+    The last generator writes the episodes, and the game's reward model, as it is now, judges for all. The episodes together
+    are the batch that the advantages are computed from.
+
+    Args:
+        game: that the generators play; its rollout policy is as before afterwards.
+        generators: by name.
+        n: how many episodes.
+        seed: of tokens and completions.
+        baseline: of the advantages, see `seqgan_env.returns.advantages`.
+    """
+
+    def advantage_fn(rewards: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return advantages(discounted_returns(rewards, game.gamma), lengths, baseline)
+
+    attached = game.search.policy
+    traces: dict[str, list[EpisodeTrace]] = {}
+    try:
+        for name, generator in reversed(list(generators.items())):
+            game.attach_policy(generator)
+            tokens = [trace.tokens for trace in next(iter(traces.values()))] if traces else None
+            traces[name] = trace_batch(
+                game, generator, None if traces else n, seed=seed, tokens=tokens, advantage_fn=advantage_fn
+            )
+    finally:
+        game.attach_policy(attached)
+    return {name: traces[name] for name in generators}

@@ -1,0 +1,127 @@
+"""`python -m seqgan_env inspect` on a tiny run of train.py."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from seqgan_env.__main__ import main
+from seqgan_env.episode_trace import EpisodeTrace
+from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
+from seqgan_env.storage import load_game
+from tests.test_inspection_html import Scripts
+from tests.test_train import ROOT, only_run, text_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    train.main(text_config(folder), "text")
+    return only_run(folder)
+
+
+def inspect(run: Path, *arguments: object) -> None:
+    main(["inspect", "--run", str(run), "--batch", "4", *map(str, arguments)])
+
+
+def episodes_on(page: Path) -> list[tuple[str, EpisodeTrace]]:
+    data = json.loads(Scripts(page.read_text(encoding="utf-8")).texts["application/json"])
+    return [(episode["title"], EpisodeTrace.from_json(json.dumps(episode["trace"]))) for episode in data["episodes"]]
+
+
+def test_as_a_program_it_prints_the_table(run: Path) -> None:
+    command = [sys.executable, "-m", "seqgan_env", "inspect", "--run", run, "--batch", "4", "--plain"]
+    wide = {**os.environ, "COLUMNS": "120"}
+    result = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"token +p +rank +entropy +Q", result.stdout)
+    assert "\x1b" not in result.stdout
+
+
+def test_as_many_episodes_as_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(run, "--episodes", 3)
+    assert capsys.readouterr().out.count("reward contract") == 3
+
+
+def test_a_page_compares_the_first_generator_with_the_last(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(run, "--html", tmp_path / "page.html", "--episodes", 2)
+    assert f"Open {tmp_path / 'page.html'}" in capsys.readouterr().out
+    titles, traces = zip(*episodes_on(tmp_path / "page.html"), strict=True)
+    stages = (STAGES[LIKELIHOOD], STAGES[LAST])
+    assert titles == tuple(f"Episode {number}, {stage}" for number in (1, 2) for stage in stages)
+    for before, after in (traces[:2], traces[2:]):
+        assert before.tokens == after.tokens
+        assert before.steps[0].log_prob != after.steps[0].log_prob
+        assert before.discriminator_probability == after.discriminator_probability
+        assert before.steps[0].completions != after.steps[0].completions
+
+
+def test_options_reach_the_page(run: Path, tmp_path: Path) -> None:
+    def page(*arguments: object) -> str:
+        inspect(run, "--html", tmp_path / "page.html", *arguments)
+        return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    usual = page()
+    assert usual == page()
+    for change in (("--seed", 1), ("--batch", 5), ("--baseline", "none"), ("--checkpoint", LIKELIHOOD)):
+        assert page(*change) != usual, change
+
+
+def test_advantages_are_those_of_the_batch(run: Path) -> None:
+    game = load_game(run)
+    generators = load_checkpoints(run, game, [LAST])
+    (traces,) = trace_checkpoints(game, generators, 4, seed=0, baseline="position").values()
+    at_start = [trace.steps[0] for trace in traces]
+    mean = sum(step.q for step in at_start) / 4
+    assert [step.advantage for step in at_start] == pytest.approx([step.q - mean for step in at_start], abs=1e-6)
+
+
+def test_the_rollout_policy_stays_attached(run: Path) -> None:
+    game = load_game(run)
+    before = game.search.policy
+    trace_checkpoints(game, load_checkpoints(run, game, list(STAGES)), 2, seed=0, baseline="none")
+    assert game.search.policy is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--checkpoint", "none"],
+            r"error: No checkpoint 'none' in .*; there is generator, generator_likelihood, generator_mid",
+        ),
+        (["--episodes", "5"], "error: --episodes must lie between 1 and --batch 4, got 5"),
+        (["--episodes", "0"], "error: --episodes must lie between 1"),
+        (["--html", "/dev/null/page.html"], "error: .*page.html"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        inspect(run, *arguments)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"error: .* holds no game\.json\. Expected the folder of a run of train\.py"):
+        inspect(tmp_path)
+
+
+def test_damaged_weights_are_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "generator.safetensors").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match=r"error: .*generator\.safetensors is damaged"):
+        inspect(tmp_path / "run")
+
+
+def test_a_command_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["dance"])
+    assert stopped.value.code == 2
+    assert "inspect" in capsys.readouterr().err
