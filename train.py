@@ -179,12 +179,12 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
     "text": (
         TextConfig(
             generator=GeneratorConfig(embedding_dim=64, hidden_dim=128),
-            pretrain=PretrainConfig(epochs=20, learning_rate=5e-3),
+            pretrain=PretrainConfig(epochs=8, learning_rate=5e-3, final_learning_rate=5e-4),
             discriminator=TextCNNConfig(
                 widths=(1, 2, 3, 4, 5), n_filters=(64,) * 5, l2=0.0, learning_rate=1e-3, weight_decay=0.1, epochs=1
             ),
             adversarial=AdversarialConfig(
-                updates=100,
+                updates=60,
                 batch_size=64,
                 n_rollouts=4,
                 scaling="centred",
