@@ -22,7 +22,7 @@ from agents.run_report import write_report
 from seqgan_env.corpus import Tokenizer, TooLong, read_corpus
 from seqgan_env.discriminator import TextCNNConfig, widths_within
 from seqgan_env.game import RewardName, SequenceGame, oracle_game, text_game
-from seqgan_env.metrics import BleuScorer, SweepPoint, self_bleu, temperature_sweep, unique_share
+from seqgan_env.metrics import BleuScorer, SweepPoint, mean_nll, self_bleu, temperature_sweep, unique_share
 from seqgan_env.returns import Baseline
 from seqgan_env.rewards import DiscriminatorScaling, LearningRewardModel
 from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
@@ -265,7 +265,7 @@ def make_oracle_task(config: OracleConfig) -> Task:
     held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
 
     def evaluate(agent: Reinforce, samples: Tensor) -> dict[str, float]:
-        nll_oracle, nll_test = oracle.nll(samples).mean().item(), agent.generator.nll(held_out).mean().item()
+        nll_oracle, nll_test = mean_nll(oracle, samples), mean_nll(agent.generator, held_out)
         return {"nll_oracle": nll_oracle, "nll_test": nll_test, "nll_sum": nll_oracle + nll_test}
 
     labels = {
@@ -273,7 +273,7 @@ def make_oracle_task(config: OracleConfig) -> Task:
         "nll_test": "NLL_test, nats per token (coverage)",
         "nll_sum": "their sum",
     }
-    return Task(game, held_out, labels, (("nll_oracle", "nll_test"),), evaluate, floor=oracle.nll(held_out).mean().item())
+    return Task(game, held_out, labels, (("nll_oracle", "nll_test"),), evaluate, floor=mean_nll(oracle, held_out))
 
 
 def make_text_task(config: TextConfig) -> Task:
@@ -295,7 +295,7 @@ def make_text_task(config: TextConfig) -> Task:
         written = samples.cpu().numpy()
         bleu, own = references.score(written).mean(axis=0), self_bleu(written, game.vocab_size)
         return {
-            "nll_test": agent.generator.nll(held_out_tokens).mean().item(),
+            "nll_test": mean_nll(agent.generator, held_out_tokens),
             "bleu_2": float(bleu[1]),
             "bleu_4": float(bleu[3]),
             "self_bleu_2": float(own[1]),
@@ -445,7 +445,8 @@ def sweep_both(config: TrainConfig, task: Task, agent: Reinforce, run: RunFolder
     assert task.game.oracle is not None
     pretrained = run.load_generator(LIKELIHOOD, task.game)
     sweeps = {}
-    for name, generator in (("maximum likelihood", pretrained), ("adversarial", agent.generator)):
+    generators = {"maximum likelihood": pretrained, "adversarial": agent.generator}
+    for name, generator in tqdm(generators.items(), desc="temperature sweep", unit="generator", disable=None):
         rng = torch.Generator(task.game.device).manual_seed(config.seed + 3_000_003)
         sweeps[name] = temperature_sweep(
             generator,

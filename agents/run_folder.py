@@ -165,6 +165,7 @@ class RunFolder:
             row[-1].legend(frameon=False)
         for phase, axis in zip(phases, axes[-1], strict=True):
             axis.set_xlabel(_X_LABELS[phase])
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for phase, axis in zip(phases, axes[0], strict=True):
             axis.set_title(f"{phase} phase")
         self._save(figure, "learning_curve.png")

@@ -232,6 +232,12 @@ def _distinct_rows(tokens: Tokens) -> set[bytes]:
     return {row.tobytes() for row in tokens.astype(np.int64)}
 
 
+def mean_nll(model: TokenLSTM, tokens: Tensor) -> float:
+    """Negative log-likelihood of sequences `(n, length)` under a model, in nats per token, averaged over all their tokens."""
+    lengths = (tokens < model.vocab_size).sum(dim=1)
+    return ((model.nll(tokens) * lengths).sum() / lengths.sum()).item()
+
+
 @dataclass(frozen=True)
 class SweepPoint:
     """A generator at one temperature; NLL in nats per token."""

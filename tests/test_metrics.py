@@ -14,6 +14,7 @@ from seqgan_env.metrics import (
     BleuScorer,
     SweepPoint,
     best_sum,
+    mean_nll,
     nll_test_at,
     novel_share,
     self_bleu,
@@ -286,3 +287,12 @@ def test_best_sum_is_the_lowest_sum_and_not_the_lowest_of_either() -> None:
     for use in (best_sum, lambda points: nll_test_at(points, 8.0)):
         with pytest.raises(ValueError, match="without points"):
             use([])
+
+
+def test_mean_nll_weighs_every_token_alike() -> None:
+    model = TokenLSTM(5, 3, 3, end_token=4, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[1, 4, 5, 5], [2, 3, 0, 1]])
+    with torch.no_grad():
+        log_probs = model.log_prob(tokens)
+    assert mean_nll(model, tokens) == pytest.approx(-log_probs.sum().item() / 6, rel=1e-6)
+    assert mean_nll(model, tokens) != pytest.approx(model.nll(tokens).mean().item(), rel=1e-4)  # the mean over sequences
