@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 class BetweenUpdatesCallback(BaseCallback):
-    """Calls `between_updates(n)` after the `n`-th update of the model's `learn`, for as long as it returns true."""
+    """Calls `between_updates(n)` once after the `n`-th update of the model's `learn`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._updates_before = 0
+        self._updates_seen = 0
 
     def between_updates(self, n_updates: int) -> None:
         """Do what is due after `n_updates` updates, counted from the start of `learn`."""
@@ -23,6 +24,7 @@ class BetweenUpdatesCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._updates_before = self.model._n_updates
+        self._updates_seen = 0
 
     def _on_rollout_start(self) -> None:
         self._after_update()
@@ -32,7 +34,8 @@ class BetweenUpdatesCallback(BaseCallback):
 
     def _after_update(self) -> None:
         n_updates = self.model._n_updates - self._updates_before
-        if n_updates > 0:
+        if n_updates > self._updates_seen:  # the last update is followed by both a rollout's start and the training's end
+            self._updates_seen = n_updates
             self.between_updates(n_updates)
 
     def _on_step(self) -> bool:

@@ -142,7 +142,8 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         terminated[playing] = self._ended(playing)
         rewards = self._rewards_of(playing, terminated)
-        self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
+        if self.render_mode is not None:
+            self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
 
         infos: dict[str, Any] = {}
         if terminated.any():
@@ -195,8 +196,9 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     # --- one step, in the order of its parts -------------------------------------------------------------------------
 
     def _append(self, actions: IntArray, rows: IntArray) -> None:
-        self._tokens[rows, self._lengths[rows, 0]] = actions
-        self._lengths[rows] += 1
+        at = self._lengths[rows, 0]
+        self._tokens[rows, at] = actions
+        self._lengths[rows, 0] = at + 1
 
     def _ended(self, rows: IntArray) -> BoolArray:
         at = self._lengths[rows, 0]
@@ -209,6 +211,8 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         """The rewards `(num_envs,)` of the tokens just appended, by the game's contract."""
         rewards = np.zeros(self.num_envs)
         judged = playing if self.game.reward != "terminal" else np.flatnonzero(terminated)
+        if not len(judged):
+            return rewards
         positions = self._lengths[judged, 0] - 1
         for position in np.unique(positions):  # rows that ended early run out of step with the others
             rows = judged[positions == position]
@@ -310,7 +314,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
     def _checked(self, actions: IntArray, playing: IntArray) -> IntArray:
         actions = np.asarray(actions)
-        if not np.issubdtype(actions.dtype, np.integer):
+        if actions.dtype.kind not in "iu":
             raise TypeError(f"Actions are integer token ids, got {actions.dtype}.")
         if actions.shape != (self.num_envs,):
             raise ValueError(f"Expected {self.num_envs} actions, one a row, got shape {actions.shape}.")

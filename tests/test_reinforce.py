@@ -305,6 +305,15 @@ class TestCallbacks:
         assert all(tokens.shape == (16, 5) for tokens in generated)
         assert len({tuple(tokens.flatten().tolist()) for tokens in generated}) == fits  # fresh negatives each time
 
+    def test_the_last_update_is_followed_by_one_retraining(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where `max_updates` ends the training, after a rollout's start."""
+        agent = new_agent(max_updates=2)
+        fits: list[int] = []
+        retrain = agent.retrain_reward_model
+        monkeypatch.setattr(agent, "retrain_reward_model", lambda n: (fits.append(n), retrain(n))[1])
+        agent.learn(100 * 40, DiscriminatorCallback(1, 1, n_generated=16))
+        assert len(fits) == 2
+
     def test_a_callback_counts_from_its_own_learn(self) -> None:
         agent = new_agent()
         seen: list[int] = []
