@@ -1,4 +1,4 @@
-"""Takes the documentation's pictures of a run, with Chromium and Selenium: `python docs/make_pictures.py runs/text-… 2 7`."""
+"""Takes the documentation's pictures of a run, by Chromium and Selenium: `python docs/make_pictures.py runs/text-… 415 7`."""
 
 import os
 import shutil
