@@ -173,7 +173,7 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
             ),
             evaluation=EvaluationConfig(n_samples=5000, n_held_out=5000, every_epochs=1, every_updates=20),
         ),
-        "Two minutes on two CPU cores: a small oracle, a small discriminator. The default.",
+        "A little over a minute on two CPU cores: a small oracle, a small discriminator. The default.",
     ),
     "paper": (OracleConfig(), "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU."),
     "text": (

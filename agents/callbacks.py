@@ -87,6 +87,10 @@ class EvaluationCallback(BetweenUpdatesCallback):
         self.every = every
         self._evaluated_at = 0
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._evaluated_at = 0
+
     def between_updates(self, n_updates: int) -> None:
         """Evaluate if it is time."""
         if n_updates % self.every == 0:

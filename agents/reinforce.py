@@ -84,7 +84,6 @@ class Reinforce(OnPolicyAlgorithm):
         if not 0 <= rollout_lag < 1:
             raise ValueError(f"rollout_lag must lie in [0, 1), got {rollout_lag}: at 1 the rollout policy would never change.")
         self.baseline = baseline
-        self.entropy_coef = entropy_coef
         self.likelihood_steps = likelihood_steps
         self.likelihood_batch_size = likelihood_batch_size
         self.rollout_lag = rollout_lag
@@ -223,9 +222,9 @@ class Reinforce(OnPolicyAlgorithm):
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
         log_probs = self.generator.log_prob(self._tokens)
         loss = policy_gradient_loss(log_probs, advantage, lengths)
-        if self.entropy_coef:
+        if self.ent_coef:
             entropy = mean_entropy(self.generator.logits(self._tokens), lengths)
-            loss = loss - self.entropy_coef * entropy
+            loss = loss - self.ent_coef * entropy
             self.logger.record("train/entropy", entropy.item())
         grad_norm = self._step(loss)
         self._take_likelihood_steps()

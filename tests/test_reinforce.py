@@ -321,6 +321,14 @@ class TestCallbacks:
         agent.learn(2 * 40, EvaluationCallback(seen.append, every=2), reset_num_timesteps=False)
         assert seen == [2, 3, 2]
 
+    def test_an_evaluation_can_serve_a_second_learn(self) -> None:
+        agent = new_agent()
+        seen: list[int] = []
+        evaluation = EvaluationCallback(seen.append, every=2)
+        agent.learn(3 * 40, evaluation)
+        agent.learn(2 * 40, evaluation, reset_num_timesteps=False)
+        assert seen == [2, 3, 2]
+
     def test_senseless_schedules_are_refused(self) -> None:
         with pytest.raises(ValueError, match="must be at least 1"):
             DiscriminatorCallback(0)
