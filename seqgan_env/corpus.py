@@ -1,132 +1,34 @@
-"""Real sequences from a file of text: one sequence a line, of words or of characters."""
+"""Real sequences from a file or from Python: text, token ids, CSV and JSONL, read in one pass, with a report."""
 
-import json
 import os
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Tokenizer = Literal["words", "characters"]
+from seqgan_env.corpus_formats import Format, Record, read_records
+from seqgan_env.tokenization import MOST_UNKNOWN, OUTSIDE, Coder, Tokenizer, make_coder
+from seqgan_env.vocabulary import UNKNOWN, Vocabulary
+
+__all__ = ["Corpus", "CorpusReport", "Format", "Tokenizer", "TooLong", "Unknown", "Vocabulary", "read_corpus"]
+
 TooLong = Literal["error", "truncate", "skip"]
+Unknown = Literal["error", "skip"]
 
-END = "<end>"
-UNKNOWN = "<unk>"
-_JOINERS: dict[Tokenizer, str] = {"words": " ", "characters": ""}
-_BYTE_ORDER_MARK = "\ufeff"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Which token has which id, from 0 to `size` - 1.
-
-    The end token and the unknown token are ids, not spellings: a line with the word "<end>" in it does not end there.
-
-    Raises:
-        ValueError: ids of no token, two tokens spelled alike, or an unknown joiner.
-    """
-
-    tokens: tuple[str, ...]
-    """The spelling of each id."""
-    end_token: int
-    """Ends a sequence that is shorter than the longest possible."""
-    unknown_token: int | None = None
-    """Stands for whatever has no id of its own; without one, that is an error."""
-    joiner: str = " "
-    """What stands between two tokens of a line: " " between words, "" between characters."""
-
-    def __post_init__(self) -> None:
-        """Check what may come from a file."""
-        special = [self.end_token] if self.unknown_token is None else [self.end_token, self.unknown_token]
-        if len(set(special)) < len(special) or not all(0 <= token < self.size for token in special):
-            raise ValueError(
-                f"end_token and unknown_token must be two ids of 0 ... {self.size - 1}, got {self.end_token} and "
-                f"{self.unknown_token}."
-            )
-        if self.joiner not in _JOINERS.values():
-            raise ValueError(f"joiner must be ' ' (words) or '' (characters), got {self.joiner!r}.")
-        if len(self._ids) < self.size - len(special):
-            raise ValueError("A vocabulary must spell each token differently, but some tokens are spelled alike.")
-
-    @property
-    def size(self) -> int:
-        """The number of tokens, the end token and the unknown token included."""
-        return len(self.tokens)
-
-    @property
-    def pad(self) -> int:
-        """The id that fills sequences up; no token has it."""
-        return self.size
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        special = (self.end_token, self.unknown_token)
-        return {token: index for index, token in enumerate(self.tokens) if index not in special}
-
-    def encode(self, line: str) -> list[int]:
-        """The ids of a line's tokens, without an end token.
-
-        Raises:
-            ValueError: a token that the vocabulary does not have, where it has no unknown token.
-        """
-        ids = []
-        for token in _tokenize(line, self.joiner):
-            index = self._ids.get(token, self.unknown_token)
-            if index is None:
-                raise ValueError(
-                    f"{token!r} is not in the vocabulary of {self.size} tokens, which has no unknown token to stand for it; "
-                    "it gets one from read_corpus(min_count=2) or more, if the corpus has tokens so rare."
-                )
-            ids.append(index)
-        return ids
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The line that ids stand for, up to the first end token or padding.
-
-        Raises:
-            ValueError: an id before that which is no token's.
-        """
-        tokens = []
-        for index in map(int, ids):
-            if index in (self.end_token, self.pad):
-                break
-            if not 0 <= index < self.size:
-                raise ValueError(f"No token has the id {index}; tokens are 0 ... {self.size - 1}, and {self.pad} pads.")
-            tokens.append(self.tokens[index])
-        return self.joiner.join(tokens)
-
-    def to_json(self) -> str:
-        """The vocabulary as a JSON object, in ASCII."""
-        fields = {name: getattr(self, name) for name in ("tokens", "end_token", "unknown_token", "joiner")}
-        return json.dumps(fields)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote.
-
-        Raises:
-            ValueError: it did not write this.
-        """
-        try:
-            fields = json.loads(text)
-            tokens, end_token, unknown_token = fields["tokens"], fields["end_token"], fields["unknown_token"]
-            if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-                raise TypeError("its tokens are not a list of strings")
-            return cls(tuple(tokens), int(end_token), None if unknown_token is None else int(unknown_token), fields["joiner"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"Not a vocabulary as written by Vocabulary.to_json: {error}") from error
+_MUCH_PADDING = 1 << 27  # token ids, 1 GB: from here on, nearly nothing but padding is refused
 
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """What became of the lines that were read."""
+    """What became of the lines (rows of CSV, items of an iterable) that were read. Tokens are counted without end tokens."""
 
     lines: int
     """Lines read."""
@@ -137,17 +39,37 @@ class CorpusReport:
     skipped: int
     """Lines that were too long, left out."""
     unknown: int
-    """Tokens that were too rare, replaced by the unknown token."""
+    """Tokens that were too rare, or not in the given vocabulary, replaced by the unknown token."""
     duplicates: int
     """Sequences that had come before."""
+    outside: int
+    """Lines with a token that the given vocabulary has no id for, left out."""
+    sequences: int
+    """Sequences kept."""
+    tokens: int
+    """Tokens kept."""
+    vocabulary_size: int
+    """Tokens in the vocabulary, the end token and the unknown token included."""
+    shortest: int
+    """Tokens in the shortest sequence."""
+    median: float
+    """Median number of tokens."""
+    longest: int
+    """Tokens in the longest sequence."""
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of tokens that are the unknown token, from 0 to 1."""
+        return self.unknown / self.tokens
 
     def __str__(self) -> str:
         """One paragraph."""
-        sequences = self.lines - self.empty - self.skipped
         return (
-            f"{self.lines:,} lines read, {sequences:,} sequences kept. Left out: {self.empty:,} empty lines, "
-            f"{self.skipped:,} too long ones. Truncated: {self.truncated:,} lines. Replaced by {UNKNOWN}: {self.unknown:,} "
-            f"tokens. Repeats of an earlier sequence: {self.duplicates:,}."
+            f"{self.lines:,} lines read, {self.sequences:,} sequences of {self.tokens:,} tokens kept, {self.shortest:,} to "
+            f"{self.longest:,} long (median {self.median:,g}); vocabulary: {self.vocabulary_size:,}. Left out: {self.empty:,} "
+            f"empty lines, {self.skipped:,} too long ones, {self.outside:,} with tokens outside the vocabulary. Truncated: "
+            f"{self.truncated:,} lines. Replaced by {UNKNOWN}: {self.unknown:,} tokens ({self.unknown_share:.2%}). Repeats of "
+            f"an earlier sequence: {self.duplicates:,}."
         )
 
 
@@ -191,164 +113,240 @@ class Corpus:
 
 
 def read_corpus(
-    source: str | Path | Iterable[str],
+    source: str | Path | Iterable[Any],
     *,
-    tokenizer: Tokenizer = "words",
+    tokenizer: Tokenizer | str | Path = "words",
     sequence_length: int | None = None,
     min_count: int = 1,
     too_long: TooLong = "error",
+    vocab_size: int | None = None,
+    format: Format | None = None,
+    column: str | None = None,
+    vocabulary: Vocabulary | None = None,
+    unknown: Unknown = "error",
 ) -> Corpus:
     """Read sequences, one a line.
 
     A sequence of fewer than `sequence_length` tokens gets the end token as its last one, which counts in its length. One of
-    exactly `sequence_length` tokens has none: the episode ends there anyway. Ids follow falling count, then spelling; the end
-    token and, where some token was too rare, the unknown token come last. What is cut off or skipped is not counted.
+    exactly `sequence_length` tokens has none: the episode ends there anyway. What is cut off or skipped is not counted.
+
+    Ids of words and characters follow falling count, then spelling; the end token and, where some token was too rare, the
+    unknown token come last. Integers are their own ids, with the end token, where some sequence is shorter than
+    `sequence_length`, as the last. Subwords have their tokenizer's ids, with the end token after them.
 
     Args:
-        source: path of a UTF-8 file, with or without a byte order mark; or the lines themselves. Read once, line by line.
+        source: path of a UTF-8 file, with or without a byte order mark; or an iterable of strings, of lists of tokens, of
+            lists or arrays of ids, or, with `column`, of mappings that hold one of these. Read once, line by line; with
+            `"bpe"` twice, for which an iterator is kept in memory.
         tokenizer: `"words"` are what white space separates; `"characters"` are the Unicode code points of a line, spaces
-            inside it included. Nothing is normalised.
+            inside it included; `"integers"` are token ids separated by white space; `"bpe"` are parts of words, learned here
+            (byte-level BPE); anything else is the path of a `tokenizer.json` of the library tokenizers. Nothing is normalised,
+            but by such a file.
         sequence_length: the most tokens a sequence has; by default as many as the longest line.
-        min_count: tokens that occur less often become the unknown token.
+        min_count: words or characters that occur less often become the unknown token.
         too_long: what to do with a line of more tokens: `"error"`, `"truncate"` it to exactly `sequence_length` tokens,
             without an end token, or `"skip"` it. The report counts them.
+        vocab_size: the number of tokens, the end token included. Of integers: ids must be smaller; by default the largest
+            decides. Of `"bpe"`: at most so many are learned, 1,000 by default. Otherwise it is checked.
+        format: `"text"`, `"csv"` (with a header) or `"jsonl"`; by default what the file's name ends with.
+        column: which column of CSV, or field of JSONL, holds the sequences. A field of JSONL may be a list of tokens or ids.
+        vocabulary: read with the vocabulary of another corpus, as a held-out file must be; it brings its own tokenizer.
+        unknown: what to do with a line whose tokens that vocabulary cannot all write: `"error"`, or `"skip"` it.
 
     Returns:
         The corpus, in the order of the lines.
 
     Raises:
         FileNotFoundError: no such file.
+        ImportError: the tokenizer needs a library that is not installed.
         IsADirectoryError: a folder.
-        TypeError: lines that are not strings.
-        ValueError: a line that is too long, no text in UTF-8, no sequences, or fewer than two distinct tokens; or an argument
+        TypeError: items that are no sequences, or of another kind than the tokenizer reads.
+        ValueError: a line that is too long, no text in UTF-8, no sequences, or fewer than two distinct tokens; a column that
+            is not there; an id that is none, or is too large; more than half of the tokens unknown; or an argument
             out of range.
     """
-    _check_arguments(tokenizer, sequence_length, min_count, too_long)
+    _check_arguments(sequence_length, min_count, too_long, unknown)
     name = str(source) if isinstance(source, (str, Path)) else "The given lines"
-    numbers: dict[str, int] = {}  # of each spelling, in order of first appearance
-    flat = array("q")  # the numbers of all tokens, sequence after sequence
-    lengths = array("q")
-    excess: list[tuple[int, int]] = []  # line number and length of what is too long
-    n_lines = n_empty = 0
-    for n_lines, line in enumerate(_lines(source), start=1):
-        tokens = _tokenize(line.removeprefix(_BYTE_ORDER_MARK) if n_lines == 1 else line, _JOINERS[tokenizer])
-        if not tokens:
-            n_empty += 1
-            continue
-        if sequence_length is not None and len(tokens) > sequence_length:
-            excess.append((n_lines, len(tokens)))
-            if too_long != "truncate":
-                continue
-            del tokens[sequence_length:]
-        flat.extend([numbers.setdefault(token, len(numbers)) for token in tokens])
-        lengths.append(len(tokens))
-    if excess and too_long == "error" and sequence_length is not None:
-        raise ValueError(_describe_excess(name, excess, tokenizer, sequence_length))
-    if not lengths:
-        raise ValueError(
-            f"{name}: no sequences in {n_lines} lines, of which {n_empty} are blank and {len(excess)} too long (more than "
-            f"{sequence_length} {tokenizer}). Expected one sequence a line."
-        )
-    first_ids = np.frombuffer(flat, dtype=np.int64)
-    vocabulary, new_ids, n_unknown = _build_vocabulary(list(numbers), np.bincount(first_ids), min_count, _JOINERS[tokenizer])
-    n_distinct = len(np.unique(new_ids))
-    if n_distinct < 2:
-        raise ValueError(
-            f"{name}: {n_distinct} distinct token among {len(flat)}, where at least 2 are needed for a choice "
-            f"(tokenizer={tokenizer!r}, min_count={min_count})."
-        )
-    padded, full_lengths = _pad(new_ids[first_ids], np.array(lengths), sequence_length or max(lengths), vocabulary)
+    if tokenizer == "bpe" and vocabulary is None:
+        source = _readable_twice(source)
+
+    def records() -> Iterator[tuple[int, Record]]:
+        return read_records(source, format, column)
+
+    with naming(name):
+        coder = make_coder(records, tokenizer, min_count, vocab_size, vocabulary)
+        read = _read(coder, records(), sequence_length, too_long)
+        if read.excess and too_long == "error" and sequence_length is not None:
+            raise ValueError(_describe_excess(read.excess, coder.unit, sequence_length))
+        if read.n_outside and (unknown == "error" or read.outside_share > MOST_UNKNOWN):
+            raise ValueError(_describe_outside(read, coder.unit))
+        if not read.lengths:
+            raise ValueError(
+                f"no sequences in {read.n_lines} lines, of which {read.n_empty} are blank and {len(read.excess)} too long "
+                f"(more than {sequence_length} {coder.unit}). Expected one sequence a line."
+            )
+        numbers, lengths = np.frombuffer(read.flat, dtype=np.intc), np.array(read.lengths)
+        width = sequence_length or int(lengths.max())
+        vocab, new_ids = coder.finish(np.bincount(numbers), bool((lengths < width).any()))
+        flat = numbers if new_ids is None else new_ids[numbers]
+        counts = np.bincount(flat)
+        n_unknown = 0 if vocab.unknown_token is None else int(counts[vocab.unknown_token :][:1].sum())
+        if vocabulary is None and (counts > 0).sum() < 2:
+            raise ValueError(
+                f"{(counts > 0).sum()} distinct token among {len(flat)}, where at least 2 are needed for a choice "
+                f"(tokenizer={str(tokenizer)!r}, min_count={min_count})."
+            )
+        if n_unknown > MOST_UNKNOWN * len(flat) and min_count == 1:
+            raise ValueError(_describe_unknown(n_unknown, len(flat), vocab))
+    padded, full_lengths = _pad(flat, lengths, width, vocab)
     report = CorpusReport(
-        lines=n_lines,
-        empty=n_empty,
-        truncated=len(excess) if too_long == "truncate" else 0,
-        skipped=len(excess) if too_long == "skip" else 0,
+        lines=read.n_lines,
+        empty=read.n_empty,
+        truncated=len(read.excess) if too_long == "truncate" else 0,
+        skipped=len(read.excess) if too_long == "skip" else 0,
         unknown=n_unknown,
         duplicates=len(padded) - len({row.tobytes() for row in padded}),
+        outside=read.n_outside_lines,
+        sequences=len(padded),
+        tokens=len(flat),
+        vocabulary_size=vocab.size,
+        shortest=int(lengths.min()),
+        median=float(np.median(lengths)),
+        longest=int(lengths.max()),
     )
-    return Corpus(torch.from_numpy(padded), torch.from_numpy(full_lengths), vocabulary, report)
+    return Corpus(torch.from_numpy(padded), torch.from_numpy(full_lengths), vocab, report)
 
 
-def _check_arguments(tokenizer: str, sequence_length: int | None, min_count: int, too_long: str) -> None:
-    if tokenizer not in get_args(Tokenizer):
-        raise ValueError(f"tokenizer must be 'words' or 'characters', got {tokenizer!r}.")
+def _check_arguments(sequence_length: int | None, min_count: int, too_long: str, unknown: str) -> None:
     if too_long not in get_args(TooLong):
         raise ValueError(f"too_long must be 'error', 'truncate' or 'skip', got {too_long!r}.")
+    if unknown not in get_args(Unknown):
+        raise ValueError(f"unknown must be 'error' or 'skip', got {unknown!r}.")
     if min_count < 1 or (sequence_length is not None and sequence_length < 1):
         raise ValueError(f"sequence_length and min_count must be at least 1, got {sequence_length} and {min_count}.")
 
 
-def _tokenize(line: str, joiner: str) -> list[str]:
-    return line.split() if joiner else list(line.strip())
-
-
-def _lines(source: str | Path | Iterable[str]) -> Iterator[str]:
-    """The lines of a file, or those given."""
+def _readable_twice(source: str | Path | Iterable[Any]) -> str | Path | Iterable[Any]:
+    """A source that is read once to learn the tokenizer and once to use it."""
     if isinstance(source, (str, Path)):
-        yield from _lines_of_file(source)
-        return
-    for number, line in enumerate(source, start=1):
-        if not isinstance(line, str):
-            raise TypeError(f"Line {number} of the given lines must be a str, got {type(line).__name__}: {str(line)[:60]}.")
-        yield line
+        if os.path.exists(source) and not (os.path.isfile(source) or os.path.isdir(source)):
+            raise ValueError(f"{source} can be read only once, but tokenizer='bpe' reads twice. Put it into a regular file.")
+        return source
+    return list(source) if isinstance(source, Iterator) else source
 
 
-def _lines_of_file(path: str | Path) -> Iterator[str]:
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder. Expected a text file with one sequence a line.")
-    if not os.path.exists(path):
-        raise FileNotFoundError(
-            f"No file at {str(path)[:200]!r}. Expected a text file with one sequence a line; to pass the lines themselves, "
-            "put them in a list."
-        )
-    with open(path, "rb") as file:
-        start = 0
-        for number, line in enumerate(file, start=1):
-            if b"\0" in line:
-                raise ValueError(
-                    f"{path} is binary, or text in UTF-16: line {number} has a NUL at byte {start + line.index(0)} of the "
-                    "file. Expected UTF-8, one sequence a line."
-                )
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path} is not UTF-8: line {number} has 0x{line[error.start]:02x} at byte {start + error.start} of the "
-                    "file. Convert it, for instance with iconv -f latin1 -t utf-8."
-                ) from error
-            start += len(line)
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let errors name the source."""
+    try:
+        yield
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name}: {error}") from error
 
 
-def _describe_excess(name: str, excess: list[tuple[int, int]], tokenizer: Tokenizer, limit: int) -> str:
+@dataclass
+class _Read:
+    """What one pass over the lines leaves."""
+
+    flat: "array[int]" = field(default_factory=lambda: array("i"))
+    """The numbers of all tokens, sequence after sequence."""
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
+    excess: list[tuple[int, int]] = field(default_factory=list)
+    """Line number and length of what is too long."""
+    n_lines: int = 0
+    n_empty: int = 0
+    n_outside: int = 0
+    """Tokens that the vocabulary has no id for."""
+    n_outside_lines: int = 0
+    """Lines with such tokens, and the tokens in them."""
+    n_outside_line_tokens: int = 0
+    first_outside: tuple[int, str] = (0, "")
+    """Line number and spelling of the first of them."""
+
+    @property
+    def outside_share(self) -> float:
+        """The share of all tokens that the vocabulary has no id for."""
+        return self.n_outside / (len(self.flat) + self.n_outside_line_tokens)
+
+
+def _read(coder: Coder, records: Iterable[tuple[int, Record]], sequence_length: int | None, too_long: TooLong) -> _Read:
+    """Number all tokens, line by line."""
+    read = _Read()
+    number_of = coder.numbers.__getitem__
+    most = sys.maxsize if sequence_length is None else sequence_length
+    for line, tokens in coder.tokenize(records):
+        read.n_lines += 1
+        if not tokens:
+            read.n_empty += 1
+            continue
+        if len(tokens) > most:
+            read.excess.append((line, len(tokens)))
+            if too_long != "truncate":
+                continue
+            tokens = tokens[:most]
+        try:
+            numbers = list(map(number_of, tokens))
+        except ValueError as error:
+            raise ValueError(f"line {line}: {error}") from error
+        if OUTSIDE in numbers:
+            read.first_outside = read.first_outside if read.n_outside else (line, str(tokens[numbers.index(OUTSIDE)]))
+            read.n_outside += numbers.count(OUTSIDE)
+            read.n_outside_lines += 1
+            read.n_outside_line_tokens += len(numbers)
+            continue
+        read.flat.extend(numbers)
+        read.lengths.append(len(numbers))
+    return read
+
+
+def _describe_excess(excess: list[tuple[int, int]], unit: str, limit: int) -> str:
     first, first_length = excess[0]
     longest, longest_length = max(excess, key=lambda item: item[1])
     return (
-        f"{name}: line {first} has {first_length} {tokenizer}, more than sequence_length={limit}. Too long are {len(excess)} "
+        f"line {first} has {first_length} {unit}, more than sequence_length={limit}. Too long are {len(excess)} "
         f"lines; the longest is line {longest} with {longest_length}. Raise sequence_length to {longest_length}, or choose "
         "too_long='truncate' or too_long='skip'."
     )
 
 
-def _build_vocabulary(
-    spellings: list[str], counts: npt.NDArray[np.int64], min_count: int, joiner: str
-) -> tuple[Vocabulary, npt.NDArray[np.int64], int]:
-    """The vocabulary of spellings with counts, the id that each spelling gets, and how many tokens become unknown."""
-    order = sorted(range(len(spellings)), key=lambda number: (-counts[number], spellings[number]))
-    kept = [number for number in order if counts[number] >= min_count]
-    n_unknown = int(counts[counts < min_count].sum())
-    tokens = (*(spellings[number] for number in kept), END, *([UNKNOWN] if n_unknown else []))
-    vocabulary = Vocabulary(tokens, len(kept), len(kept) + 1 if n_unknown else None, joiner)
-    new_ids = np.full(len(spellings), len(kept) + 1, dtype=np.int64)
-    new_ids[kept] = np.arange(len(kept))
-    return vocabulary, new_ids, n_unknown
+def _describe_outside(read: _Read, unit: str) -> str:
+    line, spelling = read.first_outside
+    advice = (
+        "Is the text in another tokenization or language than the vocabulary's?"
+        if read.outside_share > MOST_UNKNOWN
+        else "Leave these lines out with unknown='skip', or read the corpus that the vocabulary comes from with min_count=2 "
+        "or more, which gives it an unknown token."
+    )
+    return (
+        f"{read.n_outside:,} {unit} ({read.outside_share:.1%}) in {read.n_outside_lines:,} of {read.n_lines:,} lines are not "
+        f"in the given vocabulary, which has no unknown token; the first is {spelling!r} in line {line}. {advice}"
+    )
+
+
+def _describe_unknown(n_unknown: int, n_tokens: int, vocabulary: Vocabulary) -> str:
+    return (
+        f"{n_unknown:,} of {n_tokens:,} tokens ({n_unknown / n_tokens:.1%}) are unknown to the vocabulary of "
+        f"{vocabulary.size:,} {vocabulary.kind}. Is the text in another tokenization or language than the vocabulary's? Take "
+        "a tokenizer that was made for such text."
+    )
 
 
 def _pad(
-    flat: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], sequence_length: int, vocabulary: Vocabulary
+    flat: npt.NDArray[np.intc], lengths: npt.NDArray[np.int64], sequence_length: int, vocabulary: Vocabulary
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Lay sequences out as `(n, sequence_length)`, with end tokens where there is room, and count these in the lengths."""
+    cells = len(lengths) * sequence_length
+    if cells > _MUCH_PADDING and cells > 100 * len(flat):
+        raise ValueError(
+            f"{len(lengths):,} sequences of {len(flat) / len(lengths):.1f} tokens on average, padded to {sequence_length:,}, "
+            f"would take {cells * 8 / 2**30:.0f} GB. Pass a smaller sequence_length, with too_long='truncate' or "
+            "too_long='skip' for the few that are longer."
+        )
     columns = np.arange(sequence_length)
     padded = np.full((len(lengths), sequence_length), vocabulary.pad, dtype=np.int64)
     padded[columns < lengths[:, None]] = flat
-    padded[columns == lengths[:, None]] = vocabulary.end_token
+    if vocabulary.end_token is not None:
+        padded[columns == lengths[:, None]] = vocabulary.end_token
     return padded, np.minimum(lengths + 1, sequence_length)

@@ -91,8 +91,9 @@ def test_characters_include_the_spaces_inside_a_line() -> None:
 def test_report_says_what_became_of_the_lines() -> None:
     corpus = read_corpus(["a b", "", "a b", "b a c d", "  ", "a e"], sequence_length=3, min_count=2, too_long="skip")
     assert str(corpus.report) == (
-        "6 lines read, 3 sequences kept. Left out: 2 empty lines, 1 too long ones. Truncated: 0 lines. "
-        "Replaced by <unk>: 1 tokens. Repeats of an earlier sequence: 1."
+        "6 lines read, 3 sequences of 6 tokens kept, 2 to 2 long (median 2); vocabulary: 4. Left out: 2 empty lines, 1 too "
+        "long ones, 0 with tokens outside the vocabulary. Truncated: 0 lines. Replaced by <unk>: 1 tokens (16.67%). Repeats "
+        "of an earlier sequence: 1."
     )
 
 
@@ -266,14 +267,19 @@ def test_a_corpus_of_rare_tokens_alone_is_refused() -> None:
 
 
 def test_lines_that_are_not_strings_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"Line 2 of the given lines must be a str, got bytes: b'b c'"):
-        read_corpus(["a b", b"b c"], sequence_length=2)  # type: ignore[list-item]
+    with pytest.raises(
+        TypeError, match=r"Line 2 of the given lines must be a str, or a list of tokens or of ids, got bytes: b'b c'"
+    ):
+        read_corpus(["a b", b"b c"], sequence_length=2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tokenizer": "bytes"}, "tokenizer must be 'words' or 'characters', got 'bytes'"),
+        ({"unknown": "drop"}, "unknown must be 'error' or 'skip', got 'drop'"),
+        ({"format": "xml"}, "format must be 'text', 'csv' or 'jsonl', got 'xml'"),
+        ({"format": "text"}, "format='text' is of files, but the data came as list; leave it out"),
+        ({"vocab_size": 7}, "The text has a vocabulary of 3, but vocab_size=7 was given"),
         ({"too_long": "drop"}, "too_long must be 'error', 'truncate' or 'skip', got 'drop'"),
         ({"sequence_length": 0}, "must be at least 1, got 0 and 1"),
         ({"min_count": 0}, "must be at least 1, got 2 and 0"),
