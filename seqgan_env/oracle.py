@@ -1,6 +1,7 @@
 """The oracle: a frozen LSTM that plays nature. It writes the real sequences, and knows the likelihood of any sequence."""
 
 import pickletools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ PARAMETER_NAMES = (
 _TORCH_GATE_ORDER = ("input", "forget", "cell", "output")
 _PUBLISHED_START_TOKEN = 0
 _LARGEST = np.finfo(np.float32).max
+_MOST_BYTES = 1 << 30  # unpacked; a small archive can name any size
 
 # Opcodes of a pickle that stand for a value, and those that carry one; a global stands for its own name.
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
@@ -101,8 +103,13 @@ def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
 
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MOST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {_MOST_BYTES:,} that are read")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            read = {name: arrays[name] for name in PARAMETER_NAMES if name in arrays}
+        return {name: array for name, array in read.items() if isinstance(array, np.ndarray)}
     except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
     except Exception as error:  # a damaged archive fails in zipfile and zlib in many ways
@@ -136,6 +143,7 @@ class _PickledArrays:
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
+        self.n_arrays = 0
 
     def read(self, data: bytes) -> list[Array]:
         for opcode, argument, _ in pickletools.genops(data):
@@ -198,6 +206,9 @@ class _PickledArrays:
         if function == "numpy dtype" and isinstance(arguments, tuple) and arguments[:1] in (("f4",), ("f8",)):
             self.stack.append({"dtype": arguments[0]})
         elif function in self._RECONSTRUCT:
+            self.n_arrays += 1
+            if self.n_arrays > len(PARAMETER_NAMES):  # many arrays can share the bytes of one, and would not on our side
+                raise ValueError(f"it has more than {len(PARAMETER_NAMES)} arrays")
             self.stack.append({"array": None})
         else:
             raise ValueError(f"it calls {str(function)[:60]}")

@@ -1,27 +1,33 @@
-"""The one LSTM of the project: the generator and the oracle are both one."""
+"""The one LSTM of the project: the generator, by default, and the oracle are both one."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgan_env.sampling import rows_per_chunk, sample_sequences
+from seqgan_env.token_model import SeededDropout, TiedOutput, TokenModel
 
-State = tuple[Tensor, Tensor]
+State = tuple[Tensor, ...]
 
 
-class TokenLSTM(nn.Module):
-    """Embedding, one LSTM layer and a linear layer to the logits of the next token (paper, eqs. 9 and 10).
+class TokenLSTM(TokenModel):
+    """Embedding, LSTM layers and a linear layer to the logits of the next token (paper, eqs. 9 and 10, with one layer).
 
     The embedding has `vocab_size + 1` rows: the last one is read for the start token, whose id, `vocab_size`, also pads.
 
     Args:
         vocab_size: number of tokens that can be written.
         embedding_dim: width of the token embedding.
-        hidden_dim: width of the recurrent state.
+        hidden_dim: width of the recurrent state of each layer.
+        n_layers: LSTM layers, each reading the hidden states of the one below.
+        dropout: share of the features that is dropped in training mode, of the embedding and of every layer's hidden states
+            (Zaremba, Sutskever and Vinyals, 2014); never from a layer to itself.
+        tied: the output layer's weights are the embedding's rows (Press and Wolf, 2017).
         end_token: ends a sequence when it is sampled.
         initial_std: parameters start as N(0, `initial_std`²); the paper has 0.1 for the generator, 1 for the oracle.
         generator: source of the initial parameters, on the CPU; without one they are left for a file to fill.
         device: where the parameters lie.
+
+    Raises:
+        ValueError: no layer, a dropout outside [0, 1), or tied weights of two widths.
     """
 
     def __init__(
@@ -30,95 +36,62 @@ class TokenLSTM(nn.Module):
         embedding_dim: int = 32,
         hidden_dim: int = 32,
         *,
+        n_layers: int = 1,
+        dropout: float = 0.0,
+        tied: bool = False,
         end_token: int | None = None,
         initial_std: float = 0.1,
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__()
-        if vocab_size < 2:
-            raise ValueError(f"A vocabulary needs at least 2 tokens to choose from, got vocab_size={vocab_size}.")
-        self.vocab_size = vocab_size
+        super().__init__(vocab_size, end_token=end_token)
+        if n_layers < 1:
+            raise ValueError(f"An LSTM needs at least 1 layer, got n_layers={n_layers}.")
+        if tied and embedding_dim != hidden_dim:
+            raise ValueError(
+                "Tied weights are the embedding and the output layer of an LSTM, so that embedding_dim must equal hidden_dim; "
+                f"got {embedding_dim} and {hidden_dim}. Make them equal, or pass tied=False."
+            )
         self.hidden_dim = hidden_dim
-        self.end_token = end_token
+        self.tied = tied
+        self.dropout = SeededDropout(dropout)
         with torch.device("meta"):  # torch's own initialisers would draw from its global generator, which is not ours to move
             self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
             self.lstm = nn.LSTM(embedding_dim, hidden_dim, batch_first=True)
-            self.output = nn.Linear(hidden_dim, vocab_size)
+            # Single layers, not one of several: torch's dropout between its layers would draw from the global generator.
+            self.upper = nn.ModuleList(nn.LSTM(hidden_dim, hidden_dim, batch_first=True) for _ in range(n_layers - 1))
+            self.output = TiedOutput(self.embedding) if tied else nn.Linear(hidden_dim, vocab_size)
         self.to_empty(device=device)
         if generator is not None:
+            self.draw_parameters(generator, initial_std)
             with torch.no_grad():
-                for parameter in self.parameters():
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * initial_std)
-                self.lstm.get_parameter("bias_hh_l0").zero_()  # torch has two biases where the equations have one
+                for layer in self.layers:
+                    layer.get_parameter("bias_hh_l0").zero_()  # torch has two biases where the equations have one
+        self.eval()
 
     @property
-    def device(self) -> torch.device:
-        """Where the parameters lie."""
-        return self.output.weight.device
+    def layers(self) -> list[nn.Module]:
+        """The LSTM layers, from the lowest to the highest."""
+        return [self.lstm, *self.upper]
 
     def initial_state(self, n: int) -> State:
-        """The state before the start token: hidden and cell, `(n, hidden_dim)` each, zeros."""
-        zeros = torch.zeros(n, self.hidden_dim, device=self.device, dtype=self.output.weight.dtype)
-        return zeros, zeros
+        """The state before the start token: hidden and cell of each layer in turn, `(n, hidden_dim)` each, zeros."""
+        zeros = torch.zeros(n, self.hidden_dim, device=self.device, dtype=self.dtype)
+        return (zeros, zeros) * len(self.layers)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state."""
-        hidden, cell = state
-        _, (hidden, cell) = self.lstm(self.embedding(tokens).unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0)))
-        hidden, cell = hidden.squeeze(0), cell.squeeze(0)
-        return self.output(hidden), (hidden, cell)
+        features = self.dropout(self.embedding(tokens))
+        new_state: list[Tensor] = []
+        for layer, hidden, cell in zip(self.layers, state[::2], state[1::2], strict=True):
+            _, (hidden, cell) = layer(features.unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0)))
+            new_state += (hidden.squeeze(0), cell.squeeze(0))
+            features = self.dropout(hidden.squeeze(0))
+        return self.output(features), tuple(new_state)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The hidden state `(n, length, hidden_dim)` from which each token of `tokens` `(n, length)` is predicted."""
-        start = torch.full_like(tokens[:, :1], self.vocab_size)
-        hidden: Tensor = self.lstm(self.embedding(torch.cat([start, tokens[:, :-1]], dim=1)))[0]
-        return hidden
-
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Logits `(n, length, vocab_size)` of each token of `tokens` `(n, length)`, given those before it."""
-        logits: Tensor = self.output(self.hidden(tokens))
-        return logits
-
-    def log_prob(self, tokens: Tensor) -> Tensor:
-        """Log-probability in nats of each token given those before it, from the start token on.
-
-        Args:
-            tokens: `(n, length)` int64, padded with `vocab_size`.
-
-        Returns:
-            `(n, length)`; 0 at padding. Gradients flow.
-        """
-        if self.end_token is None:
-            logits = self.logits(tokens).flatten(0, 1)
-            nats = F.cross_entropy(logits, tokens.flatten(), ignore_index=self.vocab_size, reduction="none")
-            return -nats.view(tokens.shape)
-        written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
-        log_probs = -F.cross_entropy(self.output(self.hidden(tokens)[written]), tokens[written], reduction="none")
-        return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
-
-    @torch.no_grad()
-    def nll(self, tokens: Tensor) -> Tensor:
-        """Negative log-likelihood of each sequence, in nats per token: `(n,)`, float64 mean over its own tokens."""
-        chunk = max(1, rows_per_chunk(self.vocab_size) // tokens.shape[1])
-        lengths = (tokens < self.vocab_size).sum(dim=1)
-        sums = torch.cat([self.log_prob(part).double().sum(dim=1) for part in tokens.split(chunk)])
-        return -sums / lengths
-
-    def sample(
-        self, n: int, length: int, generator: torch.Generator, *, inverse_temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Sample sequences; see `seqgan_env.sampling.sample_sequences`."""
-        return sample_sequences(
-            self,
-            n,
-            length,
-            self.vocab_size,
-            generator,
-            end_token=self.end_token,
-            inverse_temperature=inverse_temperature,
-        )
-
-    def extra_repr(self) -> str:
-        """What torch prints beside the layers."""
-        return f"vocab_size={self.vocab_size}, end_token={self.end_token}"
+        """The highest hidden state `(n, length, hidden_dim)` from which each token of `tokens` `(n, length)` is predicted."""
+        features: Tensor = self.dropout(self.embedding(self.inputs(tokens)))
+        for layer in self.layers:
+            features = self.dropout(layer(features)[0])
+        return features

@@ -3,7 +3,7 @@
 `draw_tokens` is the fast path, `draw_tokens_reference` the plain definition that the tests compare it with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -100,6 +100,19 @@ def allowed_tokens(mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
     return torch.from_numpy(rows).to(prefixes.device)
 
 
+def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) -> Tensor:
+    """What a mask allowed at each position of episodes `(n, length)`: `(n, length, vocab_size)` bool, all true beyond the end.
+
+    Args:
+        mask: which tokens may follow a prefix.
+        tokens: `(n, length)` int64, padded.
+        lengths: `(n,)` int64.
+        vocab_size: number of tokens.
+    """
+    steps = range(tokens.shape[1])
+    return torch.stack([_allowed_while_alive(mask, tokens[:, :k], lengths > k, vocab_size) for k in steps], dim=1)
+
+
 def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.bool_]:
     """What a mask allows after one prefix `(k,)`, checked; see `allowed_tokens`."""
     allowed = np.asarray(mask(prefix))
@@ -130,7 +143,10 @@ def sample_sequences(
     *,
     end_token: int | None = None,
     inverse_temperature: float = 1.0,
+    prefix: Sequence[int] = (),
+    mask: Mask | None = None,
     chunk: int | None = None,
+    rows: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Sample `n` sequences of at most `length` tokens.
 
@@ -142,25 +158,40 @@ def sample_sequences(
         generator: on the policy's device; all randomness comes from it.
         end_token: ends a sequence, of which it is the last token.
         inverse_temperature: multiplies the logits; above 1 the policy is sharpened, below 1 flattened.
+        prefix: ids that every sequence starts with; fewer than `length`.
+        mask: which tokens may follow; it is asked about every unfinished sequence at every position.
         chunk: rows sampled together; by default as many as keep their logits in cache.
+        rows: which of the `n` to write; the random numbers are drawn for all.
 
     Returns:
-        tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64.
+        tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64. The prefix is part of both.
+
+    Raises:
+        ValueError: a prefix that cannot be gone on with, or a mask that allows nothing.
     """
+    _check_prefix(prefix, length, vocab_size, end_token, mask)
     device = generator.device
+    uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=device)[rows]
+    n = len(uniforms)
     tokens = torch.full((n, length), vocab_size, dtype=torch.int64, device=device)
+    tokens[:, : len(prefix)] = torch.tensor(prefix, dtype=torch.int64, device=device)
     lengths = torch.full((n,), length, dtype=torch.int64, device=device)
-    uniforms = torch.rand((n, length), generator=generator, device=device)
-    for rows in torch.arange(n, device=device).split(chunk or rows_per_chunk(vocab_size)):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        state = policy.initial_state(len(rows))
-        last = torch.full((len(rows),), vocab_size, dtype=torch.int64, device=device)
-        alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-        for position in range(length):
+    for rows_together in torch.arange(n, device=device).split(chunk or rows_per_chunk(vocab_size)):
+        part = slice(int(rows_together[0]), int(rows_together[-1]) + 1)
+        state = policy.initial_state(len(rows_together))
+        last = torch.full((len(rows_together),), vocab_size, dtype=torch.int64, device=device)
+        alive = torch.ones(len(rows_together), dtype=torch.bool, device=device)
+        for token in prefix:
+            _, state = policy.step(last, state)
+            last = torch.full_like(last, token)
+        for position in range(len(prefix), length):
             logits, state = policy.step(last, state)
             if inverse_temperature != 1.0:
                 logits = logits * inverse_temperature
-            last = draw_tokens(logits, uniforms[part, position : position + 1]).squeeze(1)
+            if mask is not None:
+                logits = forbid(logits, _allowed_while_alive(mask, tokens[part, :position], alive, vocab_size))
+            drawn = position - len(prefix)
+            last = draw_tokens(logits, uniforms[part, drawn : drawn + 1]).squeeze(1)
             if end_token is None:
                 tokens[part, position] = last
                 continue
@@ -171,3 +202,28 @@ def sample_sequences(
             if not alive.any():
                 break
     return tokens, lengths
+
+
+def _allowed_while_alive(mask: Mask, prefixes: Tensor, alive: Tensor, vocab_size: int) -> Tensor:
+    """What a mask allows after the unfinished of the prefixes `(n, k)`; everything after those that are finished."""
+    allowed = torch.ones(len(prefixes), vocab_size, dtype=torch.bool, device=prefixes.device)
+    allowed[alive] = allowed_tokens(mask, prefixes[alive], vocab_size)
+    return allowed
+
+
+def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token: int | None, mask: Mask | None) -> None:
+    if not len(prefix):
+        return
+    shown = list(prefix)
+    if len(prefix) >= length:
+        raise ValueError(
+            f"A prefix of {len(prefix)} tokens leaves nothing to write in sequences of at most {length}: shorten it."
+        )
+    if not all(0 <= token < vocab_size for token in prefix):
+        raise ValueError(f"The prefix {shown} has ids beyond the vocabulary's 0 ... {vocab_size - 1}.")
+    if end_token is not None and end_token in prefix:
+        raise ValueError(f"The prefix {shown} has the end token {end_token}, after which nothing follows.")
+    if mask is not None:
+        for k, token in enumerate(prefix):
+            if not allowed_after(mask, np.array(prefix[:k], dtype=np.int64), vocab_size)[token]:
+                raise ValueError(f"The mask forbids the prefix {shown}: {token} may not follow {list(prefix[:k])}.")

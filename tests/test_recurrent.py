@@ -1,17 +1,20 @@
 """The LSTM: likelihoods by hand, probabilities that sum to one, padding, and no hand on torch's global generator."""
 
+import copy
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.token_model import SeededDropout, TokenModel, training_mode
 from tests.small import V, seeded, small_policy
 
 
-def log_prob_by_steps(model: TokenLSTM, sequence: list[int], *, start_step: bool = True) -> list[float]:
+def log_prob_by_steps(model: TokenModel, sequence: list[int], *, start_step: bool = True) -> list[float]:
     """Log-probability of each token, one `step` at a time; without the start step, the first one has no prediction."""
     state = model.initial_state(1)
     result = []
@@ -76,7 +79,7 @@ def test_nll_is_the_mean_over_each_sequences_own_tokens(monkeypatch: pytest.Monk
     sequences = [[3, 0, 5], [1, 1, 2, 4, 0], [5]]
     expected = [-sum(log_prob_by_steps(model, sequence)) / len(sequence) for sequence in sequences]
     padded = torch.tensor([sequence + [V] * (5 - len(sequence)) for sequence in sequences])
-    monkeypatch.setattr("seqgan_env.recurrent.rows_per_chunk", lambda vocab_size: 10)  # two sequences at a time
+    monkeypatch.setattr("seqgan_env.token_model.rows_per_chunk", lambda vocab_size: 10)  # two sequences at a time
     nll = model.nll(padded)
     assert nll.dtype == torch.float64
     assert nll.tolist() == pytest.approx(expected, abs=1e-12)
@@ -123,3 +126,140 @@ def test_a_vocabulary_of_one_is_refused() -> None:
 
 def test_its_description_names_vocabulary_and_end_token() -> None:
     assert "vocab_size=6, end_token=2" in repr(small_policy(end_token=2))
+
+
+def deep_lstm(seed: int = 0, **options: Any) -> TokenLSTM:
+    """Two layers, tied, in float64."""
+    arguments = {"n_layers": 2, "tied": True, "initial_std": 0.5} | options
+    return TokenLSTM(V, 4, 4, generator=seeded(seed), **arguments).double()
+
+
+class TestLayers:
+    def test_one_layer_has_the_parameters_it_always_had(self) -> None:
+        """Files of earlier runs and the oracle's depend on these names, and a seed's initial parameters on their order."""
+        names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+        expected = ["embedding.weight", *(f"lstm.{name}" for name in names), "output.weight", "output.bias"]
+        model = TokenLSTM(V, 4, 4, generator=seeded())
+        assert list(model.state_dict()) == expected
+        source = seeded()
+        for name, parameter in model.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=source) * 0.1
+            assert torch.equal(parameter, torch.zeros_like(drawn) if name == "lstm.bias_hh_l0" else drawn)
+
+    def test_layers_are_those_of_torchs_lstm(self) -> None:
+        model = TokenLSTM(V, 4, 3, n_layers=3, initial_std=0.5, generator=seeded()).double()
+        reference = nn.LSTM(4, 3, num_layers=3, batch_first=True).double()
+        for number, layer in enumerate(model.layers):
+            for name, parameter in layer.named_parameters():
+                reference.get_parameter(name.replace("l0", f"l{number}")).data.copy_(parameter)
+        tokens = torch.tensor([[3, 0, 5, 5, 1], [1, 2, 2, 0, 4]])
+        torch.testing.assert_close(model.hidden(tokens), reference(model.embedding(model.inputs(tokens)))[0])
+
+    @pytest.mark.parametrize("options", [{"tied": False}, {"n_layers": 1}, {}], ids=["deep", "tied", "both"])
+    def test_log_prob_equals_the_sum_by_steps(self, options: dict[str, Any]) -> None:
+        model, sequence = deep_lstm(**options), [3, 0, 5, 5, 1]
+        log_prob = model.log_prob(torch.tensor([sequence]))[0].tolist()
+        assert log_prob == pytest.approx(log_prob_by_steps(model, sequence), abs=1e-12)
+        swapped = copy.deepcopy(model)  # the control: layers in another order, or another bias, are seen
+        swapped.layers[-1].get_parameter("bias_ih_l0").data += 1
+        assert log_prob != pytest.approx(log_prob_by_steps(swapped, sequence), abs=1e-3)
+
+    def test_tied_weights_are_one(self) -> None:
+        model = deep_lstm()
+        assert "output.weight" not in model.state_dict()
+        assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in deep_lstm(tied=False).parameters())
+        hidden = torch.ones(1, 4, dtype=torch.float64)
+        for one in (model, copy.deepcopy(model), copy.deepcopy(model).float().double()):
+            with torch.no_grad():
+                one.embedding.weight[3] += 1
+            torch.testing.assert_close(one.output(hidden), hidden @ one.embedding.weight[:V].T + one.output.bias)
+        assert not torch.equal(model.embedding.weight, deep_lstm().embedding.weight)
+
+    def test_a_copy_of_tied_weights_is_tied_to_its_own(self) -> None:
+        model = deep_lstm()
+        twin, hidden = copy.deepcopy(model), torch.ones(1, 4, dtype=torch.float64)
+        before = twin.output(hidden)
+        with torch.no_grad():
+            model.embedding.weight += 1
+        assert torch.equal(twin.output(hidden), before)
+
+    def test_tied_weights_of_two_widths_are_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"embedding_dim must equal hidden_dim; got 4 and 8\. Make them equal, or pass"):
+            TokenLSTM(V, 4, 8, tied=True)
+
+    def test_no_layer_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="at least 1 layer, got n_layers=0"):
+            TokenLSTM(V, n_layers=0)
+
+    def test_an_end_token_that_is_none_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="end_token must be one of the 6 tokens, 0 to 5, got 6"):
+            TokenLSTM(V, end_token=V)
+
+
+class TestDropout:
+    TOKENS = torch.tensor([[3, 0, 5, 5, 1]])
+
+    def test_it_drops_that_share_and_keeps_the_mean(self) -> None:
+        dropout = SeededDropout(0.3, seed=1)
+        ones = torch.ones(200, 500)
+        dropped = dropout(ones)
+        assert sorted(set(dropped.flatten().tolist())) == [0, pytest.approx(1 / 0.7)]
+        assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+        assert not torch.equal(dropout(ones), dropped)
+        assert torch.equal(SeededDropout(0.3, seed=1)(ones), dropped)
+        assert not torch.equal(SeededDropout(0.3, seed=2)(ones), dropped)
+        assert torch.equal(dropout.eval()(ones), ones)
+
+    def test_the_initial_parameters_are_the_same_with_it(self) -> None:
+        plain, dropping = deep_lstm(), deep_lstm(dropout=0.5)
+        assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), dropping.parameters(), strict=True))
+        torch.testing.assert_close(plain.log_prob(self.TOKENS), dropping.log_prob(self.TOKENS), rtol=0, atol=0)
+
+    @pytest.mark.usefixtures("global_generators_at_rest")
+    def test_it_works_in_training_mode_alone_from_the_models_own_seed(self) -> None:
+        model = deep_lstm(dropout=0.5)
+        still = model.log_prob(self.TOKENS)
+        with training_mode(model):
+            first, second = model.log_prob(self.TOKENS), model.log_prob(self.TOKENS)
+        again, other = deep_lstm(dropout=0.5), deep_lstm(1, dropout=0.5)
+        with training_mode(again), training_mode(other):
+            assert torch.equal(again.log_prob(self.TOKENS), first)
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, still)
+        assert torch.equal(model.log_prob(self.TOKENS), still)
+        assert again.dropout.seed != other.dropout.seed
+
+    def test_it_reaches_the_embedding_and_every_layer(self) -> None:
+        """Three draws of features for two layers, in `hidden` and in a `step`."""
+        model = deep_lstm(dropout=0.5)
+        shapes: list[tuple[int, ...]] = []
+        model.dropout.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+        model.hidden(self.TOKENS)
+        model.step(torch.tensor([1]), model.initial_state(1))
+        assert shapes == [(1, 5, 4)] * 3 + [(1, 4)] * 3
+
+    def test_training_mode_can_leave_it_out_and_ends_whatever_happens(self) -> None:
+        model = deep_lstm(dropout=0.5)
+        still = model.log_prob(self.TOKENS)
+        with training_mode(model, dropout=False):
+            assert model.lstm.training
+            assert torch.equal(model.log_prob(self.TOKENS), still)
+        with training_mode(model):
+            assert model.dropout.training  # also after a time without
+        with pytest.raises(KeyboardInterrupt), training_mode(model):
+            raise KeyboardInterrupt
+        assert not any(module.training for module in model.modules())
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0])
+    def test_a_share_out_of_range_is_refused(self, share: float) -> None:
+        with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\), got"):
+            deep_lstm(dropout=share)
+
+
+def test_a_generator_lacking_a_part_cannot_be_made() -> None:
+    class Partial(TokenModel):
+        def hidden(self, tokens: Tensor) -> Tensor:
+            return tokens
+
+    with pytest.raises(TypeError, match=r"initial_state.*step"):
+        Partial(V)  # type: ignore[abstract]

@@ -185,3 +185,54 @@ def test_rows_per_chunk_is_at_least_one() -> None:
 def test_a_token_policy_is_known_by_its_methods() -> None:
     assert isinstance(POLICY, TokenPolicy)
     assert not isinstance(object(), TokenPolicy)
+
+
+# Prefixes and masks
+
+
+def sample_plainly(prefix: list[int], uniforms: Tensor, allowed: bool) -> list[int]:
+    """One sequence, token by token from the definition, each time from the whole sequence so far."""
+    row = list(prefix)
+    for uniform in uniforms:
+        so_far = torch.tensor([[*row, V]])
+        logits = POLICY.logits(so_far)[:, -1]
+        if allowed:
+            logits = forbid(logits, torch.from_numpy(no_repeats(np.array(row, dtype=np.int64))).unsqueeze(0))
+        row.append(int(draw_tokens_reference(logits, uniform.view(1, 1))))
+    return row
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("prefix", [[], [4], [0, 3, 1]])
+def test_prefix_and_mask_are_those_of_the_definition(prefix: list[int], masked: bool) -> None:
+    tokens, lengths = sample_sequences(
+        POLICY, 40, 6, V, seeded(5), prefix=prefix, mask=no_repeats if masked else None, chunk=7
+    )
+    uniforms = torch.rand((40, 6 - len(prefix)), generator=seeded(5))
+    assert tokens.tolist() == [sample_plainly(prefix, row, masked) for row in uniforms]
+    assert (lengths == 6).all()
+    other = [*prefix[:-1], 5]
+    assert not prefix or tokens.tolist() != [sample_plainly(other, row, masked) for row in uniforms]
+
+
+def test_a_sequence_may_end_after_its_prefix() -> None:
+    tokens, lengths = sample_sequences(POLICY, 300, 7, V, seeded(), end_token=2, prefix=[1, 1])
+    assert tokens[:, :2].tolist() == [[1, 1]] * 300
+    assert lengths.min() == 3
+    assert ((tokens < V).sum(dim=1) == lengths).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prefix": [1] * 7}, "A prefix of 7 tokens leaves nothing to write in sequences of at most 7"),
+        ({"prefix": [1, V]}, r"The prefix \[1, 6\] has ids beyond the vocabulary's 0 \.\.\. 5"),
+        ({"prefix": [-1]}, r"The prefix \[-1\] has ids beyond"),
+        ({"prefix": [1, 2], "end_token": 2}, r"The prefix \[1, 2\] has the end token 2"),
+        ({"prefix": [1, 3, 1], "mask": no_repeats}, r"The mask forbids the prefix \[1, 3, 1\]: 1 may not follow \[1, 3\]"),
+        ({"mask": nothing_allowed}, r"allows no token after the prefix \[\]"),
+    ],
+)
+def test_prefixes_that_cannot_be_gone_on_with_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample(**options)  # type: ignore[arg-type]
