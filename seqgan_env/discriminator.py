@@ -1,14 +1,22 @@
 """The discriminator: a convolutional network that tells real sequences from generated ones."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from seqgan_env.faults import StepRecord, check_finite
+from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.workers import ALONE, Workers
 
 # Sequences scored together: their windows and products stay in a processor's last-level cache.
 _SCORE_CHUNK = 256
+_PHASE = "a fit of the discriminator"
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class TextCNN(nn.Module):
         _check(config, sequence_length)
         self.vocab_size = vocab_size
         self.config = config
+        self.workers: Workers = ALONE
         self.n_features = sum(config.n_filters)
         with torch.device("meta"):  # see TokenLSTM: torch's own initialisers would draw from its global generator
             self.embedding = nn.Embedding(vocab_size, config.embedding_dim)
@@ -111,11 +120,15 @@ class TextCNN(nn.Module):
         gate = torch.sigmoid(self.highway_gate(features))
         return gate * F.relu(self.highway_transform(features)) + (1 - gate) * features
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits `(n, 2)` of generated and real; with dropout in training mode."""
-        features = self.features(tokens)
+    def forward(self, tokens: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Logits of generated and real for some rows of tokens `(n, sequence_length)`, by default all: `(n, 2)`.
+
+        In training mode with dropout, which is drawn for all of them.
+        """
+        features = self.features(tokens[rows])
         if self.training and self.config.dropout > 0:
-            kept = torch.rand(features.shape, generator=self._generator, device=features.device) >= self.config.dropout
+            shape = (len(tokens), self.n_features)
+            kept = torch.rand(shape, generator=self._generator, device=features.device)[rows] >= self.config.dropout
             features = features * kept / (1 - self.config.dropout)
         logits: Tensor = self.output(features)
         return logits
@@ -134,33 +147,57 @@ class TextCNN(nn.Module):
         """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
 
         Returns:
-            Mean loss (nats) and accuracy over the last pass, as seen in training.
+            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
+
+        Raises:
+            ValueError: nothing to learn from.
+            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Looked at when all steps are done,
+                so that none waits for a GPU; the loss shows a fault in an earlier gradient one step later.
         """
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
         tokens = torch.cat([real, generated])
         labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
         totals = torch.zeros(2, device=tokens.device)
+        n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
+        losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
         self.train()
         for _ in range(self.config.epochs):
             totals.zero_()
             order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
             for batch in order.split(self.config.batch_size):
-                totals += self._train_step(tokens[batch], labels[batch])
+                sums = self._train_step(tokens[batch], labels[batch])
+                losses.note(sums[0])
+                totals += sums
         self.eval()
+        losses.check()
+        grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
+        check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
         loss, accuracy = (totals / len(tokens)).tolist()
-        return {"loss": loss, "accuracy": accuracy}
+        return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
+
+    def training_state(self) -> dict[str, Any]:
+        """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""
+        return {"network": module_state(self), "optimizer": optimizer_state(self.optimizer)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_module_state(self, state["network"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
 
     def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam; returns the sums of loss and of right answers, `(2,)`."""
-        logits = self(tokens)
+        """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
+        part = self.workers.part(len(tokens))
+        logits, labels = self(tokens, part.rows), labels[part.rows]
         loss = F.cross_entropy(logits, labels)
         penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
         self.optimizer.zero_grad()
-        (loss + self.config.l2 * penalty).backward()
-        self.optimizer.step()
+        (part.weight * len(labels) / len(tokens) * (loss + self.config.l2 * penalty)).backward()
         right = (logits.detach().argmax(dim=1) == labels).sum()
-        return torch.stack([loss.detach() * len(labels), right])
+        sums = part.weight * torch.stack([loss.detach() * len(labels), right])
+        sums = self.workers.sum_gradients(self.parameters(), sums)
+        self.optimizer.step()
+        return sums
 
 
 def _check(config: TextCNNConfig, sequence_length: int) -> None:

@@ -1,6 +1,6 @@
 """The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from seqgan_env.corpus import Corpus, Tokenizer, TooLong, Vocabulary, read_corpus
+from seqgan_env.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
+from seqgan_env.ranking import RankConfig, RankReward
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.rewards import (
     BleuReward,
@@ -23,14 +24,19 @@ from seqgan_env.rewards import (
     DiscriminatorReward,
     DiscriminatorScaling,
     LearningRewardModel,
+    ObjectiveMixture,
     RandomReward,
     RewardModel,
+    SharesWork,
+    as_reward_model,
     find_discriminator,
 )
 from seqgan_env.sampling import Mask, TokenPolicy
+from seqgan_env.training_state import Resumable
+from seqgan_env.workers import ALONE, Workers
 
 RewardContract = Literal["terminal", "rollout", "shaped"]
-RewardName = Literal["discriminator", "bleu", "constant", "random"]
+RewardName = Literal["discriminator", "rank", "bleu", "constant", "random"]
 Layout = Literal["dict", "flat"]
 Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
@@ -109,8 +115,16 @@ class SequenceGame:
     def __post_init__(self) -> None:
         if self.reward not in get_args(RewardContract):
             raise ValueError(f"reward must be one of {get_args(RewardContract)}, got {self.reward!r}.")
+        for name in ("vocab_size", "sequence_length", "n_rollouts"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
+        if self.mask is not None and not callable(self.mask):
+            raise TypeError(f"mask must be a function of a prefix, got {self.mask!r}.")
         if self.sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1, got {self.sequence_length}.")
+        if self.end_token is not None and not 0 <= self.end_token < self.vocab_size:
+            raise ValueError(f"end_token must be a token from 0 to {self.vocab_size - 1}, or None, got {self.end_token}.")
         if self.retrain_every is not None and self.retrain_every < 1:
             raise ValueError(f"retrain_every must be at least 1 episode or None, got {self.retrain_every}.")
         if self.retrain_every is not None and not isinstance(self.reward_model, LearningRewardModel):
@@ -126,6 +140,7 @@ class SequenceGame:
             end_token=self.end_token,
             mask=self.mask,
         )
+        self.workers: Workers = ALONE
         self._finished: list[Tensor] = []
         self._generator = torch.Generator(self.device)
         self.seed(0)
@@ -169,6 +184,15 @@ class SequenceGame:
             )
         self.search.policy = policy
 
+    def share_work(self, workers: Workers) -> None:
+        """Let `play` and `retrain` be done by several processes together, which all call them with the same sequences.
+
+        A reward model of one's own that learns, and is no `SharesWork`, learns from everything in each of them.
+        """
+        self.workers = workers
+        if isinstance(self.reward_model, SharesWork):
+            self.reward_model.share_work(workers)
+
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Tensor:
         """Q of the actions at `positions`, as far as the reward contract needs it; see `MonteCarloSearch.action_values`.
 
@@ -210,19 +234,56 @@ class SequenceGame:
         self._finished.clear()
         return self.retrain(newest)
 
+    def training_state(self) -> dict[str, Any]:
+        """What changes while the game is played: its reward model, and episodes that wait for retraining.
+
+        A reward model that learns without being `Resumable` is left out.
+        """
+        model = self.reward_model
+        return {
+            "rng": self._generator.get_state(),
+            "finished": list(self._finished),
+            "reward_model": model.training_state() if isinstance(model, Resumable) else None,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        self._generator.set_state(state["rng"].cpu())
+        self._finished = [part.to(self.device) for part in state["finished"]]
+        if isinstance(self.reward_model, Resumable):
+            self.reward_model.load_training_state(state["reward_model"])
+
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
 
         Where there are fewer real ones, each is taken as often as it needs.
 
         Raises:
-            TypeError: the reward model does not learn.
+            TypeError: the reward model does not learn; or the sequences are no int64 tensor.
+            ValueError: no sequences, of another length, or with ids that are no tokens.
         """
         if not isinstance(self.reward_model, LearningRewardModel):
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
+        self._check_generated(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
         orders = [torch.randperm(n_real, generator=self._generator, device=self.device) for _ in range(passes)]
-        return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
+        with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
+            return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
+
+    def _check_generated(self, generated: Tensor) -> None:
+        """Refuse what the reward model would choke on half-way, before anything has changed."""
+        if not isinstance(generated, Tensor) or generated.dtype != torch.int64:
+            kind = generated.dtype if isinstance(generated, Tensor) else type(generated).__name__
+            raise TypeError(f"retrain() takes generated sequences as an int64 tensor, got {kind}.")
+        if generated.ndim != 2 or len(generated) == 0 or generated.shape[1] != self.sequence_length:
+            raise ValueError(
+                f"retrain() takes at least one sequence, of shape (n, {self.sequence_length}), got {tuple(generated.shape)}."
+            )
+        if generated.min() < 0 or generated.max() > self.vocab_size:
+            raise ValueError(
+                f"retrain() takes token ids from 0 to {self.vocab_size - 1} and {self.vocab_size} as padding, "
+                f"got ids from {int(generated.min())} to {int(generated.max())}."
+            )
 
 
 def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
@@ -247,6 +308,10 @@ def make_game(
     reward_model: RewardName | RewardModel = "discriminator",
     discriminator: TextCNNConfig | None = None,
     scaling: DiscriminatorScaling = "probability",
+    ranking: RankConfig | None = None,
+    objective: RewardModel | Callable[[Any], Any] | None = None,
+    objective_weight: float = 0.5,
+    objective_batched: bool = False,
     model_seed: int = 0,
     retrain_every: int | None = None,
     mask: Mask | None = None,
@@ -263,10 +328,17 @@ def make_game(
         real: real sequences; see `SequenceGame`.
         reward: the reward contract; see `contract_rewards`.
         n_rollouts: completions of each prefix, for the contracts that look at prefixes.
-        reward_model: `"discriminator"`, `"bleu"`, a control, `"constant"` or `"random"`; or any object with `score`.
-        discriminator: sizes and training of the discriminator; by default the published windows that fit the sequence.
-        scaling: how its probability becomes a reward; see `DiscriminatorReward`.
-        model_seed: of the discriminator, or of the random control.
+        reward_model: `"discriminator"`, `"rank"` (see `RankReward`), `"bleu"`, a control, `"constant"` or `"random"`; or any
+            object with `score`.
+        discriminator: sizes and training of the discriminator, or of the ranker; by default the published windows that fit the
+            sequence.
+        scaling: how the discriminator's probability becomes a reward; see `DiscriminatorReward`.
+        ranking: the ranker's sets and sharpness; see `RankReward`.
+        objective: what is wanted beside that: a function of one decoded sequence, text or ids, that returns a number; or any
+            object with `score`; see `ObjectiveMixture`.
+        objective_weight: the objective's, in (0, 1], against 1 - objective_weight of the reward model; at 1 there is no other.
+        objective_batched: the function takes a list of sequences, and returns as many numbers.
+        model_seed: of the discriminator, the ranker, or the random control.
         retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         end_token: ends a sequence early.
@@ -275,10 +347,13 @@ def make_game(
         device: `"auto"`, `"cpu"` or `"cuda"`.
     """
     on = resolve_device(device)
-    if reward_model == "discriminator":
+    if reward_model in ("discriminator", "rank"):
         config = widths_within(sequence_length, TextCNNConfig()) if discriminator is None else discriminator
         network = TextCNN(vocab_size, sequence_length, config, seed=model_seed, device=on)
-        model: RewardModel = DiscriminatorReward(network, scaling)
+        if reward_model == "discriminator":
+            model: RewardModel = DiscriminatorReward(network, scaling)
+        else:
+            model = RankReward(network, real() if callable(real) else real, ranking or RankConfig(), seed=model_seed)
     elif reward_model == "bleu":
         model = BleuReward(real() if callable(real) else real, vocab_size)
     elif reward_model == "constant":
@@ -290,8 +365,11 @@ def make_game(
     else:
         raise ValueError(
             f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths), "
-            f"got {reward_model!r}."
+            f"got {reward_model!r}. A function of one's own is objective=function, with objective_weight=1 for nothing else."
         )
+    if objective is not None:
+        wanted = as_reward_model(objective, None if vocabulary is None else vocabulary.decode, objective_batched)
+        model = wanted if objective_weight == 1 else ObjectiveMixture(model, wanted, objective_weight)
     return SequenceGame(
         vocab_size,
         sequence_length,
@@ -349,37 +427,51 @@ def oracle_game(
 
 
 def text_game(
-    data: str | Path | Iterable[str] | Corpus,
+    data: str | Path | Iterable[Any] | Corpus,
     sequence_length: int | None = None,
     vocab_size: int | None = None,
     *,
-    tokenizer: Tokenizer = "words",
+    tokenizer: Tokenizer | str | Path = "words",
+    format: Format | None = None,
+    column: str | None = None,
     min_count: int = 1,
     too_long: TooLong = "error",
     **rules: Any,
 ) -> SequenceGame:
-    """A game whose real sequences are the lines of a text.
+    """A game whose real sequences are the user's own: text, token ids, a column of a table, or what Python gives.
 
     Args:
-        data: a file with a sequence a line, or the lines, or a corpus that was read before.
+        data: a file with a sequence a line, or the sequences, or a corpus that was read before; see `read_corpus`, which also
+            says more of the arguments below. With a corpus they have no effect.
         sequence_length: the most tokens of a sequence; by default as many as the longest line has.
-        vocab_size: checked against the text if given; the text decides.
-        tokenizer: `"words"` or `"characters"`.
+        vocab_size: the number of tokens: declared for `"integers"`, the most that are learned for `"bpe"`, checked otherwise.
+        tokenizer: `"words"`, `"characters"`, `"integers"`, `"bpe"`, or the path of a `tokenizer.json`.
+        format: `"text"`, `"csv"` or `"jsonl"`; by default what the file's name ends with.
+        column: which column of the table holds the sequences.
         min_count: rarer tokens become the unknown token.
         too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
         rules: the other arguments of `make_game`.
     """
     if isinstance(data, Corpus):
         corpus = data
+        if vocab_size not in (None, corpus.vocabulary.size):
+            raise ValueError(
+                f"The corpus has a vocabulary of {corpus.vocabulary.size}, but vocab_size={vocab_size} was given."
+            )
     else:
         corpus = read_corpus(
-            data, tokenizer=tokenizer, sequence_length=sequence_length, min_count=min_count, too_long=too_long
+            data,
+            tokenizer=tokenizer,
+            sequence_length=sequence_length,
+            min_count=min_count,
+            too_long=too_long,
+            vocab_size=vocab_size,
+            format=format,
+            column=column,
         )
     vocabulary, width = corpus.vocabulary, corpus.tokens.shape[1]
     if sequence_length not in (None, width):
         raise ValueError(f"The corpus has sequences of {width} tokens, but sequence_length={sequence_length}.")
-    if vocab_size not in (None, vocabulary.size):
-        raise ValueError(f"The text has a vocabulary of {vocabulary.size}, but vocab_size={vocab_size} was given.")
     return make_game(
         vocabulary.size,
         width,

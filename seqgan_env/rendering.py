@@ -1,5 +1,6 @@
 """A sequence of tokens with their rewards as text: what `render()` shows, and the head of the episode inspector's view."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from seqgan_env.corpus import Vocabulary
 
-RENDER_MODES = ["ansi", "human"]
+RENDER_MODES = ["ansi", "human", "rgb_array"]
 _WIDTH = 100  # of a text that no terminal limits
 _LONGEST_NAME = 24
 _MOST_ROWS = 3  # of tokens: a long sequence is shown around the marked one
@@ -73,6 +74,21 @@ def draw_strip(names: Sequence[str], rewards: Sequence[float], marked: int, widt
 def show(text: Text) -> None:
     """Print a drawing, as render mode "human" does; coloured where the terminal can, and `NO_COLOR` does not forbid it."""
     Console(highlight=False).print(text, soft_wrap=True)
+
+
+def as_image(text: Text) -> npt.NDArray[np.uint8]:
+    """A drawing as an image `(height, width, 3)`, of the same size at every step of every game."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # only those who want images wait for its import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH * 0.09, (2 * _MOST_ROWS + 1) * 0.2), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.01, 0.97, text.plain, family="monospace", size=10, va="top", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # they become boxes
+        canvas.draw()  # type: ignore[no-untyped-call]
+    image: npt.NDArray[np.uint8] = np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    return image
 
 
 def short_name(name: str) -> Text:

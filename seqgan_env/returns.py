@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Baseline = Literal["none", "batch", "position", "leave-one-out"]
+Baseline = Literal["none", "batch", "position", "leave-one-out", "maligan"]
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
@@ -33,10 +33,13 @@ def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
         baseline: `"none"`, as published: then any reward of one sign sharpens the policy. `"batch"`: the mean over all
             actions. `"position"`: the mean over the batch at each position. `"leave-one-out"`: the same without the action's
             own row, which alone is unbiased (Kool, van Hoof and Welling, 2019, eq. 8); an action that is alone at its
-            position gets 0.
+            position gets 0. `"maligan"`: no baseline of returns, but of weights; see `maligan_weights`.
 
     Returns:
         `(n, length)`, 0 beyond `lengths`.
+
+    Raises:
+        ValueError: another name; or for `"maligan"` a return below 0.
     """
     played = played_positions(lengths, returns.shape[1])
     masked = returns * played
@@ -50,27 +53,62 @@ def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
     if baseline == "leave-one-out":
         others = (sums - masked) / (counts - 1).clamp(min=1)
         return (masked - others) * (played & (counts > 1))
+    if baseline == "maligan":
+        return maligan_weights(masked, counts) * played
     raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {baseline!r}.")
 
 
-def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, lengths: Tensor) -> Tensor:
+def maligan_weights(returns: Tensor, counts: Tensor) -> Tensor:
+    """MaliGAN's rescaled rewards, times the batch size (Che et al., 2017, arXiv 1702.07983, section 3.1).
+
+    The paper's gradient is the sum over a batch of (r_i / sum of r - b) grad log p(x_i), with r = D / (1 - D). Here b is
+    1 / n, so that equal rewards teach nothing (the paper lets it grow in the course of training), and each weight is times n,
+    for `policy_gradient_loss` takes a mean. With completions of prefixes, r at a position is their mean, normalised over the
+    batch at this position.
+
+    Args:
+        returns: `(n, length)`, at least 0, and 0 where nothing was played.
+        counts: `(length,)`, episodes that have each position.
+
+    Returns:
+        n r / sum of r - 1, `(n, length)`; 0 at a position where every r is 0, or too small to divide by.
+
+    Raises:
+        ValueError: a return below 0.
+    """
+    if (returns < 0).any():
+        raise ValueError(
+            f"baseline='maligan' takes ratios of densities, which are never negative, but a return of "
+            f"{returns.min().item():.3g} came. Take the scaling 'ratio' and the reward contract 'rollout' or 'terminal'."
+        )
+    sums = returns.sum(dim=0)
+    smallest = torch.finfo(returns.dtype).tiny
+    weights = returns / sums.clamp(min=smallest) * counts - 1
+    return torch.where(sums >= smallest, weights, 0.0)
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
     """The loss whose gradient is REINFORCE's: minus advantage times log-probability, averaged over actions (paper, eq. 8).
 
     Args:
         log_probs: `(n, length)` of the actions taken, in nats.
         advantages: `(n, length)`; no gradient flows through them.
         lengths: `(n,)` int64.
+        n_actions: actions of the whole batch, where these are some rows of it: their part of the batch's loss is returned.
     """
     played = played_positions(lengths, log_probs.shape[1])
-    return -(advantages.detach() * log_probs * played).sum() / played.sum()
+    return -(advantages.detach() * log_probs * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 
-def mean_entropy(logits: Tensor, lengths: Tensor) -> Tensor:
-    """Entropy of the next-token distributions in nats, averaged over the actions taken; logits `(n, length, vocab_size)`."""
+def mean_entropy(logits: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
+    """Entropy of the next-token distributions in nats, averaged over the actions taken; logits `(n, length, vocab_size)`.
+
+    For `n_actions` see `policy_gradient_loss`.
+    """
     log_probs = torch.log_softmax(logits, dim=-1)
     entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
     played = played_positions(lengths, logits.shape[1])
-    return (entropies * played).sum() / played.sum()
+    return (entropies * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 
 def played_positions(lengths: Tensor, length: int) -> Tensor:

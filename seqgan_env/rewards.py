@@ -1,7 +1,8 @@
 """What a finished sequence is worth. A prefix is worth the mean of its completions, which is `monte_carlo.py`'s affair."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,14 @@ from torch import Tensor
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.metrics import BleuScorer
 from seqgan_env.randomness import mix, uniform
+from seqgan_env.reward_functions import Decode, FunctionReward
+from seqgan_env.training_state import Resumable
+from seqgan_env.workers import Workers
 
-DiscriminatorScaling = Literal["probability", "centred", "log"]
+DiscriminatorScaling = Literal["probability", "centred", "log", "ratio"]
+
+MAX_RATIO = 100.0
+"""The greatest reward under the scaling `"ratio"`: beyond it, one sequence would have a whole batch's weight."""
 
 
 @runtime_checkable
@@ -30,18 +37,27 @@ class LearningRewardModel(RewardModel, Protocol):
         """Learn from real `(n, sequence_length)` and generated `(m, sequence_length)` sequences; return metrics."""
 
 
+@runtime_checkable
+class SharesWork(Protocol):
+    """A reward model whose `fit` several processes can do together; see `seqgan_env.workers`."""
+
+    def share_work(self, workers: Workers) -> None:
+        """Do it with these from now on."""
+
+
 class DiscriminatorReward:
     """How real the discriminator takes a sequence to be (paper, eq. 4).
 
     Args:
         discriminator: the network.
-        scaling: `"probability"` D in [0, 1], as published; `"centred"` 2D - 1; `"log"` log D. Where sequences can end early,
-            a reward of one sign favours one length, and `"centred"` does not.
+        scaling: `"probability"` D in [0, 1], as published; `"centred"` 2D - 1; `"log"` log D; `"ratio"` D / (1 - D), at most
+            `MAX_RATIO`: of densities, real to generated (MaliGAN: Che et al., 2017, section 3.1), for the baseline
+            `"maligan"`. Where sequences can end early, a reward of one sign favours one length, and `"centred"` does not.
     """
 
     def __init__(self, discriminator: TextCNN, scaling: DiscriminatorScaling = "probability") -> None:
-        if scaling not in ("probability", "centred", "log"):
-            raise ValueError(f"scaling must be 'probability', 'centred' or 'log', got {scaling!r}.")
+        if scaling not in get_args(DiscriminatorScaling):
+            raise ValueError(f"scaling must be one of {get_args(DiscriminatorScaling)}, got {scaling!r}.")
         self.discriminator = discriminator
         self.scaling = scaling
 
@@ -53,6 +69,8 @@ class DiscriminatorReward:
         """The reward for given log odds of being real."""
         if self.scaling == "log":
             return F.logsigmoid(log_odds)
+        if self.scaling == "ratio":
+            return log_odds.clamp(max=math.log(MAX_RATIO)).exp()
         probability = torch.sigmoid(log_odds)
         return probability if self.scaling == "probability" else 2 * probability - 1
 
@@ -63,6 +81,18 @@ class DiscriminatorReward:
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Train the discriminator; see `TextCNN.fit`."""
         return self.discriminator.fit(real, generated)
+
+    def share_work(self, workers: Workers) -> None:
+        """See `SharesWork`."""
+        self.discriminator.workers = workers
+
+    def training_state(self) -> dict[str, Any]:
+        """See `TextCNN.training_state`."""
+        return self.discriminator.training_state()
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """See `TextCNN.load_training_state`."""
+        self.discriminator.load_training_state(state)
 
 
 def find_discriminator(model: RewardModel) -> DiscriminatorReward | None:
@@ -91,42 +121,8 @@ class BleuReward:
         return torch.from_numpy(scores).to(tokens.device, torch.float32)
 
 
-class FunctionReward:
-    """A function of one's own, of whole batches of decoded sequences.
-
-    Args:
-        function: maps a list of `n` decoded sequences to `n` finite numbers.
-        decode: turns a list of token ids into what the function takes; by default they stay a list of ints.
-    """
-
-    def __init__(
-        self, function: Callable[[list[Any]], Sequence[float]], decode: Callable[[list[int]], Any] | None = None
-    ) -> None:
-        self._function = function
-        self._decode = decode
-
-    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The function's values `(n,)`.
-
-        Raises:
-            ValueError: values of another number, or not finite.
-        """
-        sequences: list[Any] = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
-        if self._decode is not None:
-            sequences = [self._decode(sequence) for sequence in sequences]
-        values = torch.as_tensor(self._function(sequences), dtype=torch.float32, device=tokens.device)
-        if values.shape != (len(tokens),):
-            raise ValueError(f"The reward function returned shape {tuple(values.shape)} for {len(tokens)} sequences.")
-        if not torch.isfinite(values).all():
-            at = int((~torch.isfinite(values)).nonzero()[0])
-            raise ValueError(
-                f"The reward function returned {values[at].item()} for {sequences[at]!r}; rewards must be finite."
-            )
-        return values
-
-
 class MixtureReward:
-    """A weighted sum of reward models, as in ORGAN (Guimaraes et al., 2017, eq. 5): `fit` reaches those that learn."""
+    """A weighted sum of reward models: `fit` reaches those that learn."""
 
     def __init__(self, weighted_models: Sequence[tuple[float, RewardModel]]) -> None:
         if not weighted_models:
@@ -145,6 +141,51 @@ class MixtureReward:
             if isinstance(model, LearningRewardModel):
                 metrics |= model.fit(real, generated)
         return metrics
+
+    def share_work(self, workers: Workers) -> None:
+        """See `SharesWork`."""
+        for _, model in self.weighted_models:
+            if isinstance(model, SharesWork):
+                model.share_work(workers)
+
+    def training_state(self) -> dict[str, Any]:
+        """The states of the parts that have one; see `seqgan_env.training_state.Resumable`."""
+        return {str(i): m.training_state() for i, (_, m) in enumerate(self.weighted_models) if isinstance(m, Resumable)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        for index, (_, model) in enumerate(self.weighted_models):
+            if isinstance(model, Resumable):
+                model.load_training_state(state[str(index)])
+
+
+class ObjectiveMixture(MixtureReward):
+    """A reward model and an objective of one's own, as in ORGAN (Guimaraes et al., 2017, arXiv 1705.10843, section 3).
+
+    With the discriminator D and the objective O, the reward is lambda D + (1 - lambda) O; `weight` is the objective's,
+    1 - lambda. Both count as they are: scale the objective to the range of D.
+
+    Args:
+        model: what learns to tell real sequences, or any reward model.
+        objective: what is wanted beside that.
+        weight: the objective's, in (0, 1).
+
+    Raises:
+        ValueError: a weight outside.
+    """
+
+    def __init__(self, model: RewardModel, objective: RewardModel, weight: float) -> None:
+        if not 0 < weight < 1:
+            raise ValueError(f"The objective's weight must lie between 0 and 1, got {weight}.")
+        super().__init__([(1 - weight, model), (weight, objective)])
+        self.model = model
+        self.objective = objective
+        self.weight = weight
+
+
+def as_reward_model(reward: RewardModel | Callable[[Any], Any], decode: Decode | None, batched: bool) -> RewardModel:
+    """A reward model as it is; a function as a `FunctionReward`."""
+    return reward if isinstance(reward, RewardModel) else FunctionReward(reward, decode, batched=batched)
 
 
 class ConstantReward:

@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from seqgan_env.game import Layout, Observation, SequenceGame, observe, oracle_game, stream_key, text_game
 from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, draw_step, show
+from seqgan_env.rendering import RENDER_MODES, as_image, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 
@@ -43,8 +43,8 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
     episode led to retraining, `retraining` has its metrics.
 
     ## Arguments
-    `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"` or `"human"`). `SeqGAN/Oracle-v0` takes the arguments of
-    `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`.
+    `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"`, `"human"` or `"rgb_array"`). `SeqGAN/Oracle-v0` takes the
+    arguments of `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`.
 
     ## Version history
     v0: first version.
@@ -137,14 +137,16 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
             self.render()
         return self._observation(), reward, terminated, False, info
 
-    def render(self) -> str | None:
-        """Show the sequence so far with its rewards, the last token in brackets: as text, or printed in mode "human"."""
+    def render(self) -> str | npt.NDArray[np.uint8] | None:
+        """Show the sequence so far with its rewards, the last token in brackets: as text, an image, or printed ("human")."""
         if self.render_mode is None:
             gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' when the environment is made.")
             return None
         text = draw_step(self._tokens, self._rewards, self._length, self.game.sequence_length, self.game.vocabulary)
         if self.render_mode == "ansi":
             return text.plain
+        if self.render_mode == "rgb_array":
+            return as_image(text)
         show(text)
         return None
 

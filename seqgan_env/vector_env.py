@@ -1,7 +1,7 @@
 """The same game for a batch: the native vector form, and `play`, which plays whole episodes in one call."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, oracle_game, stream_key, text_game
 from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, draw_step, show
+from seqgan_env.rendering import RENDER_MODES, as_image, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 IntArray = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         autoreset_mode: Gymnasium's `NEXT_STEP`, `SAME_STEP` or `DISABLED` (then the caller passes
             `options={"reset_mask": ...}` to `reset`).
         layout: of the observations.
-        render_mode: `"ansi"` for a tuple of one text a row, or `"human"` to print them.
+        render_mode: `"ansi"` for a tuple of one text a row, `"rgb_array"` of one image a row, or `"human"` to print them.
     """
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 - Gymnasium's own declaration
@@ -111,6 +111,10 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         Args:
             seed: row `i` gets `seed + i`, or the `i`-th of a sequence; makes all that follows reproducible.
             options: `reset_mask`, `(num_envs,)` bool.
+
+        Raises:
+            ResetNeeded: the first reset leaves rows out.
+            TypeError, ValueError: seeds or a mask of another number or kind; nothing has changed then.
         """
         rows = self._rows_to_reset(options)
         self._reseed(seed, rows)
@@ -166,20 +170,24 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         """
         if self._streams is None or (self._lengths[~self._over] > 0).any():
             raise ResetNeeded("play() starts from fresh episodes: call reset() first.")
-        tokens = tokens.to(self.game.device)
         lengths = self._checked_episodes(tokens)
+        tokens, lengths = tokens.to(self.game.device), lengths.to(self.game.device)
         self._restart(np.flatnonzero(self._over))
-        values = self.game.action_values(tokens, lengths, self._keys(self._rows), range(self.game.sequence_length))
+        workers, n = self.game.workers, self.num_envs
+        rows = workers.part(n).rows
+        keys, positions = self._keys(self._rows), range(self.game.sequence_length)
+        values = workers.gather(self.game.action_values(tokens[rows], lengths[rows], keys[rows], positions), n)
         rewards = contract_rewards(values, lengths, self.game.reward)
-        info: dict[str, Any] = dict(self.game.final_info(tokens, lengths))
+        final = self.game.final_info(tokens[rows], lengths[rows])
+        info: dict[str, Any] = {name: workers.gather(torch.from_numpy(own), n).numpy() for name, own in final.items()}
         retraining = self.game.record(tokens.clone())  # the caller's own may be overwritten before they are needed
         if retraining is not None:
             info["retraining"] = retraining
         self._restart(self._rows)
         return PlayedEpisodes(rewards, lengths, info)
 
-    def render(self) -> tuple[str, ...] | None:
-        """Show each row's sequence so far with its rewards: a tuple of texts, or printed in mode "human"."""
+    def render(self) -> tuple[str, ...] | tuple[npt.NDArray[np.uint8], ...] | None:
+        """Show each row's sequence so far with its rewards: a tuple of texts or images, or printed in mode "human"."""
         if self.render_mode is None:
             return None
         length = self.game.sequence_length
@@ -189,9 +197,34 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         ]
         if self.render_mode == "ansi":
             return tuple(text.plain for text in texts)
+        if self.render_mode == "rgb_array":
+            return tuple(as_image(text) for text in texts)
         for text in texts:
             show(text)
         return None
+
+    def training_state(self) -> dict[str, Any]:
+        """Where each row stands, and the game's state; see `seqgan_env.training_state.Resumable`."""
+        rows = {name: torch.from_numpy(array) for name, array in self._row_arrays().items()}
+        return {"started": self._streams is not None, "rows": rows, "game": self.game.training_state()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down.
+
+        Raises:
+            ValueError: it has another number of rows.
+        """
+        n = len(state["rows"]["_over"])
+        if n != self.num_envs:
+            raise ValueError(f"The state is of {n} rows; this environment has {self.num_envs}.")
+        self._streams = np.zeros(n, dtype=np.int64) if state["started"] else None
+        for name, array in self._row_arrays().items():
+            array[...] = state["rows"][name].cpu().numpy()
+        self.game.load_training_state(state["game"])
+
+    def _row_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        names = ["_tokens", "_lengths", "_rewards", "_previous_values", "_episodes", "_over"]
+        return {name: getattr(self, name) for name in (names if self._streams is None else [*names, "_streams"])}
 
     # --- one step, in the order of its parts -------------------------------------------------------------------------
 
@@ -289,14 +322,19 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
-        if self._streams is None:
-            self._streams = np.zeros(self.num_envs, dtype=np.int64)
+        for one in seeds:
+            if one is not None and not isinstance(one, (int, np.integer)):
+                raise TypeError(f"A seed is an integer from 0 on, got {one!r} of type {type(one).__name__}.")
+            if one is not None and one < 0:
+                raise ValueError(f"A seed is an integer from 0 on, got {one}.")
+        if self._streams is None:  # rows that get no seed at the first reset are different every time
+            self._streams = np.array([stream_key(secrets.randbits(63)) for _ in self._rows], dtype=np.int64)
         for row in rows:
             if seeds[row] is not None:
-                self._streams[row] = stream_key(seeds[row])
+                self._streams[row] = stream_key(int(seeds[row]))
                 self._episodes[row] = -1
         if seeds[0] is not None:
-            self.game.seed(seeds[0])
+            self.game.seed(int(seeds[0]))
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> IntArray:
         if options is None or "reset_mask" not in options:
@@ -334,6 +372,8 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
     def _checked_episodes(self, tokens: Tensor) -> Tensor:
         """Check whole episodes; return their lengths."""
+        if not isinstance(tokens, Tensor):
+            raise TypeError(f"play() takes a tensor of int64 token ids, got {type(tokens).__name__}.")
         shape = (self.num_envs, self.game.sequence_length)
         if tokens.dtype != torch.int64:
             raise TypeError(f"play() takes int64 token ids, got {tokens.dtype}.")

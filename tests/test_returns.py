@@ -1,11 +1,13 @@
 """The policy gradient by hand."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqgan_env.returns import advantages, discounted_returns, mean_entropy, policy_gradient_loss
+from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
 
 REWARDS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]])
 LENGTHS = torch.tensor([3, 2])
@@ -39,16 +41,45 @@ def test_advantages_by_hand(baseline: str, expected: list[list[float]]) -> None:
 def test_padding_does_not_reach_the_baseline() -> None:
     noisy = REWARDS.clone()
     noisy[1, 2] = 1e6
-    for baseline in ("none", "batch", "position", "leave-one-out"):
+    for baseline in get_args(Baseline):
         assert torch.equal(advantages(noisy, LENGTHS, baseline), advantages(REWARDS, LENGTHS, baseline))  # type: ignore[arg-type]
 
 
-@given(st.integers(2, 6), st.integers(1, 5), st.floats(-3, 3), st.integers(0, 2**31))
+@given(st.integers(2, 6), st.integers(1, 5), st.floats(0, 3), st.integers(0, 2**31))
 def test_a_constant_reward_teaches_nothing_once_it_is_centred(n: int, length: int, value: float, seed: int) -> None:
     lengths = torch.randint(1, length + 1, (n,), generator=torch.Generator().manual_seed(seed))
     constant = torch.full((n, length), value) * (torch.arange(length) < lengths.unsqueeze(1))
-    for baseline in ("batch", "position", "leave-one-out"):
+    for baseline in ("batch", "position", "leave-one-out", "maligan"):
         assert advantages(constant, lengths, baseline).abs().max() < 1e-5  # type: ignore[arg-type]
+
+
+RATIOS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 2.0, 9.0], [4.0, 4.0, 9.0]])
+
+
+def test_maligans_weights_by_hand() -> None:
+    """n r / sum r - 1 over those that have the position: sums 8, 8 and 4; the last two rows have no third position."""
+    weights = advantages(RATIOS, torch.tensor([3, 2, 2]), "maligan")
+    expected = [[3 / 8 - 1, 6 / 8 - 1, 0.0], [9 / 8 - 1, 6 / 8 - 1, 0.0], [12 / 8 - 1, 12 / 8 - 1, 0.0]]
+    torch.testing.assert_close(weights, torch.tensor(expected))
+
+
+def test_maligans_loss_is_the_papers_sum() -> None:
+    """Over sequences of one token: minus the sum of (r / sum r - b) log p, b = 1 / n."""
+    log_probs, lengths = torch.tensor([[-1.0], [-2.0], [-3.0]]), torch.tensor([1, 1, 1])
+    loss = policy_gradient_loss(log_probs, advantages(RATIOS[:, :1], lengths, "maligan"), lengths)
+    expected = -((1 / 8 - 1 / 3) * -1 + (3 / 8 - 1 / 3) * -2 + (4 / 8 - 1 / 3) * -3)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_maligans_weights_know_no_scale_and_stay_finite_where_nothing_is_earned() -> None:
+    lengths = torch.tensor([3, 2, 2])
+    assert torch.allclose(advantages(RATIOS * 7, lengths, "maligan"), advantages(RATIOS, lengths, "maligan"))
+    assert torch.equal(advantages(torch.zeros(3, 3), lengths, "maligan"), torch.zeros(3, 3))
+
+
+def test_maligan_refuses_what_is_no_ratio() -> None:
+    with pytest.raises(ValueError, match=r"never negative, but a return of -0\.5 came\. Take the scaling 'ratio'"):
+        advantages(torch.tensor([[1.0], [-0.5]]), torch.tensor([1, 1]), "maligan")
 
 
 def test_unknown_baseline_is_refused() -> None:

@@ -1,21 +1,26 @@
 """Each reward model against its formula."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.game import RewardName
 from seqgan_env.metrics import BleuScorer
+from seqgan_env.reward_functions import FunctionReward
 from seqgan_env.rewards import (
+    MAX_RATIO,
     BleuReward,
     ConstantReward,
     DiscriminatorReward,
-    FunctionReward,
     LearningRewardModel,
     MixtureReward,
+    ObjectiveMixture,
     RandomReward,
     RewardModel,
     find_discriminator,
@@ -24,6 +29,7 @@ from tests.small import Ordinal, Recorder, T, V, real_sequences, small_discrimin
 
 TOKENS = torch.tensor([[0, 1, 2, 3, 4], [5, 5, V, V, V], [3, V, V, V, V]])
 LENGTHS = torch.tensor([5, 2, 1])
+SMALL_CNN_OF_2 = TextCNNConfig(widths=(1, 2), n_filters=(3, 3), embedding_dim=4)
 
 
 # The discriminator's
@@ -31,7 +37,12 @@ LENGTHS = torch.tensor([5, 2, 1])
 
 @pytest.mark.parametrize(
     ("scaling", "formula"),
-    [("probability", lambda d: d), ("centred", lambda d: 2 * d - 1), ("log", math.log)],
+    [
+        ("probability", lambda d: d),
+        ("centred", lambda d: 2 * d - 1),
+        ("log", math.log),
+        ("ratio", lambda d: d / (1 - d)),
+    ],
 )
 def test_scalings_of_the_discriminators_probability(scaling: Any, formula: Any) -> None:
     reward = DiscriminatorReward(small_discriminator().discriminator, scaling)
@@ -45,8 +56,14 @@ def test_the_log_of_a_hopeless_sequence_is_finite() -> None:
     assert reward.scale(torch.tensor([-1000.0])).item() == -1000
 
 
+def test_a_ratio_has_a_bound() -> None:
+    reward = DiscriminatorReward(small_discriminator().discriminator, "ratio")
+    ratios = reward.scale(torch.tensor([-1000.0, 0.0, math.log(50), 1000.0])).tolist()
+    assert ratios == pytest.approx([0, 1, 50, MAX_RATIO], rel=1e-5)
+
+
 def test_another_scaling_is_refused() -> None:
-    with pytest.raises(ValueError, match="'probability', 'centred' or 'log', got 'square'"):
+    with pytest.raises(ValueError, match=r"one of \('probability', 'centred', 'log', 'ratio'\), got 'square'"):
         DiscriminatorReward(small_discriminator().discriminator, "square")  # type: ignore[arg-type]
 
 
@@ -81,35 +98,6 @@ def test_a_copy_of_a_reference_has_bleu_one_and_strange_tokens_none() -> None:
     assert reward.score(TOKENS, LENGTHS)[:2].tolist() == [1, 0]
 
 
-# One's own function
-
-
-def test_a_function_gets_decoded_sequences_without_padding() -> None:
-    seen: list[Any] = []
-
-    def function(sequences: list[Any]) -> list[float]:
-        seen.extend(sequences)
-        return [1.0, 2.0, 3.0]
-
-    assert FunctionReward(function).score(TOKENS, LENGTHS).tolist() == [1, 2, 3]
-    assert FunctionReward(function, decode=lambda ids: "-".join(map(str, ids))).score(TOKENS, LENGTHS).dtype == torch.float32
-    assert seen == [[0, 1, 2, 3, 4], [5, 5], [3], "0-1-2-3-4", "5-5", "3"]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([1.0, 2.0], r"returned shape \(2,\) for 3 sequences"),
-        ([[1.0], [2.0], [3.0]], r"returned shape \(3, 1\)"),
-        ([1.0, math.nan, 3.0], r"returned nan for \[5, 5\]; rewards must be finite"),
-        ([1.0, 2.0, -math.inf], r"returned -inf for \[3\]"),
-    ],
-)
-def test_a_function_of_other_values_is_refused(values: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        FunctionReward(lambda sequences: values).score(TOKENS, LENGTHS)
-
-
 # Mixtures
 
 
@@ -123,9 +111,60 @@ def test_fitting_a_mixture_reaches_those_that_learn() -> None:
     recorder, discriminator = Recorder(), small_discriminator()
     before = discriminator.score(TOKENS, LENGTHS)
     metrics = MixtureReward([(1, ConstantReward()), (0, recorder), (1, discriminator)]).fit(TOKENS, TOKENS[:2])
-    assert metrics.keys() == {"fits", "loss", "accuracy"}
+    assert metrics.keys() == {"fits", "loss", "accuracy", "grad_norm"}
     assert torch.equal(recorder.fits[0][1], TOKENS[:2])
     assert not torch.equal(discriminator.score(TOKENS, LENGTHS), before)
+
+
+def test_an_objective_takes_its_share_of_the_discriminators_reward() -> None:
+    """ORGAN: lambda D + (1 - lambda) O, where the objective's weight is 1 - lambda."""
+    discriminator = small_discriminator()
+    mixture = ObjectiveMixture(discriminator, Ordinal(), 0.25)
+    expected = 0.75 * discriminator.probability(TOKENS) + 0.25 * Ordinal().score(TOKENS, LENGTHS)
+    torch.testing.assert_close(mixture.score(TOKENS, LENGTHS), expected)
+    assert find_discriminator(mixture) is discriminator
+    assert mixture.fit(TOKENS, TOKENS[:2]).keys() >= {"loss", "accuracy"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, -1.0, math.nan])
+def test_a_weight_that_leaves_nothing_to_mix_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"between 0 and 1, got {weight}"):
+        ObjectiveMixture(ConstantReward(), Ordinal(), weight)
+
+
+def vowels(text: str) -> float:
+    return sum(letter in "aeiou" for letter in text) / 4
+
+
+def vowels_of_all(texts: list[str]) -> list[float]:
+    return [vowels(text) for text in texts]
+
+
+@pytest.mark.parametrize(("function", "batched"), [(vowels, False), (vowels_of_all, True)])
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_the_environment_mixes_an_objective_of_decoded_text(function: Any, batched: bool, weight: float) -> None:
+    rules: Any = {"objective": function, "objective_weight": weight, "objective_batched": batched}
+    env = gym.make("SeqGAN/Text-v0", data=["a b", "u e", "b b"], reward_model="constant", **rules)
+    env.reset(seed=0)
+    vocabulary = env.unwrapped.game.vocabulary  # type: ignore[attr-defined]
+    for word in ("a", "b"):
+        _, reward, terminated, _, _ = env.step(vocabulary.encode(word)[0])
+    if not terminated:
+        _, reward, terminated, _, _ = env.step(vocabulary.end_token)
+    assert terminated
+    assert reward == pytest.approx((1 - weight) * 0.5 + weight * 0.25)
+
+
+@pytest.mark.parametrize("name", get_args(RewardName))
+def test_each_reward_model_goes_by_its_name(name: RewardName) -> None:
+    env = gym.make("SeqGAN/Text-v0", data=["a b", "u e", "b b"], reward_model=name, discriminator=SMALL_CNN_OF_2)
+    env.reset(seed=0)
+    reward, terminated = 0.0, False
+    while not terminated:
+        _, step_reward, terminated, _, _ = env.step(1)
+        reward += float(step_reward)
+    assert math.isfinite(reward)
+    assert type(env.unwrapped.game.reward_model).__name__ == f"{name.title()}Reward"  # type: ignore[attr-defined]
 
 
 def test_an_empty_mixture_is_refused() -> None:

@@ -236,6 +236,89 @@ def test_the_comparison_sees_another_seed(mode: AutoresetMode) -> None:
         compare(ours, theirs, seed=SEED + 1)
 
 
+# The same seeds through each autoreset mode
+
+Step = tuple[list[int], float, float]
+"""The prefix after a step, its reward, and the oracle's NLL where the episode ended, else 0."""
+EPISODES_A_ROW = 4
+
+
+def token_of(row: int, episode: int, position: int) -> int:
+    """What is played there, in whichever step of the environment that falls."""
+    return int(np.random.default_rng([row, episode, position]).integers(V))
+
+
+def through(mode: AutoresetMode, seed: int = SEED, **rules: Any) -> list[list[list[Step]]]:
+    """The first episodes of each row in an autoreset mode, without the steps that only reset."""
+    env = vector_env(mode=mode, **rules)
+    env.reset(seed=seed)
+    rows: list[list[list[Step]]] = [[[]] for _ in range(N)]
+    only_resets = np.zeros(N, dtype=np.bool_)
+    while min(len(row) for row in rows) <= EPISODES_A_ROW:
+        tokens = [token_of(index, len(row) - 1, len(row[-1])) for index, row in enumerate(rows)]
+        observation, rewards, terminated, _, infos = env.step(np.array(tokens))
+        for index in np.flatnonzero(~only_resets):
+            final = bool(terminated[index]) and mode is AutoresetMode.SAME_STEP
+            seen = infos["final_obs"][index] if final else {name: part[index] for name, part in observation.items()}
+            nll = (infos["final_info"] if final else infos)["oracle_nll"][index] if terminated[index] else 0.0
+            rows[index][-1].append((seen["tokens"][: seen["length"][0]].tolist(), float(rewards[index]), float(nll)))
+            if terminated[index]:
+                rows[index].append([])
+        assert not rewards[only_resets].any()
+        only_resets = terminated if mode is AutoresetMode.NEXT_STEP else only_resets
+        if mode is AutoresetMode.DISABLED and terminated.any():
+            env.reset(options={"reset_mask": terminated})
+    return [row[:EPISODES_A_ROW] for row in rows]
+
+
+def through_single_environments(seed: int = SEED, **rules: Any) -> list[list[list[Step]]]:
+    """The same episodes, one at a time."""
+    rows: list[list[list[Step]]] = []
+    for index in range(N):
+        env = SequenceEnv(game_of(**rules))
+        rows.append([])
+        for episode in range(EPISODES_A_ROW):
+            env.reset(seed=seed + index if episode == 0 else None)
+            steps: list[Step] = []
+            terminated = False
+            while not terminated:
+                observation, reward, terminated, _, info = env.step(np.int64(token_of(index, episode, len(steps))))
+                assert isinstance(observation, dict)
+                prefix = observation["tokens"][: observation["length"][0]].tolist()
+                steps.append((prefix, float(reward), info.get("oracle_nll", 0.0)))
+            rows[-1].append(steps)
+    return rows
+
+
+def assert_same_episodes(rows: list[list[list[Step]]], others: list[list[list[Step]]]) -> None:
+    """The same prefixes, exactly; the same numbers, but for the order of sums in batches of other sizes."""
+    steps, other_steps = ([step for row in all_rows for episode in row for step in episode] for all_rows in (rows, others))
+    assert [prefix for prefix, _, _ in steps] == [prefix for prefix, _, _ in other_steps]
+    np.testing.assert_allclose([step[1:] for step in steps], [step[1:] for step in other_steps], rtol=1e-5, atol=1e-6)
+
+
+ORACLE_RULES: dict[str, Any] = {"end_token": END, "oracle": oracle_game(T, V).oracle}
+
+
+@contracts
+def test_every_autoreset_mode_plays_the_same_episodes(reward: str) -> None:
+    """With an end token, so that rows run out of step with each other, and one mode's rows with another's."""
+    expected = through_single_environments(reward=reward, **ORACLE_RULES)
+    assert len({len(episode) for row in expected for episode in row}) > 2
+    for mode in AutoresetMode:
+        assert_same_episodes(through(mode, reward=reward, **ORACLE_RULES), expected)
+
+
+@modes
+def test_other_seeds_or_episodes_are_not_the_same(mode: AutoresetMode) -> None:
+    """The negative control of the test above."""
+    played = through(mode, reward="rollout", **ORACLE_RULES)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_same_episodes(through(mode, SEED + 1, reward="rollout", **ORACLE_RULES), played)
+    with pytest.raises(AssertionError):
+        assert_same_episodes([row[1:] + row[:1] for row in played], played)
+
+
 @modes
 @contracts
 @pytest.mark.parametrize("environment", IDS)
@@ -488,7 +571,7 @@ def test_play_refuses_other_types_shapes_and_masked_tokens() -> None:
     ("arguments", "message"),
     [
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
-        ({"render_mode": "rgb_array"}, r"render_mode must be one of .* got 'rgb_array'"),
+        ({"render_mode": "depth_array"}, r"render_mode must be one of .* got 'depth_array'"),
         ({"layout": "list"}, "layout must be one of"),
         ({"autoreset_mode": "never"}, "'never' is not a valid AutoresetMode"),
     ],
