@@ -7,21 +7,26 @@ from gymnasium.envs.registration import register
 from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.game import SequenceGame, oracle_game, resolve_device, text_game
+from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
+from seqgan_env.ranking import RankConfig, RankReward
 from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.reward_functions import FunctionReward, RewardError, load_function
 from seqgan_env.rewards import (
     BleuReward,
     ConstantReward,
     DiscriminatorReward,
-    FunctionReward,
     LearningRewardModel,
     MixtureReward,
+    ObjectiveMixture,
     RandomReward,
     RewardModel,
 )
 from seqgan_env.sampling import TokenPolicy
 from seqgan_env.sequence_env import OracleEnv, SequenceEnv, TextEnv
+from seqgan_env.token_model import TokenModel
+from seqgan_env.transformer import TokenTransformer
 from seqgan_env.vector_env import OracleVectorEnv, PlayedEpisodes, SequenceVectorEnv, TextVectorEnv
 
 __all__ = [
@@ -30,13 +35,18 @@ __all__ = [
     "Corpus",
     "DiscriminatorReward",
     "FunctionReward",
+    "GeneratorConfig",
     "LearningRewardModel",
     "MixtureReward",
     "MonteCarloSearch",
+    "ObjectiveMixture",
     "OracleEnv",
     "OracleVectorEnv",
     "PlayedEpisodes",
     "RandomReward",
+    "RankConfig",
+    "RankReward",
+    "RewardError",
     "RewardModel",
     "SequenceEnv",
     "SequenceGame",
@@ -46,10 +56,14 @@ __all__ = [
     "TextEnv",
     "TextVectorEnv",
     "TokenLSTM",
+    "TokenModel",
     "TokenPolicy",
+    "TokenTransformer",
     "UniformPolicy",
     "Vocabulary",
+    "load_function",
     "load_oracle",
+    "make_generator",
     "oracle_game",
     "read_corpus",
     "resolve_device",

@@ -1,4 +1,4 @@
-"""Look at what train.py has left: `python -m seqgan_env inspect --run runs/quick-…`."""
+"""What train.py has left: look at episodes, sample from the generator, evaluate it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,10 +8,13 @@ from typing import Literal
 
 import tyro
 
+from seqgan_env.evaluate_command import Evaluate
 from seqgan_env.inspection_html import write_html
 from seqgan_env.inspection_terminal import step_through
 from seqgan_env.returns import Baseline
+from seqgan_env.reward_functions import load_function
 from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
+from seqgan_env.sample_command import Sample
 from seqgan_env.storage import load_game
 
 
@@ -33,6 +36,8 @@ class Inspect:
     """What is subtracted from returns."""
     html: Path | None = None
     """Write a page to this file."""
+    objective: str | None = None
+    """The run's --adversarial.objective again, if it has one: its code is run."""
     plain: bool = False
     """Print tables, also where keys could step through."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -42,12 +47,12 @@ class Inspect:
         """Trace the batch, and show its first episodes.
 
         Raises:
-            ValueError: numbers that do not fit, or damaged files.
+            ValueError: numbers that do not fit, damaged files, or an objective that is missing, or of a run that has none.
             OSError: no such run or checkpoint, or the page cannot be written.
         """
         if not 1 <= self.episodes <= self.batch:
             raise ValueError(f"--episodes must lie between 1 and --batch {self.batch}, got {self.episodes}.")
-        game = load_game(self.run, self.device)
+        game = load_game(self.run, self.device, own_reward=None if self.objective is None else load_function(self.objective))
         names = [self.checkpoint] if self.checkpoint else [LAST] if self.html is None else [LIKELIHOOD, LAST]
         generators = load_checkpoints(self.run, game, names)
         traces = trace_checkpoints(game, generators, self.batch, seed=self.seed, baseline=self.baseline)
@@ -61,7 +66,7 @@ class Inspect:
         print(f"Open {self.html.resolve()}")
 
 
-COMMANDS: dict[str, Callable[..., Callable[[], None]]] = {"inspect": Inspect}
+COMMANDS: dict[str, Callable[..., Callable[[], object]]] = {"inspect": Inspect, "sample": Sample, "evaluate": Evaluate}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m seqgan_env", description=__doc__, args=arguments)
     try:
         command()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

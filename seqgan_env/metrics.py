@@ -5,7 +5,7 @@ of held-out data, Self-BLEU) by writing anything; so they are reported together,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.sampling import rows_per_chunk
+from seqgan_env.token_model import TokenModel
 
 Tokens = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -30,7 +30,8 @@ class BleuScorer:
     The values are those of NLTK's `sentence_bleu` with uniform weights and its smoothing method 1: an order without a match
     counts as 0.1 matches, a sequence without a single matching token as 0. The references are counted once, here.
 
-    Every token counts as a word, the end token included; leave it out of both sides to judge the words alone.
+    Every token counts as a word, the end token included; `without_end_token` on both sides leaves the words alone, as the
+    published figures of texts have it.
 
     Args:
         references: `(n, length)` int64, padded with `pad` at the end.
@@ -205,6 +206,83 @@ def _bleu(matches: Tokens, lengths: Tokens, reference_lengths: Tokens) -> Scores
     return np.where(matches[:, :1] > 0, scores, 0.0)
 
 
+def without_end_token(tokens: Tokens, end_token: int | None, pad: int) -> Tokens:
+    """Sequences `(n, length)` with the end token, which is the last of its sequence, turned into padding: the words alone."""
+    return tokens if end_token is None else np.where(tokens == end_token, pad, tokens)
+
+
+def distinct_n(samples: Tokens, pad: int, max_order: int = 2) -> Scores:
+    """Distinct n-grams of all samples together, divided by the number of their tokens (Li et al., 2016, section 5.3).
+
+    It falls with the number of samples, by whatever wrote them: compare at equal numbers.
+
+    Args:
+        samples: `(n, length)` int64, padded with `pad` at the end.
+        pad: the pad id.
+        max_order: n-grams up to this length.
+
+    Returns:
+        `(max_order,)` float64 in [0, 1]: distinct-1 to distinct-`max_order`; 0 where there is no token.
+
+    Raises:
+        ValueError: ids out of range, padding before a token, or `max_order` below 1.
+    """
+    n_tokens = int(_checked_lengths("samples", samples, pad, max_order).sum())
+    counts = np.zeros(max_order)
+    ids = _empty_ngrams(samples)
+    for order in range(1, max_order + 1):
+        keys = _extend(ids, samples[:, order - 1 :], pad)
+        known = np.unique(keys[keys >= 0])
+        ids = _look_up(known, keys)
+        counts[order - 1] = len(known)
+    return counts / max(1, n_tokens)
+
+
+def length_shares(samples: Tokens, pad: int, longest: int) -> Scores:
+    """Which share of samples `(n, length)` has 0, 1, ... `longest` tokens: `(longest + 1,)` float64, of sum 1.
+
+    Raises:
+        ValueError: no samples, or one that is longer.
+    """
+    lengths = (samples != pad).sum(axis=1)
+    if not len(samples) or lengths.max() > longest:
+        raise ValueError(
+            f"Lengths need samples of at most {longest} tokens, got {len(samples)} of at most {lengths.max(initial=0)}."
+        )
+    return np.bincount(lengths, minlength=longest + 1) / len(samples)
+
+
+def total_variation(p: Scores, q: Scores) -> float:
+    """Half the sum of the differences of two distributions `(k,)`: 0 if they are equal, 1 if nothing is in both.
+
+    Raises:
+        ValueError: two shapes.
+    """
+    if p.shape != q.shape:
+        raise ValueError(f"Two distributions must be over the same values, got shapes {p.shape} and {q.shape}.")
+    return float(np.abs(p - q).sum() / 2)
+
+
+def valid_share(texts: Sequence[str], valid: Callable[[str], bool]) -> float:
+    """The share of texts that a checker accepts.
+
+    Raises:
+        ValueError: no texts, or a checker that raises or returns something else than a bool; shows the text.
+    """
+    if not texts:
+        raise ValueError("The share of valid samples needs at least one sample, got none.")
+    n_valid = 0
+    for text in texts:
+        try:
+            verdict = valid(text)
+        except Exception as error:
+            raise ValueError(f"valid(text) raised {type(error).__name__} for {text[:100]!r}: {error}") from error
+        if not isinstance(verdict, (bool, np.bool_)):
+            raise ValueError(f"valid(text) must return True or False, got {verdict!r} for {text[:100]!r}.")
+        n_valid += bool(verdict)
+    return n_valid / len(texts)
+
+
 def unique_share(samples: Tokens) -> float:
     """Distinct rows of samples `(n, length)` int64, as a share of `n`: 1 if no two are alike."""
     if not len(samples):
@@ -232,7 +310,7 @@ def _distinct_rows(tokens: Tokens) -> set[bytes]:
     return {row.tobytes() for row in tokens.astype(np.int64)}
 
 
-def mean_nll(model: TokenLSTM, tokens: Tensor) -> float:
+def mean_nll(model: TokenModel, tokens: Tensor) -> float:
     """Negative log-likelihood of sequences `(n, length)` under a model, in nats per token, averaged over all their tokens."""
     lengths = (tokens < model.vocab_size).sum(dim=1)
     return ((model.nll(tokens) * lengths).sum() / lengths.sum()).item()
@@ -252,8 +330,8 @@ class SweepPoint:
 
 @torch.no_grad()
 def temperature_sweep(
-    generator: TokenLSTM,
-    oracle: TokenLSTM,
+    generator: TokenModel,
+    oracle: TokenModel,
     held_out: Tensor,
     rng: torch.Generator,
     *,
@@ -296,7 +374,7 @@ def temperature_sweep(
     return points
 
 
-def _nll_at_temperatures(generator: TokenLSTM, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
+def _nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
     """`generator.nll(tokens).mean()` at each temperature, reading the sequences once."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
     for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size) // tokens.shape[1])):
@@ -309,33 +387,12 @@ def _nll_at_temperatures(generator: TokenLSTM, tokens: Tensor, inverse_temperatu
     return means
 
 
-def nll_test_at(points: Sequence[SweepPoint], nll_oracle: float) -> float:
-    """The coverage that goes with a quality: `nll_test` at `nll_oracle`, so that generators are compared at equal quality.
-
-    The points are a curve, nll_test as a function of nll_oracle, taken as linear between neighbours in nll_oracle.
-
-    Args:
-        points: a sweep, in any order.
-        nll_oracle: in nats per token.
-
-    Returns:
-        In nats per token; NaN outside the measured range, where nothing is known.
+def best_sum(points: Sequence[SweepPoint]) -> SweepPoint:
+    """The point with the lowest nll_oracle + nll_test; of several, the first.
 
     Raises:
         ValueError: no points.
     """
-    _check_not_empty(points)
-    curve = sorted((point.nll_oracle, point.nll_test) for point in points)
-    xs, ys = zip(*curve, strict=True)
-    return float(np.interp(nll_oracle, xs, ys, left=math.nan, right=math.nan))
-
-
-def best_sum(points: Sequence[SweepPoint]) -> SweepPoint:
-    """The point with the lowest nll_oracle + nll_test; of several, the first."""
-    _check_not_empty(points)
-    return min(points, key=lambda point: point.nll_oracle + point.nll_test)
-
-
-def _check_not_empty(points: Sequence[SweepPoint]) -> None:
     if not points:
         raise ValueError("A temperature sweep without points has no curve.")
+    return min(points, key=lambda point: point.nll_oracle + point.nll_test)

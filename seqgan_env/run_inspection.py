@@ -8,11 +8,11 @@ import torch
 from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import SequenceGame
 from seqgan_env.inspection import trace_batch
-from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.returns import Baseline, advantages, discounted_returns
 from seqgan_env.storage import load_generator
+from seqgan_env.token_model import TokenModel
 
-LIKELIHOOD, MIDDLE, LAST = "generator_likelihood", "generator_middle", "generator"
+LIKELIHOOD, MIDDLE, LAST, BEST = "generator_likelihood", "generator_middle", "generator", "generator_best"
 STAGES = {
     LIKELIHOOD: "after likelihood",
     MIDDLE: "halfway through adversarial training",
@@ -21,7 +21,7 @@ STAGES = {
 """The checkpoints that train.py saves, in their order, and what to call them."""
 
 
-def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenLSTM]:
+def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenModel]:
     """The generators of these names, as far as the run has come to save them.
 
     Raises:
@@ -36,7 +36,7 @@ def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> 
 
 
 def trace_checkpoints(
-    game: SequenceGame, generators: Mapping[str, TokenLSTM], n: int, *, seed: int, baseline: Baseline
+    game: SequenceGame, generators: Mapping[str, TokenModel], n: int, *, seed: int, baseline: Baseline
 ) -> dict[str, list[EpisodeTrace]]:
     """The same episodes under each of several generators, each of which writes its own completions.
 

@@ -2,29 +2,46 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seqgan_env.corpus import Vocabulary
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.game import SequenceGame, make_game
+from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
+from seqgan_env.ranking import RankConfig, RankReward
 from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, RandomReward, RewardModel
+from seqgan_env.reward_functions import MissingReward, describe
+from seqgan_env.rewards import (
+    BleuReward,
+    ConstantReward,
+    DiscriminatorReward,
+    MixtureReward,
+    ObjectiveMixture,
+    RandomReward,
+    RewardModel,
+)
+from seqgan_env.token_model import TokenModel
 
 SCHEMA = 1
 """The version of `game.json`; it grows with every change of meaning."""
 
+HELD_OUT = "held_out.safetensors"
+"""The file of real sequences that nothing was trained on, by `save_sequences`, in a run's folder."""
+
+_HARMLESS = 1 << 24  # as many parameters as any machine can hold: up to here a wrong size is left to what checks each tensor
+
 
 def save_game(game: SequenceGame, folder: Path) -> None:
-    """Write `game.json`, the real sequences, and the weights of the discriminator and the oracle, as far as there are any.
+    """Write `game.json`, the real sequences, and the weights of discriminator, ranker and oracle, as far as there are any.
 
-    Raises:
-        TypeError: a reward model of one's own, which has no name to be made from again.
+    Of a reward model or an objective of one's own only the name is written; see `load_game`.
     """
     description: dict[str, Any] = {
         "schema": SCHEMA,
@@ -38,19 +55,46 @@ def save_game(game: SequenceGame, folder: Path) -> None:
         **_describe_reward_model(game.reward_model),
     }
     (folder / "game.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_file({"tokens": game.real_sequences.to("cpu", torch.int32).contiguous()}, folder / "real.safetensors")
+    save_sequences(folder / "real.safetensors", game.real_sequences)
     if game.oracle is not None:
         save_weights(game.oracle, folder / "oracle.safetensors")
-    if isinstance(game.reward_model, DiscriminatorReward):
-        save_weights(game.reward_model.discriminator, folder / "discriminator.safetensors")
+    for name, network in _networks(game.reward_model).items():
+        save_weights(network, folder / name)
 
 
-def load_game(folder: Path, device: str | torch.device = "cpu") -> SequenceGame:
+def save_sequences(path: Path, tokens: Tensor) -> None:
+    """Write sequences `(n, length)` of token ids to a `.safetensors` file."""
+    save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, path)
+
+
+def load_sequences(path: Path) -> Tensor:
+    """The sequences `(n, length)` int64 that `save_sequences` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or a file of something else.
+    """
+    tensors = _load(path)
+    if "tokens" not in tensors or tensors["tokens"].ndim != 2 or tensors["tokens"].dtype != torch.int32:
+        raise ValueError(f"{path} holds no tokens")
+    return tensors["tokens"].long()
+
+
+def load_game(
+    folder: Path, device: str | torch.device = "cpu", *, own_reward: RewardModel | Callable[[Any], Any] | None = None
+) -> SequenceGame:
     """The game that `save_game` wrote.
+
+    Args:
+        folder: where.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        own_reward: the reward model, or the objective, of one's own with which the game was saved, as `make_game` takes it.
+            Nothing is imported because a file names it. Without it the game is there all the same, but refuses to score.
 
     Raises:
         FileNotFoundError: no such folder, or no game in it.
-        ValueError: files of another version, damaged, or that do not fit each other.
+        ValueError: an `own_reward` for a game that has no place for one; or files
+            of another version, damaged, or that do not fit each other.
     """
     path = folder / "game.json"
     if not path.is_file():
@@ -61,49 +105,123 @@ def load_game(folder: Path, device: str | torch.device = "cpu") -> SequenceGame:
         description = json.loads(path.read_text(encoding="utf-8"))
         schema = description.pop("schema")
         if schema != SCHEMA:
-            raise ValueError(f"it is of version {schema}, this program reads version {SCHEMA}")
+            raise ValueError(
+                f"it is of version {schema}, this program reads version {SCHEMA}. Read it with the program that wrote it"
+            )
         vocabulary, oracle_sizes = description.pop("vocabulary"), description.pop("oracle")
+        _check_that_files_hold(folder, description["vocab_size"], oracle_sizes, description["discriminator"])
         oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
         if description["discriminator"] is not None:
             sizes: dict[str, Any] = description["discriminator"]
             lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
             description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
+        _put_own_reward(description, own_reward)
+        real = load_sequences(folder / "real.safetensors")
         game = make_game(
-            real=_load_tokens(folder / "real.safetensors"),
+            real=real,
             vocabulary=None if vocabulary is None else Vocabulary.from_json(json.dumps(vocabulary)),
             oracle=None if oracle is None else oracle.requires_grad_(False).eval(),
             device=device,
             **description,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        _check_that_they_fit(game, real)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a game: {error}") from error
     if oracle is not None:
         load_weights(oracle, folder / "oracle.safetensors")
-    if isinstance(game.reward_model, DiscriminatorReward):
-        load_weights(game.reward_model.discriminator, folder / "discriminator.safetensors")
+    for name, network in _networks(game.reward_model).items():
+        load_weights(network, folder / name)
     return game
 
 
-def load_generator(path: Path, game: SequenceGame) -> TokenLSTM:
-    """A generator whose weights `save_weights` wrote, for a game, on its device.
+def save_generator(generator: TokenModel, path: Path) -> None:
+    """Write a generator's parameters to a `.safetensors` file, and into its metadata what to make one like it from.
+
+    Raises:
+        TypeError: a generator of one's own: use `save_weights`.
+    """
+    save_weights(generator, path, {"generator": json.dumps(describe_generator(generator))})
+
+
+def load_generator(path: Path, game: SequenceGame) -> TokenModel:
+    """A generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
+
+    A file without metadata, as they were at first, is taken for an LSTM of one layer.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or for another vocabulary.
+        ValueError: damaged, of an unknown kind, or for another vocabulary or shorter sequences.
     """
-    weights = _load(path)
-    vocab_size, hidden_dim = weights.get("output.weight", torch.empty(0, 0)).shape
-    if vocab_size != game.vocab_size or "embedding.weight" not in weights:
+    weights, description = _load(path), _load_metadata(path).get("generator")
+    if "embedding.weight" not in weights:
+        raise ValueError(f"{path} holds no generator: there is no embedding.weight among {', '.join(weights) or 'nothing'}.")
+    vocab_size = len(weights["embedding.weight"]) - 1
+    if vocab_size != game.vocab_size:
         raise ValueError(f"{path} is a generator of {vocab_size} tokens; the game has {game.vocab_size}.")
-    embedding_dim = weights["embedding.weight"].shape[1]
-    generator = TokenLSTM(vocab_size, embedding_dim, hidden_dim, end_token=game.end_token, device=game.device)
+    try:
+        sizes = _sizes_of_first_files(weights) if description is None else json.loads(description)
+        length = sizes.pop("sequence_length", game.sequence_length)
+        config = GeneratorConfig(**sizes)
+        if not isinstance(length, int) or not config.n_layers <= len(weights):
+            raise ValueError(f"its length is {length!r}, and {config.n_layers} layers are in {len(weights)} tensors")
+        if length < game.sequence_length:
+            raise ValueError(f"it is of at most {length} tokens; the game's sequences have up to {game.sequence_length}")
+        rules: dict[str, Any] = {"sequence_length": length, "end_token": game.end_token}
+        _check_shapes(make_generator(config, vocab_size, **rules, device="meta"), weights, path)  # meta: takes no memory
+        generator = make_generator(config, vocab_size, **rules, device=game.device)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"{path} does not describe a generator that this version can make: {error}") from error
     _fill(generator, weights, path)
     return generator
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's parameters to a `.safetensors` file."""
-    save_file({name: value.cpu().contiguous() for name, value in module.state_dict().items()}, path)
+def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int] | None, cnn: dict[str, Any] | None) -> None:
+    """Refuse sizes that the files of weights cannot fill, before memory is taken for them: a value takes at least a byte."""
+    declared = 0
+    if oracle is not None:
+        if oracle.keys() != {"embedding_dim", "hidden_dim"}:
+            raise ValueError(f"an oracle has the sizes embedding_dim and hidden_dim, not {', '.join(oracle)}")
+        embedding, hidden = oracle["embedding_dim"], oracle["hidden_dim"]
+        declared = vocab_size * (embedding + hidden) + 4 * hidden * (embedding + hidden)
+    if cnn is not None:
+        widths, numbers, embedding = cnn["widths"], cnn["n_filters"], cnn.get("embedding_dim", 0)
+        windows = sum(width * number for width, number in zip(widths, numbers, strict=True))
+        declared = max(declared, (vocab_size + windows) * embedding + 2 * sum(numbers) ** 2)
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if declared > max(stored, _HARMLESS):
+        raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
+
+
+def _check_that_they_fit(game: SequenceGame, real: Tensor) -> None:
+    """Refuse real sequences and a vocabulary that are another game's."""
+    if len(real) == 0 or real.shape[1] != game.sequence_length:
+        raise ValueError(f"real sequences have shape {tuple(real.shape)}, expected (n, {game.sequence_length})")
+    if real.min() < 0 or real.max() > game.vocab_size:
+        raise ValueError(f"real sequences have ids from {int(real.min())} to {int(real.max())}, {game.vocab_size} pads")
+    if game.vocabulary is not None and game.vocabulary.size != game.vocab_size:
+        raise ValueError(f"its vocabulary has {game.vocabulary.size} tokens, the game {game.vocab_size}")
+
+
+def _check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    got = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{path} does not fit a {type(module).__name__} of these sizes: {name} has shape {got.get(name)}, expected "
+            f"{expected.get(name)} ({len(wrong)} such)"
+        )
+
+
+def _sizes_of_first_files(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """The sizes of the one-layer LSTM that the first version saved, without a description."""
+    return {"embedding_dim": weights["embedding.weight"].shape[1], "hidden_dim": weights["output.weight"].shape[1]}
+
+
+def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a module's parameters, and what else is to be known of them, to a `.safetensors` file."""
+    save_file({name: value.cpu().contiguous() for name, value in module.state_dict().items()}, path, metadata)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -125,6 +243,11 @@ def _load(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged, or no .safetensors file: {error}") from error
 
 
+def _load_metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
 def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(weights)
@@ -132,27 +255,58 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
         raise ValueError(f"{path} does not fit a {type(module).__name__} of these sizes: {error}") from error
 
 
-def _load_tokens(path: Path) -> Tensor:
-    tokens = _load(path)
-    if "tokens" not in tokens:
-        raise ValueError(f"{path} holds no tokens")
-    return tokens["tokens"].long()
-
-
 def _lstm_sizes(lstm: TokenLSTM) -> dict[str, int]:
     return {"embedding_dim": lstm.embedding.embedding_dim, "hidden_dim": lstm.hidden_dim}
 
 
 def _describe_reward_model(model: RewardModel) -> dict[str, Any]:
-    """The arguments of `make_game` that make a model like this one."""
+    """The arguments of `make_game` that make a model like this one; `own` is what they cannot make, by its name."""
+    if isinstance(model, ObjectiveMixture):
+        named = _describe_named_model(model.model)
+        if named is not None:
+            return named | {"objective_weight": model.weight, "own": describe(model.objective)}
+    named = _describe_named_model(model)
+    return {"discriminator": None, "objective_weight": 1.0, "own": describe(model)} if named is None else named
+
+
+def _describe_named_model(model: RewardModel) -> dict[str, Any] | None:
     none: dict[str, Any] = {"discriminator": None}
     if isinstance(model, DiscriminatorReward):
         config = dataclasses.asdict(model.discriminator.config)
         return {"reward_model": "discriminator", "scaling": model.scaling, "discriminator": config}
+    if isinstance(model, RankReward):
+        config, ranking = dataclasses.asdict(model.encoder.config), dataclasses.asdict(model.config)
+        return {"reward_model": "rank", "ranking": ranking, "discriminator": config}
     if isinstance(model, BleuReward):
         return {"reward_model": "bleu"} | none
     if isinstance(model, ConstantReward) and model.value == ConstantReward().value:
         return {"reward_model": "constant"} | none
     if isinstance(model, RandomReward):
         return {"reward_model": "random", "model_seed": model.seed} | none
-    raise TypeError(f"A game with a {type(model).__name__} cannot be saved: only reward models that have a name can.")
+    return None
+
+
+def _put_own_reward(description: dict[str, Any], own_reward: RewardModel | Callable[[Any], Any] | None) -> None:
+    """Turn what `_describe_reward_model` wrote into arguments of `make_game`; a file can name a function, but not call it."""
+    ranking, own = description.pop("ranking", None), description.pop("own", None)
+    description["ranking"] = None if ranking is None else RankConfig(**ranking)
+    if own is None:
+        if own_reward is not None:
+            raise ValueError("it has no reward of one's own, so own_reward has no place in it")
+        return
+    description.setdefault("reward_model", "constant")  # of weight 0 beside an objective of weight 1
+    description["objective_batched"] = bool(own["batched"])
+    description["objective"] = MissingReward(own["name"], own["batched"]) if own_reward is None else own_reward
+
+
+def _networks(model: RewardModel) -> dict[str, nn.Module]:
+    """The networks that a reward model learns with, the first of each kind, by the names of their files."""
+    if isinstance(model, DiscriminatorReward):
+        return {"discriminator.safetensors": model.discriminator}
+    if isinstance(model, RankReward):
+        return {"ranker.safetensors": model}
+    networks: dict[str, nn.Module] = {}
+    if isinstance(model, MixtureReward):
+        for _, part in reversed(model.weighted_models):
+            networks |= _networks(part)
+    return networks

@@ -13,8 +13,10 @@ import pytest
 import train
 from seqgan_env.__main__ import main
 from seqgan_env.episode_trace import EpisodeTrace
+from seqgan_env.game import text_game
 from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
-from seqgan_env.storage import load_game
+from seqgan_env.storage import load_game, save_game
+from tests.run_folders import LINES, save_generators
 from tests.test_inspection_html import Scripts
 from tests.test_train import ROOT, only_run, text_config
 
@@ -96,7 +98,7 @@ def test_the_rollout_policy_stays_attached(run: Path) -> None:
     [
         (
             ["--checkpoint", "none"],
-            r"error: No checkpoint 'none' in .*; there is generator, generator_likelihood, generator_mid",
+            r"error: No checkpoint 'none' in .*; there is generator, generator_best, generator_likelihood, generator_mid",
         ),
         (["--episodes", "5"], "error: --episodes must lie between 1 and --batch 4, got 5"),
         (["--episodes", "0"], "error: --episodes must lie between 1"),
@@ -106,6 +108,26 @@ def test_the_rollout_policy_stays_attached(run: Path) -> None:
 def test_what_cannot_be_done_is_said(run: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         inspect(run, *arguments)
+
+
+def word_length(text: str) -> float:
+    """An objective, found by its name."""
+    return len(text) / (1 + len(text.split()))
+
+
+def test_an_objective_is_handed_in_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objective = f"{__name__}:word_length"
+    game = text_game(LINES, reward="rollout", n_rollouts=2, objective=word_length, objective_weight=1)
+    save_game(game, tmp_path)
+    save_generators(game, tmp_path)
+    with pytest.raises(SystemExit, match=f"error: This game's reward is .*word_length.* --objective {objective}"):
+        inspect(tmp_path)
+    inspect(tmp_path, "--objective", objective, "--html", tmp_path / "page.html")
+    _, trace = episodes_on(tmp_path / "page.html")[-1]
+    assert game.vocabulary is not None
+    assert trace.steps[-1].q == pytest.approx(word_length(game.vocabulary.decode(trace.tokens)), rel=1e-6)
+    with pytest.raises(SystemExit, match=r"error: .*it has no reward of one's own, so own_reward has no place in it"):
+        inspect(run, "--objective", objective)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

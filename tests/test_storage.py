@@ -1,15 +1,34 @@
 """A game and its generators survive the folder that they are kept in."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from seqgan_env import ConstantReward, FunctionReward, TextCNNConfig, TokenLSTM, oracle_game, text_game
+from seqgan_env import (
+    ConstantReward,
+    FunctionReward,
+    RankConfig,
+    RewardError,
+    TextCNNConfig,
+    TokenLSTM,
+    oracle_game,
+    text_game,
+)
 from seqgan_env.game import SequenceGame
-from seqgan_env.storage import load_game, load_generator, save_game, save_weights
+from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
+from seqgan_env.storage import (
+    load_game,
+    load_generator,
+    load_sequences,
+    save_game,
+    save_generator,
+    save_sequences,
+    save_weights,
+)
 
 CNN = TextCNNConfig(widths=(1, 2), n_filters=(3, 4), embedding_dim=4)
 LINES = ["夜 静 群 动 息", "a b <end>", "b a c d", "c"] * 5
@@ -21,6 +40,8 @@ def games() -> dict[str, SequenceGame]:
         "oracle": oracle_game(**oracle, reward="rollout", n_rollouts=3, discriminator=CNN, scaling="log", model_seed=4),
         "text": text_game(LINES, discriminator=CNN),
         "bleu": text_game(LINES, reward_model="bleu"),
+        "ratio": oracle_game(**oracle, discriminator=CNN, scaling="ratio"),
+        "rank": text_game(LINES, reward_model="rank", discriminator=CNN, ranking=RankConfig(2.0, 3, 4)),
         "constant": oracle_game(**oracle, reward_model="constant"),
         "random": oracle_game(**oracle, reward_model="random", model_seed=7),
     }
@@ -51,12 +72,34 @@ def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> No
     }
 
 
-def test_a_generator_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> None:
-    generator = TokenLSTM(game.vocab_size, 3, 5, end_token=game.end_token, generator=torch.Generator().manual_seed(0))
-    save_weights(generator, tmp_path / "generator.safetensors")
+GENERATORS = {
+    "lstm": GeneratorConfig(embedding_dim=3, hidden_dim=5),
+    "deep lstm": GeneratorConfig(embedding_dim=4, hidden_dim=4, n_layers=2, dropout=0.3, tied=True),
+    "transformer": GeneratorConfig("transformer", 4, 6, n_layers=2, n_heads=2, dropout=0.3),
+    "tied transformer": GeneratorConfig("transformer", 4, 6, n_heads=1, tied=True),
+}
+
+
+@pytest.mark.parametrize("config", GENERATORS.values(), ids=GENERATORS)
+def test_a_generator_is_the_same_afterwards(game: SequenceGame, config: GeneratorConfig, tmp_path: Path) -> None:
+    rng, length = torch.Generator().manual_seed(0), game.sequence_length
+    generator = make_generator(config, game.vocab_size, sequence_length=length, end_token=game.end_token, generator=rng)
+    save_generator(generator, tmp_path / "generator.safetensors")
     loaded = load_generator(tmp_path / "generator.safetensors", game)
-    samples = [g.sample(20, 5, torch.Generator().manual_seed(1))[0] for g in (generator, loaded)]
+    assert describe_generator(loaded) == describe_generator(generator)
+    assert not loaded.training
+    assert loaded.state_dict().keys() == generator.state_dict().keys()
+    samples = [g.sample(20, length, torch.Generator().manual_seed(1))[0] for g in (generator, loaded)]
     assert torch.equal(*samples)
+
+
+def test_a_file_of_the_first_version_is_an_lstm_of_one_layer(tmp_path: Path) -> None:
+    game = games()["oracle"]
+    generator = TokenLSTM(game.vocab_size, 3, 5, generator=torch.Generator().manual_seed(0))
+    save_weights(generator, tmp_path / "generator.safetensors")  # no metadata
+    loaded = load_generator(tmp_path / "generator.safetensors", game)
+    assert type(loaded) is TokenLSTM
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
 
 
 class TestBadInput:
@@ -108,13 +151,93 @@ class TestBadInput:
         with pytest.raises(ValueError, match="is a generator of 7 tokens; the game has 9"):
             load_generator(path, games()["oracle"])
 
-    def test_a_reward_model_without_a_name(self, tmp_path: Path) -> None:
-        game = oracle_game(5, 9, reward_model=FunctionReward(lambda sequences: [0.0] * len(sequences)))
-        with pytest.raises(TypeError, match="A game with a FunctionReward cannot be saved"):
-            save_game(game, tmp_path)
+    @pytest.mark.parametrize(
+        ("description", "message"),
+        [
+            ('{"kind": "gru"}', "does not describe a generator that this version can make: a generator's kind must be"),
+            ('{"surprise": 1}', "unexpected keyword argument 'surprise'"),
+            ("{", "does not describe a generator"),
+            ("[]", "does not describe a generator"),
+            ('{"n_layers": 2}', "does not fit a TokenLSTM of these sizes"),
+            ('{"kind": "transformer", "sequence_length": 4}', "of at most 4 tokens; the game's sequences have up to 5"),
+        ],
+    )
+    def test_a_generator_that_describes_itself_wrongly(self, tmp_path: Path, description: str, message: str) -> None:
+        path = tmp_path / "generator.safetensors"
+        save_weights(TokenLSTM(9, 32, 32, generator=torch.Generator()), path, {"generator": description})
+        with pytest.raises(ValueError, match=f"(?i){re.escape(message)}"):
+            load_generator(path, games()["oracle"])
+
+    def test_what_is_no_generator(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match=r"holds no generator: there is no embedding\.weight among tokens"):
+            load_generator(folder / "real.safetensors", games()["oracle"])
+
+    def test_a_reward_of_ones_own_where_there_is_no_place_for_it(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="own_reward has no place in it"):
+            load_game(folder, own_reward=length)
+
+    @pytest.mark.parametrize("field", ["objective", "reward_model"])
+    def test_a_description_that_names_a_function_calls_nothing(self, folder: Path, field: str) -> None:
+        path = folder / "game.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {field: "builtins:exit"}))
+        with pytest.raises(ValueError, match=r"builtins:exit|must be callable, got str"):
+            load_game(folder)
 
 
-def test_a_constant_reward_keeps_its_name_only_at_its_default(tmp_path: Path) -> None:
-    game = oracle_game(5, 9, reward_model=ConstantReward(0.25), n_real=4)
-    with pytest.raises(TypeError, match="cannot be saved"):
-        save_game(game, tmp_path)
+def length(sequence: Any) -> float:
+    return float(len(sequence))
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "objective": {"objective": length, "objective_weight": 0.25, "discriminator": CNN},
+    "objective alone": {"objective": length, "objective_weight": 1},
+    "beside a ranker": {"objective": length, "reward_model": "rank", "discriminator": CNN},
+    "a model": {"reward_model": FunctionReward(length, batched=False)},
+    "another constant": {"reward_model": ConstantReward(0.25)},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("text", [True, False])
+def test_a_reward_of_ones_own_is_passed_in_again(tmp_path: Path, name: str, text: bool) -> None:
+    rules = OWN[name]
+    game = text_game(LINES, **rules) if text else oracle_game(5, 9, n_real=30, **rules)
+    if hasattr(game.reward_model, "fit"):
+        game.retrain(game.real_sequences[:10])
+    save_game(game, tmp_path)
+    loaded = load_game(tmp_path, own_reward=rules.get("objective", game.reward_model))
+    tokens = game.real_sequences[:12]
+    lengths = (tokens < game.vocab_size).sum(dim=1)
+    assert torch.equal(loaded.reward_model.score(tokens, lengths), game.reward_model.score(tokens, lengths))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_without_it_the_game_is_there_but_does_not_score(tmp_path: Path, name: str) -> None:
+    game, again = oracle_game(5, 9, n_real=30, **OWN[name]), tmp_path / "again"
+    save_game(game, tmp_path)
+    loaded = load_game(tmp_path)
+    again.mkdir()
+    save_game(loaded, again)
+    assert (again / "game.json").read_text() == (tmp_path / "game.json").read_text()
+    tokens, lengths = game.real_sequences[:3], torch.full((3,), 5)
+    assert loaded.final_info(tokens, lengths).keys() == game.final_info(tokens, lengths).keys()
+    what = "ConstantReward" if name == "another constant" else "tests.test_storage:length"
+    with pytest.raises(RewardError, match=f"This game's reward is partly or wholly {what}, which is not in its folder"):
+        loaded.reward_model.score(tokens, lengths)
+
+
+def test_sequences_are_the_same_afterwards(tmp_path: Path) -> None:
+    tokens = torch.tensor([[0, 5, 9], [3, 9, 9]])
+    save_sequences(tmp_path / "held_out.safetensors", tokens)
+    loaded = load_sequences(tmp_path / "held_out.safetensors")
+    assert loaded.dtype == torch.int64
+    assert torch.equal(loaded, tokens)
+
+
+def test_sequences_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "held_out.safetensors"
+    with pytest.raises(FileNotFoundError, match="No file"):
+        load_sequences(path)
+    save_weights(torch.nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match="holds no tokens"):
+        load_sequences(path)

@@ -1,0 +1,135 @@
+"""The nearest training sequence of a sequence, by edit distance: what was learned by heart shows.
+
+Distances to all training sequences advance together, a column of the dynamic programme at a time, whose cells are the bits of
+machine words (Myers, 1999; Hyyrö, 2003): exact, and some hundred times faster than a table for each pair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_BITS = 64
+_ONE = np.uint64(1)
+_TOP = np.uint64(_BITS - 1)
+_ALL = np.uint64(2**_BITS - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The nearest training sequence of each of `n` sequences."""
+
+    indices: Tokens
+    """`(n,)`: its row in the training data; of several, any, but always the same."""
+    edits: Tokens
+    """`(n,)`: how many tokens must be inserted, removed or replaced to get there."""
+    lengths: Tokens
+    """`(n,)`: tokens of the sequence itself."""
+    shares: npt.NDArray[np.float64]
+    """`(n,)`: the edits as a share of the longer one's tokens; 0 is a copy, 1 has nothing in common."""
+
+
+class NeighbourSearch:
+    """Finds nearest training sequences by edit distance.
+
+    Args:
+        training: `(m, length)` int64, padded with `pad` at the end.
+        pad: the pad id; tokens lie in 0 ... `pad` - 1.
+
+    Raises:
+        ValueError: no training sequences.
+    """
+
+    def __init__(self, training: Tokens, pad: int) -> None:
+        if not len(training):
+            raise ValueError("Nearest neighbours need at least one training sequence, got none.")
+        lengths = (training != pad).sum(axis=1)
+        self._order = np.argsort(-lengths, kind="stable")  # longest first: those that reach a column are the first ones
+        self._lengths = lengths[self._order]
+        self._columns = np.ascontiguousarray(training[self._order].T)  # (length, m)
+        self._reaching = [int((lengths > column).sum()) for column in range(lengths.max())]
+        self._pad = pad
+
+    def edit_distances(self, sequence: Tokens) -> Tokens:
+        """Edits `(m,)` between a sequence `(k,)` of tokens, without padding, and each training sequence, in their order."""
+        distances = np.empty(len(self._order), dtype=np.int64)
+        distances[self._order] = self._distances(sequence)
+        return distances
+
+    def nearest(self, sequences: Tokens, pad: int) -> Neighbours:
+        """The nearest training sequence of each of several.
+
+        Args:
+            sequences: `(n, length)` int64, padded with `pad`; ids that no training sequence can have match nothing.
+            pad: their pad id.
+        """
+        indices, edits = np.empty((2, len(sequences)), dtype=np.int64)
+        lengths = (sequences != pad).sum(axis=1)
+        longer = np.empty(len(sequences), dtype=np.int64)
+        for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
+            distances = self._distances(sequence[:length])
+            place = int(distances.argmin())
+            indices[row], edits[row] = self._order[place], distances[place]
+            longer[row] = max(length, self._lengths[place])
+        return Neighbours(indices, edits, lengths, edits / np.maximum(1, longer))
+
+    def _distances(self, sequence: Tokens) -> Tokens:
+        """Edits `(m,)`, longest training sequence first."""
+        if not len(sequence):
+            return np.array(self._lengths)
+        n_words = -(-len(sequence) // _BITS)
+        matches = np.zeros((n_words, self._pad + 1), dtype=np.uint64)  # bit i of a token's words: the sequence has it at i
+        for i, token in enumerate(sequence.tolist()):
+            if 0 <= token < self._pad:
+                matches[i // _BITS, token] |= _ONE << np.uint64(i % _BITS)
+        last_bit = np.uint64((len(sequence) - 1) % _BITS)
+        # Where the cells of a column are one more, and one less, than the cell above; a whole sequence's first column rises.
+        up = np.full((n_words, len(self._order)), _ALL)
+        down = np.zeros_like(up)
+        distances = np.full(len(self._order), len(sequence), dtype=np.int64)
+        for tokens, n in zip(self._columns, self._reaching, strict=False):
+            # The first row rises from column to column; below, each word hands its last row's change to the next one.
+            change_up, change_down = np.full(n, _ONE), np.zeros(n, dtype=np.uint64)
+            for word in range(n_words):
+                change_up, change_down = _advance(
+                    up[word, :n],
+                    down[word, :n],
+                    matches[word][tokens[:n]],
+                    change_up,
+                    change_down,
+                    last_bit if word == n_words - 1 else _TOP,
+                )
+            distances[:n] += change_up.astype(np.int64) - change_down.astype(np.int64)
+        return distances
+
+
+def _advance(
+    up: Words, down: Words, matches: Words, change_up: Words, change_down: Words, last_bit: np.uint64
+) -> tuple[Words, Words]:
+    """Take one word of the column's cells to the next column, in place (Hyyrö, 2003, figure 6, over blocks).
+
+    Args:
+        up: which cells are one more than the cell above, `(n,)`.
+        down: which are one less.
+        matches: which match the column's token.
+        change_up: 1 where the cell above the word is one more than in the column before.
+        change_down: 1 where it is one less.
+        last_bit: whose change is returned.
+
+    Returns:
+        `change_up` and `change_down` of the cell at `last_bit`.
+    """
+    vertical = matches | down
+    matches = matches | change_down
+    diagonal = (((matches & up) + up) ^ up) | matches
+    rises = down | ~(diagonal | up)
+    falls = up & diagonal
+    out_up, out_down = (rises >> last_bit) & _ONE, (falls >> last_bit) & _ONE
+    rises = (rises << _ONE) | change_up
+    falls = (falls << _ONE) | change_down
+    up[:] = falls | ~(vertical | rises)
+    down[:] = rises & vertical
+    return out_up, out_down
