@@ -1,12 +1,15 @@
 """Who plays: SeqGAN's generator on Stable-Baselines3, its pretraining, and what other SB3 algorithms need."""
 
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
+from agents.checks import ContractCheck, ContractWarning, check_contract
 from agents.policy import GeneratorPolicy
 from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
 from agents.sb3 import PrefixExtractor, SB3VecEnv, token_policy
 
 __all__ = [
+    "ContractCheck",
+    "ContractWarning",
     "DiscriminatorCallback",
     "EvaluationCallback",
     "GeneratorPolicy",
@@ -14,6 +17,7 @@ __all__ = [
     "PretrainConfig",
     "Reinforce",
     "SB3VecEnv",
+    "check_contract",
     "pretrain",
     "token_policy",
 ]

@@ -6,25 +6,34 @@ from typing import TYPE_CHECKING
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm.auto import tqdm
 
+from agents.discriminator_watch import DiscriminatorWatch
+
 if TYPE_CHECKING:
-    from agents.reinforce import Reinforce
+    from agents.players import Player
 
 
 class BetweenUpdatesCallback(BaseCallback):
-    """Calls `between_updates(n)` once after the `n`-th update of the model's `learn`."""
+    """Calls `between_updates(n)` once after the `n`-th update of the model's `learn`: a batch played, and learned from."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._updates_before = 0
-        self._updates_seen = 0
+        self._first = 0
+        self._n_updates = 0
+        self._model_updates = 0
+        self._goes_on = True
+
+    def go_on_after(self, n_updates: int) -> None:
+        """Let the next `learn` count on from here, as one that goes on with an earlier one."""
+        self._first = n_updates
 
     def between_updates(self, n_updates: int) -> None:
         """Do what is due after `n_updates` updates, counted from the start of `learn`."""
         raise NotImplementedError
 
     def _on_training_start(self) -> None:
-        self._updates_before = self.model._n_updates
-        self._updates_seen = 0
+        self._n_updates, self._first = self._first, 0
+        self._goes_on = True
+        self._model_updates = self.model._n_updates
 
     def _on_rollout_start(self) -> None:
         self._after_update()
@@ -33,13 +42,13 @@ class BetweenUpdatesCallback(BaseCallback):
         self._after_update()
 
     def _after_update(self) -> None:
-        n_updates = self.model._n_updates - self._updates_before
-        if n_updates > self._updates_seen:  # the last update is followed by both a rollout's start and the training's end
-            self._updates_seen = n_updates
-            self.between_updates(n_updates)
+        if self.model._n_updates > self._model_updates:  # PPO counts each of its passes; the last update is looked at twice
+            self._model_updates = self.model._n_updates
+            self._n_updates += 1
+            self.between_updates(self._n_updates)
 
     def _on_step(self) -> bool:
-        return True
+        return self._goes_on
 
 
 class DiscriminatorCallback(BetweenUpdatesCallback):
@@ -49,17 +58,21 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
         g_steps: generator updates between two retrainings.
         d_steps: fits in one retraining, each against newly written sequences.
         n_generated: sequences that the generator writes for each fit.
+        watch: says when the discriminator has stopped being a teacher; by default one that has seen nothing yet.
     """
 
-    model: "Reinforce"
+    model: "Player"  # type: ignore[assignment]
 
-    def __init__(self, g_steps: int = 1, d_steps: int = 5, n_generated: int = 10_000) -> None:
+    def __init__(
+        self, g_steps: int = 1, d_steps: int = 5, n_generated: int = 10_000, watch: DiscriminatorWatch | None = None
+    ) -> None:
         super().__init__()
         if min(g_steps, d_steps, n_generated) < 1:
             raise ValueError(f"g_steps, d_steps and n_generated must be at least 1, got {g_steps}, {d_steps}, {n_generated}.")
         self.g_steps = g_steps
         self.d_steps = d_steps
         self.n_generated = n_generated
+        self.watch = watch or DiscriminatorWatch()
 
     def between_updates(self, n_updates: int) -> None:
         """Retrain after every `g_steps` updates."""
@@ -69,22 +82,28 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
             metrics = self.model.retrain_reward_model(self.n_generated)
         for name, value in metrics.items():
             self.logger.record(f"discriminator/{name}", value)
+        message = self.watch.check(metrics["accuracy"]) if "accuracy" in metrics else None
+        if message is not None:
+            tqdm.write(message)
 
 
 class EvaluationCallback(BetweenUpdatesCallback):
     """Calls `evaluate(n_updates)` every so many updates, and after the last one.
 
     Args:
-        evaluate: what to do; it logs as it likes.
+        evaluate: what to do; it logs as it likes, and ends `learn` by returning false.
         every: updates between two evaluations.
+        last: the last update's number, if it is known: its evaluation then comes before the callbacks after this one, not at
+            the end of `learn`.
     """
 
-    def __init__(self, evaluate: Callable[[int], None], every: int) -> None:
+    def __init__(self, evaluate: Callable[[int], bool | None], every: int, last: int | None = None) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1 update, got {every}.")
         self.evaluate = evaluate
         self.every = every
+        self.last = last
         self._evaluated_at = 0
 
     def _on_training_start(self) -> None:
@@ -93,46 +112,61 @@ class EvaluationCallback(BetweenUpdatesCallback):
 
     def between_updates(self, n_updates: int) -> None:
         """Evaluate if it is time."""
-        if n_updates % self.every == 0:
+        if n_updates % self.every == 0 or n_updates == self.last:
             self._evaluate(n_updates)
 
     def _on_training_end(self) -> None:
         super()._on_training_end()
-        self._evaluate(self.model._n_updates - self._updates_before)
+        self._evaluate(self._n_updates)
 
     def _evaluate(self, n_updates: int) -> None:
         if n_updates > self._evaluated_at:
             self._evaluated_at = n_updates
-            self.evaluate(n_updates)
+            if self.evaluate(n_updates) is False:
+                self._goes_on = False
 
 
 class OnceCallback(BetweenUpdatesCallback):
-    """Calls `action()` once, as soon as there were so many updates.
+    """Calls `action()` after one update.
 
     Args:
         action: what to do.
-        after: updates.
+        after: the update's number.
     """
 
     def __init__(self, action: Callable[[], None], after: int) -> None:
         super().__init__()
         self.action = action
         self.after = after
-        self._done = False
 
     def between_updates(self, n_updates: int) -> None:
         """Do it if it is time."""
-        if n_updates >= self.after and not self._done:
-            self._done = True
+        if n_updates == self.after:
             self.action()
 
 
-class ProgressCallback(BetweenUpdatesCallback):
-    """A progress bar over updates, with the time that remains; none where there is no terminal."""
+class RoundCallback(BetweenUpdatesCallback):
+    """Calls `round_done()` after every update; the last in the list, it sees what the others have done."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, round_done: Callable[[], None]) -> None:
         super().__init__()
-        self.bar = tqdm(total=total, desc="adversarial", unit="update", disable=None)
+        self.round_done = round_done
+
+    def between_updates(self, n_updates: int) -> None:
+        """Say so."""
+        self.round_done()
+
+
+class ProgressCallback(BetweenUpdatesCallback):
+    """Moves a progress bar on with each update, and closes it at the end.
+
+    Args:
+        bar: over the updates.
+    """
+
+    def __init__(self, bar: "tqdm[None]") -> None:
+        super().__init__()
+        self.bar = bar
 
     def between_updates(self, n_updates: int) -> None:
         """Move the bar."""

@@ -1,5 +1,6 @@
 """The generator as a Stable-Baselines3 policy."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,26 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from agents.sb3 import split_observation
-from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.generators import GeneratorConfig, GeneratorMaker, make_generator
 from seqgan_env.sampling import draw_tokens
+from seqgan_env.token_model import TokenModel
 
 
 class GeneratorPolicy(BasePolicy):
-    """A `TokenLSTM` that chooses the next token of an observed prefix.
+    """A generator that chooses the next token of an observed prefix.
 
     Args:
         observation_space: of either layout of the environments.
         action_space: `Discrete(vocab_size)`.
         lr_schedule: learning rate of Adam as a function of the remaining progress.
-        embedding_dim: width of the token embedding.
-        hidden_dim: width of the recurrent state.
         end_token: the token that ends a sequence, if there is one.
-        initial_std: standard deviation of the initial parameters.
         seed: of the initial parameters, and of what `predict` draws; None for one that differs every time.
+        make_generator: makes a generator of one's own, derived from `TokenModel`; see `GeneratorMaker`.
+        config: fields of a `GeneratorConfig`, where there is no `make_generator`.
+
+    Raises:
+        TypeError: fields that a `GeneratorConfig` lacks, or beside `make_generator`; or what it makes is no `TokenModel`.
+        ValueError: it makes one of another vocabulary or end token.
     """
 
     def __init__(
@@ -34,25 +39,26 @@ class GeneratorPolicy(BasePolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         *,
-        embedding_dim: int = 32,
-        hidden_dim: int = 32,
         end_token: int | None = None,
-        initial_std: float = 0.1,
         seed: int | None = None,
+        make_generator: GeneratorMaker | None = None,
+        **config: Any,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self.generator = TokenLSTM(
+        self.make_generator = make_generator
+        self.config = config
+        self.generator: TokenModel = _maker(make_generator, config)(
             int(action_space.n),
-            embedding_dim,
-            hidden_dim,
+            sequence_length=_sequence_length(observation_space),
             end_token=end_token,
-            initial_std=initial_std,
             generator=torch.Generator().manual_seed(self.seed),
         )
+        _check_generator(self.generator, int(action_space.n), end_token)
         self.lr_schedule = lr_schedule
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1.0))
         self._rng: torch.Generator | None = None  # made on the device that the policy lies on when it is first needed
+        self.set_training_mode(False)
 
     def logits(self, observation: PyTorchObs) -> Tensor:
         """Logits `(n, vocab_size)` of the next token of prefixes in either layout."""
@@ -81,8 +87,37 @@ class GeneratorPolicy(BasePolicy):
             "observation_space": self.observation_space,
             "action_space": self.action_space,
             "lr_schedule": self._dummy_schedule,  # as SB3's own policies: a schedule is not for a policy's file
-            "embedding_dim": self.generator.embedding.embedding_dim,
-            "hidden_dim": self.generator.hidden_dim,
             "end_token": self.generator.end_token,
             "seed": self.seed,
+            "make_generator": self.make_generator,
+            **self.config,
         }
+
+
+def _maker(custom: GeneratorMaker | None, config: dict[str, Any]) -> GeneratorMaker:
+    if custom is None:
+        return functools.partial(make_generator, GeneratorConfig(**config))
+    if config:
+        raise TypeError(f"make_generator makes the generator by itself: {', '.join(config)} would have no effect beside it.")
+    return custom
+
+
+def _sequence_length(observation_space: spaces.Space[Any]) -> int:
+    """The most tokens of a sequence that is observed in either layout."""
+    if isinstance(observation_space, spaces.Dict):
+        shape = observation_space["tokens"].shape
+        assert shape is not None
+        return int(shape[0])
+    assert observation_space.shape is not None
+    return int(observation_space.shape[0]) - 1
+
+
+def _check_generator(generator: object, vocab_size: int, end_token: int | None) -> None:
+    if not isinstance(generator, TokenModel):
+        raise TypeError(f"make_generator must make a TokenModel (derive yours from it), got {type(generator).__name__}.")
+    made, wanted = (generator.vocab_size, generator.end_token), (vocab_size, end_token)
+    if made != wanted:
+        raise ValueError(
+            f"make_generator was asked for (vocab_size, end_token) = {wanted} and made a {type(generator).__name__} "
+            f"of {made}: hand both on to super().__init__."
+        )

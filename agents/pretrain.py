@@ -1,14 +1,18 @@
 """Maximum-likelihood training of the generator, and scheduled sampling."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.faults import StepRecord
 from seqgan_env.sampling import draw_tokens
+from seqgan_env.token_model import TokenModel, training_mode
+from seqgan_env.training_state import load_optimizer_state, optimizer_state
+from seqgan_env.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -29,47 +33,137 @@ class PretrainConfig:
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
 
 
+class LikelihoodTraining:
+    """Maximum-likelihood training that can be left between any two steps, and taken up again.
+
+    The generator's dropout, where it has one, works while it learns; it is left in evaluation mode.
+
+    Args:
+        generator: what learns, in place.
+        real: `(n, length)` int64, padded, on the generator's device.
+        config: how.
+        rng: on the same device: the order of the sequences, and what scheduled sampling draws.
+        workers: the processes that take each step together.
+
+    Raises:
+        ValueError: fewer sequences than a batch.
+    """
+
+    def __init__(
+        self, generator: TokenModel, real: Tensor, config: PretrainConfig, rng: torch.Generator, workers: Workers = ALONE
+    ) -> None:
+        if len(real) < config.batch_size:
+            raise ValueError(
+                f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch size."
+            )
+        self.generator = generator
+        self.real = real
+        self.config = config
+        self.rng = rng
+        self.workers = workers
+        self.finished_epochs = 0
+        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
+        self._steps_per_epoch = -(-len(real) // config.batch_size)
+        self._order: Tensor | None = None
+        self._begin_epoch()
+
+    def run(
+        self,
+        after_epoch: Callable[[int, float], bool | None] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        """Train for the epochs that are left.
+
+        Args:
+            after_epoch: called with the number of finished epochs and the epoch's mean loss (nats per token); false stops.
+            after_step: called after each step but an epoch's last, between which and `after_epoch` nothing happens.
+
+        Raises:
+            NumericalFault: the loss or the gradient of a step is not finite; looked at when its epoch is done, before
+                `after_epoch`, so that no step waits for a GPU.
+        """
+        while self.finished_epochs < self.config.epochs:
+            loss = self._finish_epoch(after_step)
+            self.finished_epochs += 1
+            self._begin_epoch()
+            if after_epoch is not None and after_epoch(self.finished_epochs, loss) is False:
+                return
+
+    def training_state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, the generator's own parameters aside."""
+        return {
+            "optimizer": optimizer_state(self.optimizer),
+            "schedule": self._schedule.state_dict(),
+            "rng": self.rng.get_state(),
+            "finished_epochs": self.finished_epochs,
+            "finished_steps": self._finished_steps,
+            "order": self._order,
+            "sums": self._sums,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self._schedule.load_state_dict(dict(state["schedule"]))
+        self.rng.set_state(state["rng"].cpu())
+        self.finished_epochs = state["finished_epochs"]
+        self._finished_steps = state["finished_steps"]
+        order = state["order"]
+        self._order = None if order is None else order.to(self.real.device)
+        self._sums = state["sums"].to(self.real.device)
+
+    def _begin_epoch(self) -> None:
+        self._finished_steps = 0
+        self._order = None
+        self._sums = torch.zeros(2, device=self.real.device)  # of the epoch: nats, and tokens
+
+    def _finish_epoch(self, after_step: Callable[[], None] | None) -> float:
+        """Take the steps that are left of the epoch; return its mean loss in nats per token."""
+        if self._order is None:
+            self._order = torch.randperm(len(self.real), generator=self.rng, device=self.real.device)
+        batches = self._order.split(self.config.batch_size)[self._finished_steps :]
+        before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
+        record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
+        for rows in batches:
+            self._step(self.real[rows], record)
+            self._finished_steps += 1
+            if after_step is not None and self._finished_steps < self._steps_per_epoch:
+                after_step()
+        record.check(steps_before=before)
+        nats, tokens = self._sums
+        return float(nats / tokens)
+
+    def _step(self, batch: Tensor, record: StepRecord) -> None:
+        feed_own = self.finished_epochs / max(1, self.config.epochs - 1) if self.config.scheduled_sampling else 0.0
+        rows, weight = self.workers.part(len(batch))
+        with training_mode(self.generator, rows=(len(batch), rows)):
+            if feed_own:
+                log_probs = _log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows)
+            else:
+                log_probs = self.generator.log_prob(batch[rows])
+            count = (batch < self.generator.vocab_size).sum()
+            self.optimizer.zero_grad()
+            loss = -weight * log_probs.sum() / count
+            loss.backward()
+        own = torch.stack([loss.detach(), weight * log_probs.detach().sum()])
+        loss, nats = self.workers.sum_gradients(self.generator.parameters(), own)
+        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_grad_norm)
+        record.note(loss, norm)
+        self.optimizer.step()
+        self._schedule.step()
+        self._sums -= torch.stack([nats, -count])
+
+
 def pretrain(
-    generator: TokenLSTM,
+    generator: TokenModel,
     real: Tensor,
     config: PretrainConfig,
     rng: torch.Generator,
     after_epoch: Callable[[int, float], bool | None] | None = None,
 ) -> None:
-    """Teach the generator real sequences (paper, section 4; Algorithm 1, line 2), in place.
-
-    Args:
-        generator: what learns.
-        real: `(n, length)` int64, padded, on the generator's device.
-        config: how.
-        rng: on the same device: the order of the sequences, and what scheduled sampling draws.
-        after_epoch: called with the number of finished epochs and the epoch's mean loss (nats per token); false stops.
-
-    Raises:
-        ValueError: fewer sequences than a batch.
-    """
-    if len(real) < config.batch_size:
-        raise ValueError(
-            f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch size."
-        )
-    optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, _decay_per_step(config, len(real)))
-    for epoch in range(config.epochs):
-        feed_own = epoch / max(1, config.epochs - 1) if config.scheduled_sampling else 0.0
-        nats = torch.zeros((), device=real.device)
-        tokens = torch.zeros((), device=real.device)
-        for batch in _batches(real, config.batch_size, rng):
-            log_probs = _log_prob_with_own_tokens(generator, batch, feed_own, rng) if feed_own else generator.log_prob(batch)
-            count = (batch < generator.vocab_size).sum()
-            optimizer.zero_grad()
-            (-log_probs.sum() / count).backward()
-            torch.nn.utils.clip_grad_norm_(generator.parameters(), config.max_grad_norm)
-            optimizer.step()
-            schedule.step()
-            nats -= log_probs.detach().sum()
-            tokens += count
-        if after_epoch is not None and after_epoch(epoch + 1, (nats / tokens).item()) is False:
-            return
+    """Teach the generator real sequences (paper, section 4; Algorithm 1, line 2), in place; see `LikelihoodTraining`."""
+    LikelihoodTraining(generator, real, config, rng).run(after_epoch)
 
 
 def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
@@ -80,14 +174,11 @@ def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
     return float((config.final_learning_rate / config.learning_rate) ** (1 / n_steps))
 
 
-def _batches(real: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
-    order = torch.randperm(len(real), generator=rng, device=real.device)
-    for rows in order.split(batch_size):
-        yield real[rows]
-
-
-def _log_prob_with_own_tokens(generator: TokenLSTM, tokens: Tensor, probability: float, rng: torch.Generator) -> Tensor:
-    """`generator.log_prob`, but each input token is the generator's own draw with `probability`: `(n, length)`."""
+def _log_prob_with_own_tokens(
+    generator: TokenModel, batch: Tensor, probability: float, rng: torch.Generator, rows: slice = slice(None)
+) -> Tensor:
+    """`generator.log_prob` of some rows of a batch, but each input token is the generator's own draw with `probability`."""
+    tokens = batch[rows]
     n, length = tokens.shape
     state = generator.initial_state(n)
     inputs = torch.full_like(tokens[:, 0], generator.vocab_size)
@@ -96,7 +187,7 @@ def _log_prob_with_own_tokens(generator: TokenLSTM, tokens: Tensor, probability:
         logits, state = generator.step(inputs, state)
         targets = tokens[:, position]
         log_probs.append(-F.cross_entropy(logits, targets, ignore_index=generator.vocab_size, reduction="none"))
-        uniforms = torch.rand((n, 2), generator=rng, device=tokens.device)
+        uniforms = torch.rand((len(batch), 2), generator=rng, device=tokens.device)[rows]
         own = draw_tokens(logits.detach(), uniforms[:, :1]).squeeze(1)
         inputs = torch.where((uniforms[:, 1] < probability) & (targets < generator.vocab_size), own, targets)
     return torch.stack(log_probs, dim=1)

@@ -1,6 +1,8 @@
 """REINFORCE on whole sequences: SeqGAN's generator as a Stable-Baselines3 algorithm."""
 
 import copy
+from collections import deque
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -18,15 +20,26 @@ from torch import Tensor
 
 from agents.policy import GeneratorPolicy
 from agents.sb3 import SB3VecEnv
+from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients
 from seqgan_env.game import SequenceGame
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
+from seqgan_env.returns import (
+    Baseline,
+    advantages,
+    discounted_returns,
+    mean_entropy,
+    played_positions,
+    policy_gradient_loss,
+)
+from seqgan_env.sampling import allowed_along
 from seqgan_env.sequence_env import SequenceEnv
+from seqgan_env.token_model import TokenModel, training_mode
+from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
 
 DEFAULT_BATCH_SIZE = 64
+_PHASE = "adversarial training"
 
 
 class Reinforce(OnPolicyAlgorithm):
@@ -51,7 +64,8 @@ class Reinforce(OnPolicyAlgorithm):
             `total_timesteps`.
         stats_window_size: episodes that SB3's rollout statistics average over.
         tensorboard_log: folder of TensorBoard events.
-        policy_kwargs: further arguments of the policy.
+        policy_kwargs: further arguments of the policy: the fields of a `GeneratorConfig`, or `make_generator` for a generator
+            of one's own. Its dropout works in likelihood steps alone.
         verbose: 1 prints SB3's log.
         seed: of initial parameters, sampling and environment; None for one that differs every time.
         device: `"auto"`, `"cpu"` or `"cuda"`; by default the environment's.
@@ -151,22 +165,25 @@ class Reinforce(OnPolicyAlgorithm):
             **self.policy_kwargs,
         ).to(self.device)
         self._rng = torch.Generator(self.device).manual_seed(seed)
-        self.rollout_policy: TokenLSTM = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
+        self.rollout_policy: TokenModel = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
         if self.env is not None:
             self.env.seed(seed)
             self.sync_rollout_policy()
 
     @property
-    def generator(self) -> TokenLSTM:
+    def generator(self) -> TokenModel:
         """The policy's network."""
         return self.policy.generator
 
     @property
     def game(self) -> SequenceGame:
         """The game that the environment plays."""
+        return _game_env(self._env_or_error()).game
+
+    def _env_or_error(self) -> VecEnv:
         if self.env is None:
             raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
-        return _game_env(self.env).game
+        return self.env
 
     @property
     def last_played(self) -> PlayedEpisodes:
@@ -186,7 +203,10 @@ class Reinforce(OnPolicyAlgorithm):
 
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
         """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
-        return self.generator.sample(n, self.game.sequence_length, self._rng)
+        workers, game = self.game.workers, self.game
+        rows = workers.part(n).rows
+        tokens, lengths = self.generator.sample(n, game.sequence_length, self._rng, mask=game.mask, rows=rows)
+        return workers.gather(tokens, n), workers.gather(lengths, n)
 
     def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
         """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
@@ -200,6 +220,7 @@ class Reinforce(OnPolicyAlgorithm):
         callback.on_rollout_start()
         if self.max_updates is not None and self._n_updates >= self.max_updates:
             return False
+        check_parameters(self.generator, _PHASE, self._n_updates + 1)
         tokens, _ = self.sample(env.num_envs)
         self._played = _game_env(env).play(tokens)
         self._tokens = tokens.to(self.device)
@@ -215,26 +236,38 @@ class Reinforce(OnPolicyAlgorithm):
         return True
 
     def train(self) -> None:
-        """One step of policy gradient on the collected batch (paper, eq. 8); then of likelihood, if asked."""
-        self.policy.set_training_mode(True)
+        """One step of policy gradient on the collected batch (paper, eq. 8); then of likelihood, if asked.
+
+        Raises:
+            NumericalFault: rewards, loss or gradient are not finite; the generator is as it was before the step.
+        """
         self._update_learning_rate(self.policy.optimizer)
         rewards, lengths = self._played.rewards.to(self.device), self._played.lengths.to(self.device)
+        check_finite("the batch of rewards", rewards, _PHASE, self._n_updates + 1)
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
-        log_probs = self.generator.log_prob(self._tokens)
-        loss = policy_gradient_loss(log_probs, advantage, lengths)
-        if self.ent_coef:
-            entropy = mean_entropy(self.generator.logits(self._tokens), lengths)
-            loss = loss - self.ent_coef * entropy
-            self.logger.record("train/entropy", entropy.item())
-        grad_norm = self._step(loss)
+        n_actions = lengths.sum()
+        rows, weight = self.game.workers.part(len(lengths))
+        tokens, own_lengths = self._tokens[rows], lengths[rows]
+        with training_mode(self.policy, dropout=False):  # the gradient is of the policy that wrote the batch
+            log_probs = self._log_prob(tokens, own_lengths)
+            loss = policy_gradient_loss(log_probs, advantage[rows], own_lengths, n_actions)
+            entropy = torch.zeros_like(loss)
+            if self.ent_coef:
+                entropy = mean_entropy(self._logits(tokens, own_lengths), own_lengths, n_actions)
+                loss = loss - self.ent_coef * entropy
+            nll = -log_probs.detach().sum() / n_actions
+            grad_norm, sums = self._step(weight * loss, torch.stack([entropy.detach(), nll]) * weight)
         self._take_likelihood_steps()
         self._move_rollout_policy()
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", loss.item())
+        loss_of_all, entropy_of_all, nll_of_all = sums.tolist()
+        if self.ent_coef:
+            self.logger.record("train/entropy", entropy_of_all)
+        self.logger.record("train/loss", loss_of_all)
         self.logger.record("train/grad_norm", grad_norm)
         self.logger.record("train/advantage_std", advantage.std().item())
-        self.logger.record("train/nll_of_samples", (-log_probs.sum() / lengths.sum()).item())
+        self.logger.record("train/nll_of_samples", nll_of_all)
 
     def learn(
         self: SelfReinforce,
@@ -248,21 +281,43 @@ class Reinforce(OnPolicyAlgorithm):
         """Train until `total_timesteps` tokens were written; see SB3."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
-    def _step(self, loss: Tensor) -> float:
+    def _step(self, loss: Tensor, numbers: Tensor, name: str = "the policy's loss") -> tuple[float, Tensor]:
+        """A step of all workers together; the gradient's norm, and their sums of the loss and of other numbers, `(1 + k,)`."""
+        step = self._n_updates + 1
         self.policy.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        sums = self.game.workers.sum_gradients(self.policy.parameters(), torch.cat([loss.detach().view(1), numbers]))
+        check_finite(name, sums[0], _PHASE, step)
+        norm = clip_finite_gradients(self.policy, self.max_grad_norm, _PHASE, step)
         self.policy.optimizer.step()
-        return norm.item()
+        return norm, sums
+
+    def _log_prob(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities `(n, length)` of tokens under the policy that wrote them, mask included."""
+        if self.game.mask is None:
+            return self.generator.log_prob(tokens)
+        every = torch.log_softmax(self._logits(tokens, lengths), dim=-1)
+        played = played_positions(lengths, tokens.shape[1])
+        return every.gather(2, tokens.where(played, 0).unsqueeze(2)).squeeze(2) * played
+
+    def _logits(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Logits `(n, length, vocab_size)` of tokens, mask included."""
+        mask = self.game.mask
+        if mask is None:
+            return self.generator.logits(tokens)
+        allowed = allowed_along(mask, tokens, lengths, self.generator.vocab_size)
+        return self.generator.masked_logits(tokens, allowed)
 
     def _take_likelihood_steps(self) -> None:
         for _ in range(self.likelihood_steps):
             real = self.game.real_sequences
             rows = torch.randint(len(real), (self.likelihood_batch_size,), generator=self._rng, device=self.device)
-            tokens = real[rows]
-            loss = -self.generator.log_prob(tokens).sum() / (tokens < self.generator.vocab_size).sum()
-            self._step(loss)
-            self.logger.record("train/likelihood_loss", loss.item())
+            batch = real[rows]
+            own, weight = self.game.workers.part(len(batch))
+            with training_mode(self.policy, rows=(len(batch), own)):
+                loss = -weight * self.generator.log_prob(batch[own]).sum() / (batch < self.generator.vocab_size).sum()
+                _, sums = self._step(loss, loss.new_zeros(0), "the likelihood's loss")
+            self.logger.record("train/likelihood_loss", sums[0].item())
 
     @torch.no_grad()
     def _move_rollout_policy(self) -> None:
@@ -281,6 +336,40 @@ class Reinforce(OnPolicyAlgorithm):
         for name, values in self._played.info.items():
             if isinstance(values, np.ndarray):
                 self.logger.record(f"rollout/{name}", float(values.mean()))
+
+    def training_state(self) -> dict[str, Any]:
+        """All that the rest of `learn` depends on; see `seqgan_env.training_state.Resumable`.
+
+        Taken down between two updates. To go on, `learn` what is left of the tokens with `reset_num_timesteps=False`.
+        """
+        lagging = self.rollout_policy is not self.generator
+        return {
+            "generator": module_state(self.generator),
+            "rollout_policy": module_state(self.rollout_policy) if lagging else None,
+            "optimizer": optimizer_state(self.policy.optimizer),
+            "rng": self._rng.get_state(),
+            "n_updates": self._n_updates,
+            "num_timesteps": self.num_timesteps,
+            "recent_episodes": [[episode["r"], episode["l"]] for episode in self.ep_info_buffer or ()],
+            "env": _game_env(self._env_or_error()).training_state(),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_module_state(self.generator, state["generator"])
+        if state["rollout_policy"] is not None:
+            load_module_state(self.rollout_policy, state["rollout_policy"])
+        load_optimizer_state(self.policy.optimizer, state["optimizer"])
+        self._rng.set_state(state["rng"].cpu())
+        self._n_updates = state["n_updates"]
+        self.num_timesteps = state["num_timesteps"]
+        episodes = [{"r": total, "l": length} for total, length in state["recent_episodes"]]
+        self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+        env = self._env_or_error()
+        _game_env(env).load_training_state(state["env"])
+        if self.num_timesteps:
+            self._last_obs = np.zeros(env.num_envs)  # looked at by nobody; without one, learn would reset the rows
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_rng", "rollout_policy", "_played", "_tokens"]

@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-import json
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,16 +21,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.logger import Figure as LoggedFigure
-from stable_baselines3.common.logger import Logger, configure
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
+from agents.run_lock import RunLock
+from seqgan_env.files import write_atomically
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import SweepPoint
-from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.rendering import printable
 from seqgan_env.returns import played_positions
-from seqgan_env.storage import load_generator, save_weights
+from seqgan_env.storage import load_generator, save_generator
+from seqgan_env.token_model import TokenModel
 
 PRETRAINING = "pretraining"
 ADVERSARIAL = "adversarial"
@@ -50,55 +53,132 @@ class Measurement:
     metrics: Mapping[str, float]
 
 
-class RunFolder:
-    """Everything that a run leaves behind; a context manager that closes its logs.
+class RunLog(CSVOutputFormat):
+    """`progress.csv`, which can be set back to an earlier state.
 
     Args:
-        out: the folder that holds runs.
-        name: starts the run's own name, `<name>-<time>`.
-
-    Raises:
-        OSError: the folder cannot be made or written to.
+        path: of the file; what it holds is lost.
     """
 
-    def __init__(self, out: Path, name: str) -> None:
-        stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        self.path = out / stem
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.n_rows = 0
+        self.last_step = 0
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Append a row."""
+        super().write(key_values, key_excluded, step)
+        self.n_rows += 1
+        self.last_step = step
+
+    def text(self, n_rows: int) -> str:
+        """The header and the first rows."""
+        self.file.seek(0)
+        lines = self.file.readlines()
+        self.file.seek(0, io.SEEK_END)
+        return "".join(lines[: n_rows + 1])
+
+    def set_back(self, text: str, last_step: int) -> None:
+        """Hold what `text` returned, and nothing else."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.file.write(text)
+        self.file.flush()
+        lines = text.splitlines()
+        self.keys = lines[0].split(self.separator) if lines else []
+        self.n_rows = max(0, len(lines) - 1)
+        self.last_step = last_step
+
+
+class RunFolder:
+    """Everything that a run leaves behind; to be closed.
+
+    Args:
+        path: the run's own folder, which is there; see `create`.
+        lock: holds it for this process; released by `close`.
+        purge_after: TensorBoard shows nothing that an earlier part of the run logged after this step.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path, lock: RunLock, *, purge_after: int | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self.measurements: list[Measurement] = []
+        self.log = RunLog(path / "progress.csv")
+        tensorboard = TensorBoardOutputFormat(str(path))
+        if purge_after is not None:
+            tensorboard.writer.close()
+            tensorboard.writer = SummaryWriter(str(path), purge_step=purge_after + 1)
+        self.logger = Logger(str(path), [self.log, tensorboard])
+
+    @classmethod
+    def create(cls, out: Path, name: str) -> "RunFolder":
+        """Make the folder `<name>-<time>` of a new run in the folder `out`.
+
+        Raises:
+            OSError: it cannot be made or written to.
+            ValueError: a name that leaves `out`.
+        """
+        stem = f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S}"
+        path = out / stem
         number = 1
         try:
-            while self.path.exists():
+            while path.exists():
                 number += 1
-                self.path = out / f"{stem}-{number}"
-            self.path.mkdir(parents=True)
+                path = out / f"{stem}-{number}"
+            path.mkdir(parents=True)
         except OSError as error:
-            raise OSError(
-                f"The run folder {self.path} cannot be made ({error.strerror}): choose another with --out."
-            ) from error
-        self.measurements: list[Measurement] = []
-        self.logger: Logger = configure(str(self.path), ["csv", "tensorboard"])
+            raise OSError(f"The run folder {path} cannot be made ({error.strerror}): choose another with --out.") from error
+        return cls(path, RunLock(path))
 
-    def __enter__(self) -> "RunFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the logs, and give the folder back."""
         self.logger.close()
+        self._lock.release()
 
-    def save_config(self, config: Any) -> None:
-        """Write a dataclass to `config.json`."""
-        text = json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
-        (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+    def training_state(self) -> dict[str, Any]:
+        """What was measured, and what the logger holds but has not written yet; see `full_state`."""
+        pending: Mapping[str, Any] = self.logger.name_to_value
+        excluded = self.logger.name_to_excluded
+        return {
+            "measurements": [[m.phase, m.step, dict(m.metrics)] for m in self.measurements],
+            "pending": {
+                name: [*_number_and_type(value), list(excluded[name])]
+                for name, value in pending.items()
+                if isinstance(value, int | float | str | np.number)
+            },
+            "n_rows": self.log.n_rows,
+            "last_step": self.log.last_step,
+        }
+
+    def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A state of `training_state` with the rows of `progress.csv` up to it, which are too long to copy each time."""
+        return {**state, "log": self.log.text(state["n_rows"])}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Forget what came after `full_state`."""
+        self._load_measurements(state)
+        self.log.set_back(state["log"], state["last_step"])
+        self.logger.name_to_value.clear()
+        for name, (value, dtype, excluded) in state["pending"].items():
+            self.logger.record(name, value if dtype is None else np.dtype(dtype).type(value), exclude=tuple(excluded))
+
+    def _load_measurements(self, state: Mapping[str, Any]) -> None:
+        self.measurements = [Measurement(phase, step, metrics) for phase, step, metrics in state["measurements"]]
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file."""
-        (self.path / name).write_text(text, encoding="utf-8")
+        write_atomically(self.path / _plain(name), text.encode())
 
-    def save_weights(self, name: str, module: nn.Module) -> None:
-        """Write a module's parameters to `<name>.safetensors`."""
-        save_weights(module, self.path / f"{name}.safetensors")
+    def save_weights(self, name: str, generator: TokenModel) -> None:
+        """Write a generator's kind, sizes and parameters to `<name>.safetensors`."""
+        save_generator(generator, self.path / f"{_plain(name)}.safetensors")
 
-    def load_generator(self, name: str, game: SequenceGame) -> TokenLSTM:
+    def load_generator(self, name: str, game: SequenceGame) -> TokenModel:
         """A generator that `save_weights` wrote."""
-        return load_generator(self.path / f"{name}.safetensors", game)
+        return load_generator(self.path / f"{_plain(name)}.safetensors", game)
 
     def measure(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Keep what an evaluation found, and hand it to the logger."""
@@ -234,3 +314,57 @@ class RunFolder:
         console.print(table)
         console.print(f"Everything is in {self.path}", soft_wrap=True, highlight=False)
         console.print(f"Open {self.path / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+class NoRunFolder(RunFolder):
+    """Of a process that leaves the writing to another: it remembers measurements, and keeps nothing else.
+
+    Args:
+        path: for messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.measurements = []
+        self.logger = Logger(None, [])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def training_state(self) -> dict[str, Any]:
+        """None that a checkpoint would need."""
+        return {}
+
+    def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """As it is."""
+        return {**state}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what another process measured."""
+        self._load_measurements(state)
+
+    def save_text(self, name: str, text: str) -> None:
+        """Nothing."""
+
+    def save_weights(self, name: str, generator: TokenModel) -> None:
+        """Nothing."""
+
+    def show_samples(self, phase: str, lines: Sequence[str]) -> None:
+        """Nothing."""
+
+    def show_rewards(self, phase: str, rewards: Tensor, lengths: Tensor) -> None:
+        """Nothing."""
+
+
+def _number_and_type(value: Any) -> tuple[int | float | str, str | None]:
+    """What JSON can hold of a value, and its numpy type, without which the log would spell it otherwise."""
+    if isinstance(value, int | float | str):
+        return value, None
+    return value.item(), value.dtype.name
+
+
+def _plain(name: str) -> str:
+    """The name of a file, if it is nothing more: one with a folder in it could leave the run's own."""
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(f"A run's files and the run itself have plain names, without folders, got {name!r}.")
+    return name

@@ -1,7 +1,8 @@
 """The native vector environment for Stable-Baselines3."""
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +18,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from agents.checks import ContractWarning, one_hot_observations, scaled_observations
 from seqgan_env.game import Layout, Observation, SequenceGame
 from seqgan_env.inspection import ObservationPolicy
 from seqgan_env.vector_env import SequenceVectorEnv
+
+Reader = Literal["gru", "lstm", "transformer"]
 
 
 def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
@@ -30,20 +34,28 @@ def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
 
 
 class PrefixExtractor(BaseFeaturesExtractor):
-    """Features of a prefix for the networks of other SB3 algorithms: an embedding and a GRU, read where the prefix ends.
+    """Features of a prefix for the networks of other SB3 algorithms: token embeddings, read up to where the prefix ends.
 
     Token ids are names, not magnitudes: fed as numbers they can hardly be learned from, as one-hot vectors they take
     `sequence_length * vocab_size` inputs. Use it as `policy_kwargs={"features_extractor_class": PrefixExtractor}` with
-    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`.
+    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`. What stands beyond the prefix has no effect.
+
+    Its parameters are drawn from torch's global generator, as all of SB3's are, which `seed=` of an algorithm seeds.
 
     Args:
         observation_space: of the environments, in either layout.
         vocab_size: number of tokens, and the pad id; by default what the layout `"dict"` says.
         embedding_dim: width of the token embedding.
-        features_dim: width of the GRU and of the features.
+        features_dim: width of the reader and of the features.
+        reader: `"gru"`, `"lstm"`, or `"transformer"`, one causal layer of four heads.
 
     Raises:
-        ValueError: the layout `"flat"` without `vocab_size`.
+        TypeError: observations that SB3 turns into one-hot vectors.
+        ValueError: the layout `"flat"` without `vocab_size`; a reader that does not exist; a Transformer whose width does not
+            divide by its heads.
+
+    Warns:
+        ContractWarning: observations that are not token ids, as their space says or their first batch shows.
     """
 
     def __init__(
@@ -52,28 +64,76 @@ class PrefixExtractor(BaseFeaturesExtractor):
         vocab_size: int | None = None,
         embedding_dim: int = 32,
         features_dim: int = 64,
+        reader: Reader = "gru",
     ) -> None:
         super().__init__(observation_space, features_dim)
-        if vocab_size is None and isinstance(observation_space, spaces.Dict):
-            tokens = observation_space["tokens"]
-            assert isinstance(tokens, spaces.Box)
-            vocab_size = int(tokens.high.max())
-        if vocab_size is None:
+        one_hot, scaled = one_hot_observations(observation_space), scaled_observations(observation_space)
+        if one_hot is not None:
+            raise TypeError(one_hot)
+        if scaled is not None:
+            warnings.warn(scaled, ContractWarning, stacklevel=2)
+        by_dict = isinstance(observation_space, spaces.Dict)
+        tokens = observation_space["tokens"] if isinstance(observation_space, spaces.Dict) else observation_space
+        assert isinstance(tokens, spaces.Box)
+        if vocab_size is None and not by_dict:
             raise ValueError(
                 "The layout 'flat' does not tell the vocabulary's size: pass "
                 "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
             )
-        self.pad = vocab_size
-        self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)  # the pad id is read for the start token, too
-        self.gru = nn.GRU(embedding_dim, features_dim, batch_first=True)
+        self.pad = int(tokens.high.max()) if vocab_size is None else vocab_size
+        self.embedding = nn.Embedding(self.pad + 1, embedding_dim)  # the pad id is read for the start token, too
+        self.reader = make_reader(reader, embedding_dim, features_dim, tokens.shape[0] + by_dict)  # all tokens and the start
+        self._has_seen_ids = False
 
     def forward(self, observations: PyTorchObs) -> Tensor:
         """Features `(n, features_dim)`."""
         tokens, lengths = split_observation(observations)
+        if not self._has_seen_ids:  # once: on a GPU, looking at values waits for it
+            self._has_seen_ids = True
+            self._look_at(observations["tokens"] if isinstance(observations, dict) else observations)
         inputs = torch.cat([torch.full_like(tokens[:, :1], self.pad), tokens], dim=1)
-        states, _ = self.gru(self.embedding(inputs))
+        states, *_ = self.reader(self.embedding(inputs))
         features: Tensor = states.gather(1, lengths.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)
         return features
+
+    def _look_at(self, ids: Tensor) -> None:
+        if bool((ids != ids.round()).any() | (ids < 0).any()):
+            warnings.warn(
+                f"Observations reach PrefixExtractor as {ids.flatten()[0].item():.4g}, ..., which are no token ids. "
+                "Something scales them, as VecNormalize does: make it with norm_obs=False.",
+                ContractWarning,
+                stacklevel=3,
+            )
+
+
+def make_reader(kind: Reader, embedding_dim: int, features_dim: int, length: int) -> nn.Module:
+    """A network from `(n, length, embedding_dim)` to a tuple that starts with `(n, length, features_dim)`; it looks back."""
+    if kind == "transformer":
+        return CausalTransformer(embedding_dim, features_dim, length)
+    if kind not in get_args(Reader):
+        raise ValueError(f"reader must be one of {get_args(Reader)}, got {kind!r}.")
+    recurrent = nn.GRU if kind == "gru" else nn.LSTM
+    return recurrent(embedding_dim, features_dim, batch_first=True)
+
+
+class CausalTransformer(nn.Module):
+    """One Transformer layer over at most `length` inputs, with learned positions; each position sees those before it."""
+
+    mask: Tensor
+    heads = 4
+
+    def __init__(self, embedding_dim: int, features_dim: int, length: int) -> None:
+        super().__init__()
+        if features_dim % self.heads:
+            raise ValueError(f"features_dim of a Transformer must divide by its {self.heads} heads, got {features_dim}.")
+        self.widen = nn.Linear(embedding_dim, features_dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, features_dim))
+        self.layer = nn.TransformerEncoderLayer(features_dim, self.heads, 2 * features_dim, dropout=0.0, batch_first=True)
+        self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor]:
+        """States `(n, length, features_dim)` of inputs `(n, length, embedding_dim)`, in a tuple as those of an LSTM are."""
+        return (self.layer(self.widen(inputs) + self.positions, src_mask=self.mask),)
 
 
 def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout = "dict") -> ObservationPolicy:
@@ -99,7 +159,8 @@ def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout =
 class SB3VecEnv(VecEnv):
     """A `SequenceVectorEnv` as SB3's `VecEnv`, with a new episode in the step that ends the old one.
 
-    An info of a row that ended carries `terminal_observation` beside what the environment knows of the sequence.
+    An info of a row that ended carries `terminal_observation` beside what the environment knows of the sequence; the last of
+    them has the metrics of `retraining`, if it came to that.
 
     Args:
         venv: in autoreset mode `SAME_STEP`; the others would feed SB3 steps that no policy made.
@@ -135,6 +196,8 @@ class SB3VecEnv(VecEnv):
             rows[row] = {name: values[row] for name, values in infos["final_info"].items() if not name.startswith("_")}
             rows[row]["terminal_observation"] = infos["final_obs"][row]
             rows[row]["TimeLimit.truncated"] = False
+        if "retraining" in infos:  # as in single environments, one episode carries it
+            rows[int(np.flatnonzero(terminated)[-1])]["retraining"] = infos["retraining"]
         return observation, rewards.astype(np.float32), terminated, rows
 
     def close(self) -> None:
@@ -167,5 +230,6 @@ class SB3VecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
-        """Sequences have no images."""
-        return [None] * self.num_envs
+        """The rows' images `(height, width, 3)` uint8 in render mode `"rgb_array"`, else None."""
+        images = self.venv.render() if self.venv.render_mode == "rgb_array" else None
+        return [None] * self.num_envs if images is None else [np.asarray(image) for image in images]

@@ -19,6 +19,7 @@ import torch
 import tyro
 
 import train
+from agents.config import TrainConfig
 
 RUNS: dict[str, dict[str, Any]] = {
     "discriminator": {"reward_model": "discriminator"},
@@ -55,22 +56,39 @@ def main(config: Config) -> None:
 
 def run(name: str, seed: int, out: Path) -> Curve:
     """One run of the preset; its curve."""
-    torch.set_num_threads(1)
-    config, _ = train.command_line(["quick", "--seed", str(seed), "--oracle-seed", str(seed), "--device", "cpu"])
+    config = quick(seed)
     adversarial = dataclasses.replace(config.adversarial, **RUNS[name])
     folder = out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-    train.main(dataclasses.replace(config, adversarial=adversarial, out=folder), "quick")
-    newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-    return read_curve(newest / "progress.csv")
+    return read_curve(run_in(folder, dataclasses.replace(config, adversarial=adversarial)) / "progress.csv")
+
+
+def quick(seed: int) -> TrainConfig:
+    """The preset on the CPU; the seed is the oracle's, too."""
+    config, _ = train.command_line(["quick", "--seed", str(seed), "--oracle-seed", str(seed), "--device", "cpu"])
+    return config
+
+
+def run_in(folder: Path, config: TrainConfig) -> Path:
+    """Run a config on one thread; return the run's own folder, which lies in the given one."""
+    torch.set_num_threads(1)
+    train.main(dataclasses.replace(config, out=folder), "quick")
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's log, `progress.csv`; what a row does not have is an empty text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def read_curve(path: Path) -> Curve:
-    """The curve in a run's log."""
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """The curve in a run's log; a run without adversarial updates has its start alone."""
+    rows = read_log(path)
     points = {
         phase: [
-            (float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"])) for row in rows if row[f"{phase}/nll_test"]
+            (float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"]))
+            for row in rows
+            if row.get(f"{phase}/nll_test")
         ]
         for phase in ("pretraining", "adversarial")
     }

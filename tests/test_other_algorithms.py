@@ -1,95 +1,266 @@
-"""Other algorithms of Stable-Baselines3 on the environments, through `SB3VecEnv` and `PrefixExtractor`."""
+"""Algorithms of Stable-Baselines3 and sb3-contrib play and learn, through `SB3VecEnv` and `PrefixExtractor`.
+
+The lesson, `rising`, is to follow each token by the next number: it takes a look at the prefix, whose first token is free.
+A memoryless policy that sees nothing draws each token from the same distribution p and earns the sum of p_i p_(i+1), which for
+four tokens is (p_0 + p_2)(p_1 + p_3), at most 1 / 4. So learning is told from luck by the untrained policy and by a blind one.
+"""
 
 import itertools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.env_util import make_vec_env
+from gymnasium import spaces
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 from agents import PrefixExtractor, SB3VecEnv
-from seqgan_env import DiscriminatorReward, FunctionReward, SequenceEnv, SequenceVectorEnv, TextCNN, TextCNNConfig, oracle_game
+from seqgan_env import FunctionReward, SequenceEnv, SequenceGame, SequenceVectorEnv, TextCNNConfig, oracle_game
 
-V, T = 8, 5
+V, T, N = 4, 4, 16
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
-SETTINGS: Any = {"n_steps": 20, "batch_size": 80, "n_epochs": 4, "learning_rate": 3e-3, "gamma": 1.0, "seed": 0}
+NARROW: Any = {"embedding_dim": 8, "features_dim": 16}
+CONTRIB = "sb3-contrib is not installed: pip install -e '.[contrib]'"
+ON_POLICY: Any = {"n_steps": 16, "learning_rate": 0.01}
+EPOCHS: Any = {**ON_POLICY, "batch_size": 64, "n_epochs": 4}
+TRPO_SETTINGS: Any = {**ON_POLICY, "batch_size": 64, "target_kl": 0.03, "n_critic_updates": 4}
+REPLAY: Any = {
+    "learning_rate": 0.005,
+    "learning_starts": 200,
+    "buffer_size": 5_000,
+    "batch_size": 64,
+    "train_freq": 1,
+    "target_update_interval": 100,
+    "exploration_fraction": 0.5,
+}
 
 
-def rising(sequences: list[list[int]]) -> list[float]:
-    """The share of tokens that follow their predecessor by one: it takes context to choose them; chance is 1 / V."""
-    return [sum((b - a) % V == 1 for a, b in itertools.pairwise(s)) / (T - 1) for s in sequences]
+class Blind(BaseFeaturesExtractor):
+    """The useless feature: always one."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space, 1)
+
+    def forward(self, observations: Any) -> torch.Tensor:
+        return torch.ones_like(observations["length"])
 
 
-def env(layout: Any = "dict", **rules: Any) -> SB3VecEnv:
-    rules = {"reward_model": FunctionReward(rising), **rules}
-    return SB3VecEnv(SequenceVectorEnv(oracle_game(T, V, n_real=64, **rules), 16, autoreset_mode="SameStep", layout=layout))
+def rising(sequences: list[list[int]], vocab_size: int = V) -> list[float]:
+    """The share of tokens that follow their predecessor by one."""
+    return [sum((b - a) % vocab_size == 1 for a, b in itertools.pairwise(s)) / (len(s) - 1) for s in sequences]
 
 
-def ppo(vec_env: Any) -> PPO:
-    policy_kwargs = {"features_extractor_class": PrefixExtractor}
-    return PPO("MultiInputPolicy", vec_env, policy_kwargs=policy_kwargs, **SETTINGS)
+def game(**rules: Any) -> SequenceGame:
+    return oracle_game(T, V, n_real=64, **{"reward_model": FunctionReward(rising), **rules})
 
 
-class TestPrefixExtractor:
-    def test_reads_the_prefix_where_it_ends(self) -> None:
-        extractor = PrefixExtractor(env().observation_space)
-        prefix = torch.tensor([[3.0, 1.0, 8.0, 8.0, 8.0]])  # as SB3 casts it
-        garbage = torch.tensor([[3.0, 1.0, 5.0, 0.0, 8.0]])
-        features = extractor({"tokens": prefix, "length": torch.tensor([[2.0]])})
-        assert features.shape == (1, 64)
-        assert torch.allclose(extractor({"tokens": garbage, "length": torch.tensor([[2.0]])}), features)
-        assert not torch.allclose(extractor({"tokens": prefix, "length": torch.tensor([[1.0]])}), features)
-        other = torch.tensor([[1.0, 3.0, 8.0, 8.0, 8.0]])
-        assert not torch.allclose(extractor({"tokens": other, "length": torch.tensor([[2.0]])}), features)
+def env(layout: Any = "dict", **rules: Any) -> VecMonitor:
+    return VecMonitor(SB3VecEnv(SequenceVectorEnv(game(**rules), N, autoreset_mode="SameStep", layout=layout)))
 
-    def test_both_layouts_give_the_same_features(self) -> None:
-        by_dict = PrefixExtractor(env().observation_space)
-        by_flat = PrefixExtractor(env("flat").observation_space, vocab_size=V)
-        by_flat.load_state_dict(by_dict.state_dict())
-        tokens, length = torch.randint(0, V, (6, T)), torch.arange(6).unsqueeze(1)
-        assert torch.equal(by_dict({"tokens": tokens, "length": length}), by_flat(torch.cat([tokens, length], dim=1)))
 
-    def test_the_flat_layout_needs_the_vocabulary(self) -> None:
-        with pytest.raises(ValueError, match="The layout 'flat' does not tell the vocabulary's size"):
-            PrefixExtractor(env("flat").observation_space)
+def algorithm(name: str) -> type[BaseAlgorithm]:
+    if name in ("PPO", "A2C", "DQN"):
+        return {"PPO": PPO, "A2C": A2C, "DQN": DQN}[name]
+    kind: type[BaseAlgorithm] = getattr(pytest.importorskip("sb3_contrib", reason=CONTRIB), name)
+    return kind
+
+
+def make(name: str, vec_env: VecEnv, settings: dict[str, Any], blind: bool = False, **policy_kwargs: Any) -> Any:
+    features: dict[str, Any] = {"features_extractor_class": Blind}
+    if not blind:
+        features = {"features_extractor_class": PrefixExtractor, "features_extractor_kwargs": NARROW}
+    policy = "MultiInputLstmPolicy" if name == "RecurrentPPO" else "MultiInputPolicy"
+    return algorithm(name)(
+        policy, vec_env, gamma=1.0, seed=0, policy_kwargs={"net_arch": [], **features, **policy_kwargs}, **settings
+    )
+
+
+def mean_reward(model: Any) -> float:
+    """Of 64 episodes as the policy draws them."""
+    mean, _ = evaluate_policy(model, env(), n_eval_episodes=64, deterministic=False)
+    return float(np.mean(mean))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward", ["terminal", "shaped"])
-def test_ppo_learns_what_takes_context(reward: Any) -> None:
-    """Chance is 0.125; the same PPO on ids as numbers is the control."""
-    with_context = ppo(VecMonitor(env(reward=reward, n_rollouts=4)))
-    with_context.learn(12_000)
-    mean, _ = evaluate_policy(with_context, VecMonitor(env()), n_eval_episodes=64)
-    numbers = PPO("MlpPolicy", env("flat"), **SETTINGS)
-    numbers.learn(12_000)
-    control, _ = evaluate_policy(numbers, VecMonitor(env("flat")), n_eval_episodes=64)
-    assert mean > 0.9
-    assert mean > control + 0.2
+@pytest.mark.parametrize(
+    ("name", "settings", "policy_kwargs", "steps"),
+    [
+        ("PPO", EPOCHS, {}, 3_000),
+        ("PPO", EPOCHS, {"features_extractor_kwargs": {**NARROW, "reader": "lstm"}}, 3_000),
+        ("PPO", EPOCHS, {"features_extractor_kwargs": {**NARROW, "reader": "transformer"}}, 3_000),
+        ("A2C", {"n_steps": 4, "learning_rate": 0.01}, {}, 12_000),
+        ("DQN", REPLAY, {}, 10_000),
+        ("TRPO", TRPO_SETTINGS, {}, 6_000),
+        ("QRDQN", REPLAY, {"n_quantiles": 5}, 10_000),
+        ("RecurrentPPO", EPOCHS, {"lstm_hidden_size": 16}, 3_000),
+    ],
+)
+def test_every_algorithm_learns(name: str, settings: Any, policy_kwargs: Any, steps: int) -> None:
+    model = make(name, env(), settings, **policy_kwargs)
+    untrained = mean_reward(model)
+    model.learn(steps)
+    assert untrained < 0.5
+    assert mean_reward(model) > 0.85
 
 
-def test_ppo_plays_the_adversarial_game_from_step_alone() -> None:
-    vec_env = env(reward_model="discriminator", discriminator=SMALL_CNN, retrain_every=32)
-    discriminator = vec_env.venv.game.reward_model.discriminator  # type: ignore[attr-defined]
-    before = discriminator.output.weight.detach().clone()
-    ppo(vec_env).learn(320)
-    assert not torch.equal(discriminator.output.weight, before)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "policy_kwargs", "steps"),
+    [("PPO", EPOCHS, {}, 3_000), ("A2C", {"n_steps": 4, "learning_rate": 0.01}, {}, 6_000), ("DQN", REPLAY, {}, 5_000)],
+)
+def test_a_blind_policy_learns_nothing(name: str, settings: Any, policy_kwargs: Any, steps: int) -> None:
+    """The negative control of the test above: 192 pairs, each right with probability 1 / 4 at most."""
+    model = make(name, env(), settings, blind=True, **policy_kwargs)
+    model.learn(steps)
+    assert mean_reward(model) < 0.45
+
+
+class TestMasks:
+    @staticmethod
+    def no_leap(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """The number after next is forbidden."""
+        allowed = np.ones(V, dtype=np.bool_)
+        if len(prefix):
+            allowed[(prefix[-1] + 2) % V] = False
+        return allowed
+
+    def masked_env(self, played: list[list[int]] | None = None) -> VecMonitor:
+        def reward(sequences: list[list[int]]) -> list[float]:
+            if played is not None:
+                played.extend(sequences)
+            return rising(sequences)
+
+        return env(mask=self.no_leap, reward_model=FunctionReward(reward))
+
+    @pytest.mark.slow
+    def test_maskable_ppo_learns_and_never_plays_a_masked_token(self) -> None:
+        pytest.importorskip("sb3_contrib", reason=CONTRIB)
+        from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked
+
+        played: list[list[int]] = []
+        model = make("MaskablePPO", self.masked_env(played), EPOCHS)
+        untrained, _ = evaluate_masked(model, self.masked_env(), n_eval_episodes=64, deterministic=False)
+        model.learn(3_000)
+        trained, _ = evaluate_masked(model, self.masked_env(), n_eval_episodes=64, deterministic=False)
+        assert untrained < 0.6  # chance is 1 / 3
+        assert trained > 0.85
+        assert len(played) == model.num_timesteps / T
+        assert not any((b - a) % V == 2 for sequence in played for a, b in itertools.pairwise(sequence))
+
+    def test_an_algorithm_that_ignores_masks_is_stopped(self) -> None:
+        """The negative control of the test above: without masks, forbidden tokens are drawn, and refused."""
+        with pytest.raises(ValueError, match=r"is masked out after the prefix \[.*\]: choose among action_masks\(\)"):
+            make("PPO", self.masked_env(), EPOCHS).learn(N * T)
+
+    def test_masks_come_row_by_row_as_maskable_ppo_asks_for_them(self) -> None:
+        pytest.importorskip("sb3_contrib", reason=CONTRIB)
+        from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+
+        vec_env = self.masked_env()
+        assert is_masking_supported(vec_env)
+        vec_env.reset()
+        actions = np.arange(N) % V
+        vec_env.step(actions)
+        forbidden = np.zeros((N, V), dtype=np.bool_)
+        forbidden[np.arange(N), (actions + 2) % V] = True
+        assert (get_action_masks(vec_env) == ~forbidden).all()
+
+
+class RandomStart(VecEnvWrapper):
+    """Plays the first token of each episode at random, so that no fixed sequence is right."""
+
+    def __init__(self, venv: VecEnv, vocab_size: int) -> None:
+        super().__init__(venv)
+        self.vocab_size, self.rng = vocab_size, np.random.default_rng(0)
+
+    def start(self) -> Any:
+        return self.venv.step(self.rng.integers(self.vocab_size, size=self.num_envs))[0]
+
+    def reset(self) -> Any:
+        self.venv.reset()
+        return self.start()
+
+    def step_wait(self) -> Any:
+        observation, rewards, dones, infos = self.venv.step_wait()
+        return self.start() if dones.all() else observation, rewards, dones, infos
+
+
+def test_ids_as_numbers_are_poor_features() -> None:
+    """The same PPO on a `PrefixExtractor` and on what SB3 makes of ids by itself: each token has a successor to be learned."""
+    vocab_size, length = 8, 3
+    successor = np.random.default_rng(0).permutation(vocab_size)
+
+    def right(sequences: list[list[int]]) -> list[float]:
+        return [sum(successor[a] == b for a, b in itertools.pairwise(s)) / (length - 1) for s in sequences]
+
+    def start_anywhere(layout: Any) -> VecEnv:
+        lesson = oracle_game(length, vocab_size, n_real=64, reward_model=FunctionReward(right))
+        vec_env = SB3VecEnv(SequenceVectorEnv(lesson, 32, autoreset_mode="SameStep", layout=layout))
+        return VecMonitor(RandomStart(vec_env, vocab_size))
+
+    def learned(policy: str, layout: Any, **policy_kwargs: Any) -> float:
+        settings: Any = {"n_steps": 12, "batch_size": 128, "n_epochs": 4, "learning_rate": 3e-3, "gamma": 1.0, "seed": 0}
+        model = PPO(policy, start_anywhere(layout), policy_kwargs=policy_kwargs, **settings).learn(10_000)
+        mean, _ = evaluate_policy(model, start_anywhere(layout), n_eval_episodes=96, deterministic=False)
+        return float(np.mean(mean))
+
+    with_context = learned("MultiInputPolicy", "dict", features_extractor_class=PrefixExtractor)
+    assert with_context > 0.9
+    assert with_context > learned("MlpPolicy", "flat") + 0.2
 
 
 def test_a2c_under_the_flat_layout() -> None:
     kwargs = {"features_extractor_class": PrefixExtractor, "features_extractor_kwargs": {"vocab_size": V}}
     model = A2C("MlpPolicy", env("flat"), gamma=1.0, seed=0, policy_kwargs=kwargs).learn(160)
-    assert 0 <= int(model.predict(env("flat").reset())[0][0]) < V
+    observation = env("flat").reset()
+    assert isinstance(observation, np.ndarray)
+    assert 0 <= int(model.predict(observation)[0][0]) < V
 
 
-def test_single_environments_share_a_reward_model_under_make_vec_env() -> None:
-    shared = DiscriminatorReward(TextCNN(V, T, SMALL_CNN))
-    vec_env = make_vec_env(lambda: SequenceEnv(oracle_game(T, V, n_real=64, reward_model=shared, retrain_every=4)), n_envs=4)
-    before = shared.discriminator.output.weight.detach().clone()
-    ppo(vec_env).learn(80)
-    assert not torch.equal(shared.discriminator.output.weight, before)
-    assert np.isfinite(evaluate_policy(ppo(vec_env), vec_env, n_eval_episodes=2)[0])
+# The adversarial game, from step() alone
+
+
+class Infos(BaseCallback):
+    """Keeps the infos of all steps, and how many episodes ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[dict[str, Any]] = []
+
+    def _on_step(self) -> bool:
+        self.all += self.locals["infos"]
+        return True
+
+
+def vector_form(shared: SequenceGame) -> VecEnv:
+    return SB3VecEnv(SequenceVectorEnv(shared, N, autoreset_mode="SameStep"))
+
+
+def single_form(shared: SequenceGame) -> VecEnv:
+    return DummyVecEnv([lambda: SequenceEnv(shared)] * N)
+
+
+@pytest.mark.parametrize("form", [vector_form, single_form])
+@pytest.mark.parametrize(("retrain_every", "expected"), [(None, 0), (24, 2), (1_000, 0)])
+def test_a_discriminator_stays_or_is_retrained_inside_step(form: Any, retrain_every: int | None, expected: int) -> None:
+    """64 episodes, 16 of which end at once: single environments retrain after 24 and 48, the vector form after 32 and 64."""
+    played = game(
+        reward="shaped", reward_model="discriminator", discriminator=SMALL_CNN, n_rollouts=2, retrain_every=retrain_every
+    )
+    discriminator = played.reward_model.discriminator  # type: ignore[attr-defined]
+    before = [parameter.detach().clone() for parameter in discriminator.parameters()]
+    infos = Infos()
+    make("PPO", form(played), EPOCHS).learn(64 * T, callback=infos)
+    moved = [not torch.equal(one, other) for one, other in zip(before, discriminator.parameters(), strict=True)]
+    retrainings = [info["retraining"] for info in infos.all if "retraining" in info]
+    assert any(moved) == (expected > 0)
+    assert len(retrainings) == expected
+    assert all({"loss", "accuracy"} <= metrics.keys() for metrics in retrainings)
+    assert sum("terminal_observation" in info for info in infos.all) == 64
+    assert all("terminal_observation" in info for info in infos.all if "retraining" in info)

@@ -17,6 +17,7 @@ from agents.reinforce import Reinforce
 from agents.sb3 import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
 from seqgan_env.returns import advantages, policy_gradient_loss
+from tests.small import T, V, no_repeats, seeded, small_game
 
 LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
@@ -391,3 +392,52 @@ class TestSB3VecEnv:
         assert env.env_is_wrapped(gym.Wrapper) == [False, False]
         assert env.get_images() == [None, None]
         env.close()
+
+
+class TestUnderAMask:
+    """Who plays a game with a mask samples under it, and learns from the probabilities that it leaves."""
+
+    def agent(self, **changes: Any) -> Reinforce:
+        game = small_game(mask=no_repeats, reward="rollout", **changes)
+        env = SequenceVectorEnv(game, 16, autoreset_mode="SameStep")
+        return Reinforce("GeneratorPolicy", env, learning_rate=0.05, entropy_coef=0.01, seed=0)
+
+    def test_no_forbidden_token_is_played(self) -> None:
+        agent = self.agent()
+        agent.learn(16 * T * 5)
+        tokens, _ = agent.sample(200)
+        assert all(len(set(row)) == T for row in tokens.tolist())
+        unmasked, _ = agent.generator.sample(200, T, seeded())
+        assert any(len(set(row)) < T for row in unmasked.tolist())
+
+    def test_log_probabilities_are_those_of_what_is_allowed(self) -> None:
+        agent = self.agent()
+        agent.learn(16 * T)
+        lengths = torch.full((16,), T)
+        for row, log_probs in zip(agent._tokens.tolist(), agent._log_prob(agent._tokens, lengths).tolist(), strict=True):
+            state = agent.generator.initial_state(1)
+            last = torch.tensor([V])
+            for position, token in enumerate(row):
+                logits, state = agent.generator.step(last, state)
+                left = torch.from_numpy(np.flatnonzero(no_repeats(np.array(row[:position], dtype=np.int64))))
+                expected = logits[0, token] - torch.logsumexp(logits[0, left], dim=0)
+                assert log_probs[position] == pytest.approx(expected.item(), abs=1e-5)
+                last = torch.tensor([token])
+
+    def test_a_mask_that_allows_all_changes_no_more_than_rounding(self) -> None:
+        agents = []
+        for mask in (None, lambda prefix: np.ones(V, dtype=np.bool_)):
+            game = small_game(mask=mask, reward="rollout")
+            agent = Reinforce("GeneratorPolicy", SequenceVectorEnv(game, 16, autoreset_mode="SameStep"), seed=0)
+            agents.append(agent.learn(16 * T * 3))
+        for one, other in zip(*(agent.generator.parameters() for agent in agents), strict=True):
+            torch.testing.assert_close(one, other)
+
+    def test_it_learns(self) -> None:
+        """`Ordinal` wants rising tokens: 555 for 1 2 3 4 5, and 537.5 in the mean over what chance writes."""
+        agent = self.agent()
+        before = agent.game.reward_model.score(agent.sample(500)[0], torch.full((500,), T)).mean()
+        agent.learn(16 * T * 80)
+        after = agent.game.reward_model.score(agent.sample(500)[0], torch.full((500,), T)).mean()
+        assert before < 542
+        assert after > 551

@@ -78,14 +78,16 @@ def test_the_middle_checkpoint_lies_between_the_others(tmp_path: Path) -> None:
     assert middle == (only_run(tmp_path / "half") / "generator.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("interrupted", "stages"), [("pretrain", ["generator"]), ("adversarial", [*STAGES][::2])])
+@pytest.mark.parametrize(
+    ("interrupted", "stages"), [("pretrain_generator", ["generator"]), ("train_adversarially", [*STAGES][::2])]
+)
 def test_an_interrupted_run_has_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str, stages: list[str]
 ) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, {"pretrain": "pretrain", "adversarial": "train_adversarially"}[interrupted], interrupt)
+    monkeypatch.setattr(train, interrupted, interrupt)
     with pytest.raises(KeyboardInterrupt):
         train.main(oracle_config(tmp_path))
     page = (only_run(tmp_path) / "report.html").read_text(encoding="utf-8")
@@ -94,9 +96,10 @@ def test_an_interrupted_run_has_a_report(
 
 
 def test_beyond_an_episodes_end_there_is_no_reward(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "run") as run:
-        run.show_rewards("adversarial", torch.ones(2, 3), torch.tensor([1, 3]))
-        figure = run.logger.name_to_value["adversarial/reward_per_position"].figure
+    run = RunFolder.create(tmp_path, "run")
+    run.show_rewards("adversarial", torch.ones(2, 3), torch.tensor([1, 3]))
+    figure = run.logger.name_to_value["adversarial/reward_per_position"].figure
+    run.close()
     drawn = figure.axes[0].images[0].get_array()
     assert drawn.mask.tolist() == [[False, True, True], [False, False, False]]
 

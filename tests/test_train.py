@@ -15,11 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import train
+from agents.collapse import CollapseConfig
+from agents.config import PRESETS, AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
 from agents.pretrain import PretrainConfig
 from agents.run_folder import RunFolder
 from seqgan_env.discriminator import TextCNNConfig
-from train import AdversarialConfig, EvaluationConfig, GeneratorConfig, OracleConfig, TextConfig, command_line, main
+from seqgan_env.generators import GeneratorConfig
+from seqgan_env.ranking import RankConfig
+from seqgan_env.reward_functions import RewardError
+from train import command_line, main
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "examples" / "sentences.txt"
@@ -47,7 +51,7 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def fingerprint(config: train.TrainConfig) -> dict[str, Any]:
+def fingerprint(config: TrainConfig) -> dict[str, Any]:
     """All that a run leaves but its name and its time."""
     metrics = main(config, "run")
     run = max(config.out.iterdir(), key=os.path.getmtime)
@@ -115,12 +119,20 @@ class TestARun:
 
 
 def train_metrics() -> tuple[str, ...]:
-    return ("nll_oracle", "nll_test", "nll_sum")
+    return ("nll_oracle", "nll_test", "nll_sum", "entropy", "unique")
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "": {"seed": 1, "sequence_length": 7, "vocab_size": 21, "oracle_seed": 1, "n_real": 80},
-    "generator": {"embedding_dim": 5, "hidden_dim": 5, "initial_std": 0.2},
+    "": {"seed": 1, "sequence_length": 7, "vocab_size": 21, "oracle_seed": 1, "n_real": 80, "agent": "a2c"},
+    "generator": {
+        "kind": "transformer",
+        "embedding_dim": 5,
+        "hidden_dim": 5,
+        "n_layers": 2,
+        "dropout": 0.5,
+        "tied": True,
+        "initial_std": 0.2,
+    },
     "pretrain": {
         "epochs": 3,
         "batch_size": 8,
@@ -144,6 +156,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "updates": 4,
         "batch_size": 9,
         "n_rollouts": 3,
+        "reward": "terminal",
         "reward_model": "constant",
         "scaling": "centred",
         "learning_rate": 0.02,
@@ -176,13 +189,107 @@ def test_every_field_has_an_effect(tmp_path: Path, base: dict[str, Any], group: 
     assert fingerprint(oracle_config(tmp_path, **change)) != base
 
 
+def share_of_different(sequence: list[int]) -> float:
+    """An objective: the share of different tokens."""
+    return len(set(sequence)) / len(sequence)
+
+
+def shares_of_different(sequences: list[list[int]]) -> list[float]:
+    return [share_of_different(sequence) for sequence in sequences]
+
+
+OBJECTIVE = {"objective": "tests.test_train:share_of_different"}
+RANK = {"reward_model": "rank"}
+# Fields that have an effect beside others alone: the group, those others, and the field's change.
+COMBINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("generator", {"kind": "transformer"}, {"n_heads": 2}),
+    ("adversarial", {}, OBJECTIVE),
+    ("adversarial", OBJECTIVE, {"objective_weight": 0.9}),
+    ("adversarial", RANK, {"ranking": RankConfig(gamma=2.0)}),
+    ("adversarial", RANK, {"ranking": RankConfig(n_references=3)}),
+    ("adversarial", RANK, {"ranking": RankConfig(n_comparisons=3)}),
+]
+
+
+@pytest.mark.parametrize(("group", "others", "change"), COMBINED)
+def test_every_field_has_an_effect_beside_others(
+    tmp_path: Path, group: str, others: dict[str, Any], change: dict[str, Any]
+) -> None:
+    runs = [dataclasses.replace(TINY[group], **fields) for fields in (others, others | change)]
+    one, other = (fingerprint(oracle_config(tmp_path / str(number), **{group: run})) for number, run in enumerate(runs))
+    assert one != other
+
+
+def test_an_objective_may_take_batches(tmp_path: Path) -> None:
+    single = dataclasses.replace(TINY["adversarial"], **OBJECTIVE)
+    batched = dataclasses.replace(single, objective="tests.test_train:shares_of_different", objective_batched=True)
+    one, other = (main(oracle_config(tmp_path / str(n), adversarial=a)) for n, a in enumerate((single, batched)))
+    assert one == other
+
+
+class TestCollapse:
+    def test_is_told_and_ends_the_phase_with_the_best_generator(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        adversarial = dataclasses.replace(TINY["adversarial"], updates=40, learning_rate=0.5, reward_model="constant")
+        main(oracle_config(tmp_path, adversarial=adversarial, collapse=CollapseConfig(stop=True)))
+        run, printed = only_run(tmp_path), capsys.readouterr().out
+        assert "The generator is collapsing." in printed
+        assert "when it was at its best" in printed
+        with (run / "progress.csv").open() as file:
+            assert max(int(row["train/n_updates"] or 0) for row in csv.DictReader(file)) < 40
+        best, last = (load_file(run / f"{name}.safetensors") for name in ("generator_best", "generator"))
+        assert all(torch.equal(best[name], last[name]) for name in best)
+
+    def test_is_no_end_unless_asked_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        adversarial = dataclasses.replace(TINY["adversarial"], updates=12, learning_rate=0.5, reward_model="constant")
+        main(oracle_config(tmp_path, adversarial=adversarial))
+        run, printed = only_run(tmp_path), capsys.readouterr().out
+        assert printed.count("The generator is collapsing.") >= 1
+        with (run / "progress.csv").open() as file:
+            assert max(int(row["train/n_updates"] or 0) for row in csv.DictReader(file)) == 12
+        best, last = (load_file(run / f"{name}.safetensors") for name in ("generator_best", "generator"))
+        assert any(not torch.equal(best[name], last[name]) for name in best)
+
+
+class TestAnObjectiveThatFails:
+    @pytest.mark.parametrize("fault", [LookupError, float("nan")], ids=["raises", "is-no-number"])
+    def test_in_the_middle_ends_the_run_with_a_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Any
+    ) -> None:
+        calls = iter(range(1000))
+
+        def fails(sequence: list[int]) -> float:
+            if next(calls) < 60:
+                return 1.0
+            if fault is LookupError:
+                raise LookupError(sequence)
+            return float(fault)
+
+        monkeypatch.setattr("tests.test_train.share_of_different", fails)
+        with pytest.raises(RewardError):
+            main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
+        assert "Ended by RewardError." in (printed := capsys.readouterr().out)
+        assert "Go on with: python train.py --resume" in printed
+        assert f"--objective {OBJECTIVE['objective']}" in printed
+        assert list((only_run(tmp_path) / "checkpoints").glob("round-*"))
+
+    def test_at_once_does_so_before_anything_is_learned(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tests.test_train.share_of_different", lambda sequence: None)
+        with pytest.raises(RewardError):
+            main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_no_field_is_forgotten() -> None:
     groups = {field.name: field.default_factory for field in dataclasses.fields(OracleConfig)}
-    tested_elsewhere = {"device", "out", "oracle_params"}
+    tested_elsewhere = {"actor_critic", "checkpoint", "collapse", "device", "out", "oracle_params"}
     assert set(groups) == set(CHANGES[""]) | (set(CHANGES) - {""}) | tested_elsewhere
     for group, changes in CHANGES.items():
         if group:
-            assert {field.name for field in dataclasses.fields(groups[group])} == set(changes)  # type: ignore[arg-type]
+            combined = {field for other, _, change in COMBINED for field in change if other == group} - set(changes)
+            fields = {field.name for field in dataclasses.fields(groups[group])}  # type: ignore[arg-type]
+            assert fields - {"objective_batched"} == set(changes) | combined
 
 
 class TestTextFields:
@@ -210,7 +317,7 @@ class TestTextFields:
 class TestCommandLine:
     def test_quick_is_the_default(self) -> None:
         config, name = command_line([])
-        assert (config, name) == (train.PRESETS["quick"][0], "quick")
+        assert (config, name) == (PRESETS["quick"][0], "quick")
         config, name = command_line(["--seed", "3"])
         assert (config.seed, name) == (3, "quick")
 
@@ -232,7 +339,7 @@ class TestCommandLine:
         assert (adversarial.n_rollouts, adversarial.rollout_lag, adversarial.baseline) == (16, 0.8, "none")
         assert sum(config.discriminator.n_filters) == 1720
 
-    @pytest.mark.parametrize("preset", list(train.PRESETS))
+    @pytest.mark.parametrize("preset", list(PRESETS))
     def test_help_describes_every_field(self, preset: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:
             command_line([preset, "--help"])
@@ -294,15 +401,22 @@ class TestBadInput:
     def test_out_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(OSError, match=r"cannot be made .* choose another with --out"):
-            RunFolder(tmp_path / "file", "run")
+            RunFolder.create(tmp_path / "file", "run")
 
     def test_oracle_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="No oracle file at"):
             main(oracle_config(tmp_path, oracle_params=tmp_path / "none.npz"))
 
     def test_two_runs_in_one_second_get_two_folders(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "run") as first, RunFolder(tmp_path, "run") as second:
-            assert first.path != second.path
+        first, second = RunFolder.create(tmp_path, "run"), RunFolder.create(tmp_path, "run")
+        first.close()
+        second.close()
+        assert first.path != second.path
+
+
+def heed_interrupts() -> None:
+    """What a process that was started in the background does not do, nor those that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow
@@ -312,6 +426,7 @@ def test_ctrl_c_saves_and_says_where(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob("quick-*/progress.csv")):
@@ -319,11 +434,11 @@ def test_ctrl_c_saves_and_says_where(tmp_path: Path) -> None:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     run = only_run(tmp_path)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "Stopped. Saving what there is." in out
+    assert "Go on with: python train.py --resume" in out
     assert f"Everything is in {run}" in out
     assert (run / "generator.safetensors").exists()
     assert (run / "learning_curve.png").exists()

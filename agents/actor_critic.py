@@ -1,0 +1,364 @@
+"""PPO and A2C with SeqGAN's generator as their actor; the same for sb3-contrib's algorithms is in `actor_critic_contrib`."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from agents.borrowed_randomness import BorrowedRandomness
+from agents.sb3 import SB3VecEnv, split_observation
+from seqgan_env.faults import check_finite, check_parameters
+from seqgan_env.game import SequenceGame
+from seqgan_env.generators import GeneratorConfig, make_generator
+from seqgan_env.token_model import TokenModel
+from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+
+SelfPlayer = TypeVar("SelfPlayer", bound="ActorCriticPlayer")
+
+_PHASE = "adversarial training"
+_CRITIC_DIMS = (64,)
+
+
+class GeneratorFeatures(BaseFeaturesExtractor):
+    """The hidden state from which a generator predicts the token after the observed prefix.
+
+    Args:
+        observation_space: of either layout of the environments.
+        vocab_size: number of tokens.
+        config: the generator's kind and sizes.
+        end_token: the token that ends a sequence, if there is one.
+        seed: of the initial parameters: those that `GeneratorPolicy` draws from the same seed.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        vocab_size: int,
+        config: GeneratorConfig | None = None,
+        end_token: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        space = observation_space["tokens"] if isinstance(observation_space, spaces.Dict) else observation_space
+        assert space.shape is not None
+        generator = make_generator(
+            GeneratorConfig() if config is None else config,
+            vocab_size,
+            sequence_length=int(space.shape[0]) - (not isinstance(observation_space, spaces.Dict)),
+            end_token=end_token,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        super().__init__(observation_space, self.width_of(generator))
+        self.generator = generator
+
+    @staticmethod
+    def width_of(generator: TokenModel) -> int:
+        """How many features there are."""
+        with torch.no_grad():
+            return generator.hidden(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+
+    def forward(self, observations: PyTorchObs) -> Tensor:
+        """Features `(n, width)`."""
+        tokens, lengths = split_observation(observations)
+        # One more input than tokens: the start token, then the prefix; what stands beyond it has no effect.
+        padded = torch.cat([tokens, torch.full_like(tokens[:, :1], self.generator.vocab_size)], dim=1)
+        hidden = self.generator.hidden(padded[:, : int(lengths.max()) + 1])
+        features: Tensor = hidden.gather(1, lengths.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])).squeeze(1)
+        return features
+
+
+class DetachedCritic(MlpExtractor):
+    """Layers of the critic, which looks at the actor's features and leaves them as they are."""
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        """What the value is read from, `(n, width)`; no gradient flows back to the features."""
+        return super().forward_critic(features.detach())
+
+
+class GeneratorActor(BasePolicy):
+    """What makes an SB3 actor-critic policy's actor a generator: a mixin, which stands before SB3's class.
+
+    The generator's hidden state is the actor's features, and its output layer gives the action's logits. The critic is a small
+    network on the same features, detached: the generator moves by the policy gradient alone, as under `Reinforce`, so that the
+    algorithms differ by their updates only. Dropout is off, because the gradient is that of the policy that played.
+
+    Args:
+        observation_space: of either layout of the environments.
+        action_space: `Discrete(vocab_size)`.
+        lr_schedule: learning rate of Adam as a function of the remaining progress.
+        features_extractor_kwargs: `config`, `end_token` and `seed` of `GeneratorFeatures`.
+        arguments: the others of SB3's class; `net_arch` has layers for the critic alone, by default one of 64.
+
+    Raises:
+        ValueError: a `net_arch` with layers for the actor.
+    """
+
+    features_extractor: GeneratorFeatures
+    mlp_extractor: MlpExtractor
+    net_arch: Any
+    activation_fn: type[nn.Module]
+    value_net: nn.Module
+    action_net: nn.Module
+    features_class: type[GeneratorFeatures] = GeneratorFeatures
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        **arguments: Any,
+    ) -> None:
+        arguments = {
+            "features_extractor_class": self.features_class,
+            "net_arch": {"pi": [], "vf": list(_CRITIC_DIMS)},
+            **arguments,
+            "ortho_init": False,  # it would draw the generator's parameters anew
+            "features_extractor_kwargs": {**(features_extractor_kwargs or {}), "vocab_size": int(action_space.n)},
+        }
+        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+        if len(self.mlp_extractor.policy_net):
+            raise ValueError(
+                f"The generator is the whole actor: net_arch must have no layers for 'pi', got {self.net_arch}. "
+                "Layers of the critic go to {'pi': [], 'vf': [...]}."
+            )
+        self._share_parameters()
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.set_training_mode(False)
+
+    @property
+    def generator(self) -> TokenModel:
+        """The actor's network."""
+        return self.features_extractor.generator
+
+    @property
+    def critic_parts(self) -> nn.ModuleList:
+        """All that is not the actor's."""
+        return nn.ModuleList([self.mlp_extractor, self.value_net])
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Training or evaluation mode; see SB3. Dropout stays off."""
+        super().set_training_mode(mode)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+
+    def _share_parameters(self) -> None:
+        self.action_net = self.generator.output
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = DetachedCritic(self._features_width(), self.net_arch, self.activation_fn, self.device)
+
+    def _features_width(self) -> int:
+        return self.features_extractor.features_dim
+
+
+class GeneratorActorCriticPolicy(GeneratorActor, ActorCriticPolicy):  # type: ignore[misc]
+    """A generator with a critic, for PPO and A2C; see `GeneratorActor`."""
+
+
+class ActorCriticPlayer(OnPolicyAlgorithm):
+    """What makes an SB3 actor-critic a player as `Reinforce` is one: a mixin, which stands before SB3's algorithm.
+
+    A round is a rollout of as many steps as a sequence has tokens, and the training on it. `_n_updates` counts rounds, not
+    epochs. What SB3 draws from global random generators comes from one of the player's own.
+    """
+
+    policy: GeneratorActor  # type: ignore[assignment]
+
+    def _setup_model(self) -> None:
+        """Create policy, buffer and random numbers; the environment's completions come from the generator."""
+        if self.seed is None:
+            self.seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._random = BorrowedRandomness(self.seed, self.device)
+        self._rng = torch.Generator(self.device).manual_seed(self.seed)
+        self._final_infos: dict[str, list[float]] = {}
+        with self._random.lent():
+            super()._setup_model()
+        if self.env is not None:
+            self.sync_rollout_policy()
+
+    @property
+    def generator(self) -> TokenModel:
+        """The policy's network."""
+        return self.policy.generator
+
+    @property
+    def game(self) -> SequenceGame:
+        """The game that the environment plays."""
+        return self._game_env().game
+
+    def _game_env(self) -> SequenceVectorEnv:
+        if self.env is None:
+            raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
+        inner = self.env.unwrapped
+        if not isinstance(inner, SB3VecEnv):
+            raise TypeError(f"{type(self).__name__} needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
+        return inner.venv
+
+    @property
+    def last_played(self) -> PlayedEpisodes:
+        """What the episodes that began in the latest rollout earned; those under way at its end are cut off there."""
+        return self._played
+
+    def sync_rollout_policy(self) -> None:
+        """Let the generator write the environment's completions."""
+        self.game.attach_policy(self.generator)
+
+    def sample(self, n: int) -> tuple[Tensor, Tensor]:
+        """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
+        return self.generator.sample(n, self.game.sequence_length, self._rng, mask=self.game.mask)
+
+    def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
+        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
+        return self.game.retrain(self.sample(n_generated)[0])
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+        *use_masking: bool,
+    ) -> bool:
+        """Play `n_rollout_steps` steps in each row; false if a callback asked to stop.
+
+        Raises:
+            NumericalFault: parameters or rewards are not finite.
+        """
+        self._final_infos.clear()
+        check_parameters(self.policy, _PHASE, self._n_updates + 1)
+        with self._random.lent():
+            goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, *use_masking)
+        if goes_on:
+            self._played = played_episodes(rollout_buffer)
+            check_finite("the batch of rewards", self._played.rewards, _PHASE, self._n_updates + 1)
+            self._note_episodes()
+        return goes_on
+
+    def train(self) -> None:
+        """Train on the rollout, as SB3's algorithm does."""
+        rounds = self._n_updates
+        with self._random.lent():
+            super().train()
+        self._n_updates = rounds + 1
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def learn(
+        self: SelfPlayer,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "player",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPlayer:
+        """Train until `total_timesteps` steps were taken; see SB3."""
+        return super().learn(
+            total_timesteps,
+            callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: npt.NDArray[Any] | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for row in np.flatnonzero(dones if dones is not None else []):
+            for name, value in infos[row].items():
+                if isinstance(value, np.floating):
+                    self._final_infos.setdefault(name, []).append(float(value))
+
+    def _note_episodes(self) -> None:
+        """Feed SB3's episode statistics, which its `Monitor` would otherwise feed, and log what the sequences are worth."""
+        rewards, lengths, _ = self._played
+        assert self.ep_info_buffer is not None
+        self.ep_info_buffer.extend(
+            {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
+        )
+        self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
+        for name, values in self._final_infos.items():
+            self.logger.record(f"rollout/{name}", float(np.mean(values)))
+
+    def training_state(self) -> dict[str, Any]:
+        """All that the rest of `learn` depends on; see `seqgan_env.training_state.Resumable`.
+
+        Taken down between two rounds. To go on, `learn` what is left of the steps with `reset_num_timesteps=False`.
+        """
+        observation = self._last_obs
+        assert observation is None or isinstance(observation, dict)
+        starts = self._last_episode_starts
+        return {
+            "generator": module_state(self.generator),
+            "critic": module_state(self.policy.critic_parts),
+            "optimizer": optimizer_state(self.policy.optimizer),
+            "rng": self._rng.get_state(),
+            "random": self._random.training_state(),
+            "n_updates": self._n_updates,
+            "num_timesteps": self.num_timesteps,
+            "recent_episodes": [[episode["r"], episode["l"]] for episode in self.ep_info_buffer or ()],
+            "env": self._game_env().training_state(),
+            "observation": None if observation is None else {name: torch.from_numpy(x) for name, x in observation.items()},
+            "episode_starts": None if starts is None else torch.from_numpy(starts),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_module_state(self.generator, state["generator"])
+        load_module_state(self.policy.critic_parts, state["critic"])
+        load_optimizer_state(self.policy.optimizer, state["optimizer"])
+        self._rng.set_state(state["rng"].cpu())
+        self._random.load_training_state(state["random"])
+        self._n_updates = state["n_updates"]
+        self.num_timesteps = state["num_timesteps"]
+        episodes = [{"r": total, "l": length} for total, length in state["recent_episodes"]]
+        self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+        self._game_env().load_training_state(state["env"])
+        observation, starts = state["observation"], state["episode_starts"]
+        self._last_obs = None if observation is None else {name: x.cpu().numpy() for name, x in observation.items()}
+        self._last_episode_starts = None if starts is None else starts.cpu().numpy()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_rng", "_random", "_played"]
+
+
+def played_episodes(buffer: RolloutBuffer) -> PlayedEpisodes:
+    """The episodes that began in a rollout, `(episodes, sequence_length)`; a row has several where they end early.
+
+    Args:
+        buffer: full, and not yet drawn from; of the layout `"dict"`.
+    """
+    observations: Any = buffer.observations
+    positions = observations["length"][..., 0].astype(np.int64)  # (steps, rows)
+    starts = positions == 0
+    first = np.cumsum(starts.sum(axis=0)) - starts.sum(axis=0)  # the number of each row's first episode
+    episodes = first + np.cumsum(starts, axis=0) - 1
+    began = np.cumsum(starts, axis=0) > 0
+    rewards = np.zeros((int(starts.sum()), observations["tokens"].shape[-1]), dtype=np.float32)
+    rewards[episodes[began], positions[began]] = buffer.rewards[began]
+    lengths = np.bincount(episodes[began], minlength=len(rewards))
+    return PlayedEpisodes(torch.from_numpy(rewards), torch.from_numpy(lengths), {})
+
+
+class PlayerPPO(ActorCriticPlayer, PPO):
+    """SB3's PPO as a player; see `ActorCriticPlayer`."""
+
+
+class PlayerA2C(ActorCriticPlayer, A2C):
+    """SB3's A2C as a player; see `ActorCriticPlayer`."""

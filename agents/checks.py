@@ -1,0 +1,109 @@
+"""Warns of combinations of an algorithm and the environment that run without an error, but not as they should."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize, is_vecenv_wrapped
+
+MOST_QUANTILE_OUTPUTS = 200_000
+"""Of a quantile network, whose last layer is that many times as wide as the one before it."""
+
+
+class ContractWarning(UserWarning):
+    """An algorithm and an environment that run together, but not as the environment's contract needs it."""
+
+
+def check_contract(model: BaseAlgorithm) -> None:
+    """Warn of everything in which an SB3 model departs from the contract of its environment.
+
+    That is: another discount than the reward contract's; normalised, stacked, one-hot or otherwise changed observations; token
+    ids that reach the networks as numbers; more quantiles than a large vocabulary can bear.
+
+    Args:
+        model: an algorithm on one of the environments, in any of SB3's vector forms and wrappers.
+
+    Raises:
+        ValueError: the model has no environment.
+
+    Warns:
+        ContractWarning: for each departure, with its remedy.
+    """
+    for departure in departures(model):
+        warnings.warn(departure, ContractWarning, stacklevel=2)
+
+
+class ContractCheck(BaseCallback):
+    """Calls `check_contract` when training starts: `model.learn(..., callback=ContractCheck())`."""
+
+    def _on_training_start(self) -> None:
+        check_contract(self.model)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def departures(model: BaseAlgorithm) -> Iterator[str]:
+    """A sentence for each departure of a model from its environment's contract; see `check_contract`."""
+    if model.env is None:
+        raise ValueError("The model has no environment to compare with: call set_env() first.")
+    name = type(model).__name__
+    contract, gamma = model.env.get_attr("gamma", indices=[0])[0], getattr(model, "gamma", None)
+    if gamma is not None and gamma != contract:
+        yield f"{name} has gamma={gamma}, but the environment's reward contract is right under gamma={contract}: pass that."
+    changed = one_hot_observations(model.observation_space) or scaled_observations(model.observation_space)
+    if changed is not None:
+        yield changed
+    elif any(isinstance(module, FlattenExtractor | CombinedExtractor) for module in model.policy.modules()):
+        yield (
+            f"{name} feeds token ids to its networks as numbers, which can hardly be learned from: "
+            "pass policy_kwargs={'features_extractor_class': PrefixExtractor}."
+        )
+    if normalises_observations(model.get_vec_normalize_env()):
+        yield "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False."
+    if is_vecenv_wrapped(model.env, VecFrameStack):
+        yield "VecFrameStack puts several prefixes side by side: leave it out, for one prefix is the whole state."
+    quantiles, vocab_size = getattr(model, "n_quantiles", 0), getattr(model.action_space, "n", 0)
+    if quantiles * vocab_size > MOST_QUANTILE_OUTPUTS:
+        yield (
+            f"{name} learns {quantiles} quantiles for each of {vocab_size:,} tokens, {quantiles * vocab_size:,} outputs: "
+            f"pass policy_kwargs={{'n_quantiles': {max(1, MOST_QUANTILE_OUTPUTS // vocab_size // 4)}}} or so."
+        )
+
+
+def one_hot_observations(space: spaces.Space[Any]) -> str | None:
+    """What is wrong with an observation space that SB3 turns into one-hot vectors; None for those of the layouts."""
+    if all(isinstance(part, spaces.Box) for part in parts_of(space)):
+        return None
+    return (
+        f"Stable-Baselines3 turns these observations ({type(space).__name__}) into one-hot vectors, {spaces.flatdim(space):,} "
+        "inputs: leave them as the environment gives them, in layout 'dict' or 'flat', and use PrefixExtractor."
+    )
+
+
+def scaled_observations(space: spaces.Space[Any]) -> str | None:
+    """What is wrong with an observation space whose bounds tell that its numbers are no ids; None for those of the layouts."""
+    boxes = [part for part in parts_of(space) if isinstance(part, spaces.Box)]
+    from_zero = all((box.low == 0).all() for box in boxes)
+    highest = max((box.high.max() for box in boxes), default=0)
+    if from_zero and np.isfinite(highest) and highest > 1:
+        return None
+    return (
+        f"The observations are not token ids any more: their space is {space}. Ids are names and not magnitudes: "
+        "take away the wrapper that normalises or rescales them."
+    )
+
+
+def parts_of(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    """The spaces in a `Dict`, or the space itself."""
+    return list(space.values()) if isinstance(space, spaces.Dict) else [space]
+
+
+def normalises_observations(env: VecNormalize | None) -> bool:
+    """Whether a `VecNormalize` scales any part of the observations."""
+    return env is not None and env.norm_obs and (env.norm_obs_keys is None or len(env.norm_obs_keys) > 0)

@@ -1,0 +1,307 @@
+"""What a run of train.py can be told: its settings, and the presets that they start from."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from agents.collapse import CollapseConfig
+from agents.pretrain import PretrainConfig
+from seqgan_env.corpus import Format, Tokenizer, TooLong
+from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.game import RewardContract, RewardName
+from seqgan_env.generators import GeneratorConfig
+from seqgan_env.ranking import RankConfig
+from seqgan_env.returns import Baseline
+from seqgan_env.rewards import DiscriminatorScaling
+
+AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The adversarial phase; the defaults are the paper's."""
+
+    updates: int = 200
+    """Policy-gradient updates of the generator."""
+    batch_size: int = 64
+    """Episodes in one update."""
+    n_rollouts: int = 16
+    """Monte Carlo completions of each prefix."""
+    reward: RewardContract | None = None
+    """What a token earns: rollout is its prefix's value Q, as published; shaped the change of Q; terminal the sequence's
+    score, at its end alone. By default rollout for reinforce and shaped for the others."""
+    reward_model: RewardName = "discriminator"
+    """What judges sequences: the discriminator; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
+    scaling: DiscriminatorScaling = "probability"
+    """The discriminator's probability D as the reward: D itself; centred, 2D - 1; log D; or the ratio D / (1 - D), which
+    belongs with the baseline maligan."""
+    ranking: RankConfig = field(default_factory=RankConfig)
+    objective: str | None = None
+    """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
+    objective_weight: float = 0.5
+    """The objective's weight lambda; the reward model has 1 - lambda. At 1 nothing else counts."""
+    objective_batched: bool = False
+    """The objective takes a list of sequences and returns as many numbers."""
+    learning_rate: float = 0.01
+    """Adam's step size."""
+    final_learning_rate: float | None = None
+    """Adam's step size at the end, reached geometrically; by default it stays the same."""
+    baseline: Baseline = "none"
+    """What is subtracted from returns."""
+    entropy_coef: float = 0.0
+    """Weight of the policy's entropy in the loss."""
+    max_grad_norm: float = 5.0
+    """Largest norm of the gradient."""
+    likelihood_steps: int = 0
+    """Steps of maximum likelihood after each update."""
+    rollout_lag: float = 0.8
+    """How much of its old parameters the rollout policy keeps in an update; 0: the generator itself completes prefixes."""
+    d_pretrain_steps: int = 50
+    """Fits of the discriminator before the first update."""
+    g_steps: int = 1
+    """Updates between two retrainings of the discriminator."""
+    d_steps: int = 5
+    """Fits in one retraining, each on newly written sequences."""
+    n_generated: int = 10_000
+    """Sequences written for each fit."""
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """What the agents other than reinforce have beside the adversarial settings; they have no baseline and no rollout-lag."""
+
+    learning_rate_factor: float | None = None
+    """Adam's step size is this times that of the adversarial settings; by default 1 for a2c, which takes one step in an
+    update, and a third for the others, which take epochs x minibatches."""
+    gae_lambda: float = 1.0
+    """Lambda of generalised advantage estimation: 1 for returns less values, 0 for one-step differences."""
+    vf_coef: float = 0.5
+    """Weight of the critic's squared error in the loss."""
+    critic_dims: tuple[int, ...] = (64,)
+    """Widths of the critic's hidden layers, on the generator's hidden state."""
+    normalize_advantage: bool = True
+    """Bring each minibatch's advantages to mean 0 and standard deviation 1."""
+    epochs: int = 4
+    """Passes over a batch in an update; a2c makes one."""
+    minibatches: int = 4
+    """Parts of a batch, each of which takes a step; a2c has one."""
+    clip_range: float = 0.2
+    """How far PPO lets a probability's ratio to the old one count."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How progress is measured."""
+
+    n_samples: int = 10_000
+    """Sequences written for an evaluation."""
+    n_held_out: int = 10_000
+    """Real sequences kept aside by the oracle's game; a text keeps a share, see held-out."""
+    every_epochs: int = 5
+    """Epochs of maximum likelihood between two evaluations."""
+    every_updates: int = 10
+    """Adversarial updates between two evaluations."""
+    sweep: bool = True
+    """Sweep the temperature of both generators at the end, where there is an oracle."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What a run can be taken up from, by train.py --resume. A round is an epoch, a fit, or an update."""
+
+    every_rounds: int = 50
+    """Rounds after which a checkpoint is written."""
+    every_minutes: float = 5.0
+    """Minutes after which one is written, if that comes first."""
+    keep: int = 3
+    """How many of the newest stay, beside the best."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What every run has."""
+
+    seed: int = 0
+    """Everything random follows from it, real sequences of the oracle included."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    out: Path = Path("runs")
+    """The run's own folder is made in this one."""
+    agent: AgentName = "reinforce"
+    """Who learns from rewards: the published policy gradient, or an algorithm of Stable-Baselines3 with the same generator;
+    maskable-ppo and recurrent-ppo need the extra contrib."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    discriminator: TextCNNConfig = field(default_factory=TextCNNConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    collapse: CollapseConfig = field(default_factory=CollapseConfig)
+
+
+@dataclass(frozen=True)
+class OracleConfig(TrainConfig):
+    """The synthetic test: an LSTM with random parameters writes the real sequences, and measures the generated ones."""
+
+    sequence_length: int = 20
+    """Tokens in a sequence."""
+    vocab_size: int | None = None
+    """Number of tokens; 5,000 by default, or what the oracle's file says."""
+    oracle_seed: int = 0
+    """Draws the oracle."""
+    oracle_params: Path | None = None
+    """A file with the oracle's parameters, .npz or the published pickle."""
+    n_real: int = 10_000
+    """Real sequences to learn from."""
+
+
+@dataclass(frozen=True)
+class TextConfig(TrainConfig):
+    """Learn from a text file, a sequence a line."""
+
+    data: Path = tyro.MISSING
+    """The file, UTF-8."""
+    tokenizer: Tokenizer | Path = "words"
+    """What a token is; or the path of a tokenizer.json of the library tokenizers."""
+    vocab_size: int | None = None
+    """Number of tokens, the end token included: declared for integers, the most that bpe learns (1,000 by default), else
+    checked."""
+    format: Format | None = None
+    """text, csv (with a header) or jsonl; by default what the file's name ends with."""
+    column: str | None = None
+    """The column of CSV, or the field of JSONL, that holds the sequences."""
+    sequence_length: int | None = None
+    """The most tokens in a sequence; by default as many as the longest line has."""
+    min_count: int = 1
+    """Tokens that are rarer become the unknown token."""
+    too_long: TooLong = "error"
+    """What happens to a line that is longer than sequence-length."""
+    held_out: float = 0.1
+    """Share of the lines kept aside for evaluation."""
+
+
+PRESETS: dict[str, tuple[TrainConfig, str]] = {
+    "quick": (
+        OracleConfig(
+            vocab_size=50,
+            n_real=50_000,
+            generator=GeneratorConfig(embedding_dim=8, hidden_dim=8),
+            pretrain=PretrainConfig(epochs=5, final_learning_rate=1e-3),
+            discriminator=TextCNNConfig(
+                widths=(2, 3), n_filters=(64, 64), embedding_dim=24, l2=0.0, learning_rate=8e-3, batch_size=256, epochs=1
+            ),
+            adversarial=AdversarialConfig(
+                updates=200,
+                batch_size=128,
+                n_rollouts=2,
+                scaling="log",
+                learning_rate=3e-3,
+                final_learning_rate=1e-3,
+                baseline="leave-one-out",
+                rollout_lag=0.0,
+                d_pretrain_steps=50,
+                g_steps=1,
+                d_steps=1,
+                n_generated=1000,
+            ),
+            evaluation=EvaluationConfig(n_samples=5000, n_held_out=5000, every_epochs=1, every_updates=20),
+        ),
+        "A little over a minute on two CPU cores: a small oracle, a small discriminator. The default.",
+    ),
+    "paper": (OracleConfig(), "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU."),
+    "text": (
+        TextConfig(
+            generator=GeneratorConfig(embedding_dim=64, hidden_dim=128),
+            pretrain=PretrainConfig(epochs=8, learning_rate=5e-3, final_learning_rate=5e-4),
+            discriminator=TextCNNConfig(
+                widths=(1, 2, 3, 4, 5), n_filters=(64,) * 5, l2=0.0, learning_rate=1e-3, weight_decay=0.1, epochs=1
+            ),
+            adversarial=AdversarialConfig(
+                updates=60,
+                batch_size=64,
+                n_rollouts=4,
+                scaling="centred",
+                learning_rate=1e-3,
+                baseline="leave-one-out",
+                rollout_lag=0.0,
+                d_pretrain_steps=10,
+                g_steps=2,
+                d_steps=1,
+                n_generated=1000,
+            ),
+            evaluation=EvaluationConfig(n_samples=1000, every_epochs=2, every_updates=10),
+        ),
+        "Your own sequences: --data FILE, a sequence a line.",
+    ),
+}
+
+
+def reward_of(config: TrainConfig) -> RewardContract:
+    """The reward contract that a run plays under."""
+    return config.adversarial.reward or ("rollout" if config.agent == "reinforce" else "shaped")
+
+
+def config_to_json(config: TrainConfig, preset: str) -> str:
+    """A config, and the name of the preset that it came from, as JSON; see `config_from_json`."""
+    values = {"preset": preset, "task": _TASKS[type(config)], **dataclasses.asdict(config)}
+    return json.dumps(values, indent=2, default=str, ensure_ascii=False)
+
+
+def config_from_json(text: str) -> tuple[TrainConfig, str]:
+    """The config and the preset's name that `config_to_json` wrote.
+
+    Raises:
+        ValueError: it is of another version: settings are missing, unknown, or of another kind.
+    """
+    try:
+        values = json.loads(text)
+        preset, task = values.pop("preset"), values.pop("task")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"The run's settings cannot be read, or are of another version: {error!r}.") from error
+    types = {name: config_type for config_type, name in _TASKS.items()}
+    if task not in types:
+        raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
+    config: TrainConfig = _from_json(types[task], values, "")
+    return config, str(preset)
+
+
+_TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
+
+
+def _from_json(kind: Any, value: Any, where: str) -> Any:
+    """A value of a type from what JSON made of it."""
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_from_json(kind, value, where)
+    if get_origin(kind) in (Union, UnionType):
+        kind = next((part for part in get_args(kind) if _fits(part, value)), kind)
+    if not _fits(kind, value):
+        raise ValueError(f"The run's setting {where} must be {kind}, got {value!r}: the run is of another version.")
+    if get_origin(kind) is tuple:
+        return tuple(value)
+    return Path(value) if kind is Path else value
+
+
+def _dataclass_from_json(kind: Any, values: Any, where: str) -> Any:
+    hints = get_type_hints(kind)
+    wrong = sorted(set(hints) ^ set(values)) if isinstance(values, dict) else [""]
+    if wrong:
+        names = ", ".join(f"{where}.{name}".strip(".") for name in wrong)
+        raise ValueError(f"The run is of another version: the settings {names} are missing or unknown.")
+    return kind(**{name: _from_json(hints[name], value, f"{where}.{name}".strip(".")) for name, value in values.items()})
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    json_type: Any = {Path: str, type(None): type(None), str: str, bool: bool}.get(kind)
+    return json_type is not None and isinstance(value, json_type)

@@ -1,0 +1,159 @@
+"""What there is to learn: the game that a config describes, and how to measure a generator at it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from agents.config import OracleConfig, TextConfig, TrainConfig, reward_of
+from agents.players import Player
+from seqgan_env.corpus import read_corpus
+from seqgan_env.discriminator import widths_within
+from seqgan_env.game import SequenceGame, oracle_game, text_game
+from seqgan_env.metrics import BleuScorer, mean_nll, self_bleu, unique_share, without_end_token
+from seqgan_env.reward_functions import load_function
+
+ENTROPY = "entropy of the generator, nats per token"
+UNIQUE = "share of unique samples"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A game, and how to measure a generator at it."""
+
+    game: SequenceGame
+    held_out: Tensor
+    """Real sequences that nothing is trained on, `(n, sequence_length)`."""
+    labels: Mapping[str, str]
+    """The metrics and what to call them."""
+    panels: tuple[tuple[str, ...], ...]
+    """The rows of the learning curve."""
+    evaluate: Callable[[Player, Tensor], dict[str, float]]
+    """Metrics of an agent and its samples."""
+    floor: float | None = None
+    """The oracle's entropy in nats per token."""
+
+
+def make_task(config: TrainConfig) -> Task:
+    """The game that a config describes, and its measures."""
+    if isinstance(config, OracleConfig):
+        task = make_oracle_task(config)
+    elif isinstance(config, TextConfig):
+        task = make_text_task(config)
+    else:
+        raise TypeError(f"Expected an OracleConfig or a TextConfig, got {type(config).__name__}.")
+    if config.adversarial.objective is not None:
+        try_objective(task.game)
+    return task
+
+
+def try_objective(game: SequenceGame) -> None:
+    """Score two real sequences: a function that fails shall do so now, not when likelihood training is over."""
+    real = game.real_sequences[:2]
+    game.reward_model.score(real, (real < game.vocab_size).sum(dim=1))
+
+
+def make_oracle_task(config: OracleConfig) -> Task:
+    """The synthetic test: quality by the oracle's likelihood, coverage by the generator's own of held-out sequences."""
+    game = oracle_game(
+        config.sequence_length,
+        config.vocab_size,
+        oracle_seed=config.oracle_seed,
+        oracle_params=config.oracle_params,
+        data_seed=config.seed,
+        n_real=config.n_real,
+        **rules_of(config, config.sequence_length),
+    )
+    oracle = game.oracle
+    assert oracle is not None
+    rng = torch.Generator(game.device).manual_seed(config.seed + 1_000_003)
+    held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
+
+    def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
+        nll_oracle, nll_test = mean_nll(oracle, samples), mean_nll(agent.generator, held_out)
+        return {
+            "nll_oracle": nll_oracle,
+            "nll_test": nll_test,
+            "nll_sum": nll_oracle + nll_test,
+            "entropy": mean_nll(agent.generator, samples),
+            "unique": unique_share(samples.cpu().numpy()),
+        }
+
+    labels = {
+        "nll_oracle": "NLL_oracle, nats per token (quality)",
+        "nll_test": "NLL_test, nats per token (coverage)",
+        "nll_sum": "their sum",
+        "entropy": ENTROPY,
+        "unique": UNIQUE,
+    }
+    return Task(game, held_out, labels, (("nll_oracle", "nll_test"),), evaluate, floor=mean_nll(oracle, held_out))
+
+
+def make_text_task(config: TextConfig) -> Task:
+    """A text: BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood."""
+    corpus = read_corpus(
+        config.data,
+        tokenizer=config.tokenizer,
+        sequence_length=config.sequence_length,
+        min_count=config.min_count,
+        too_long=config.too_long,
+        vocab_size=config.vocab_size,
+        format=config.format,
+        column=config.column,
+    )
+    print(corpus.report)
+    training, held_out = corpus.split(config.held_out, config.seed)
+    game = text_game(training, **rules_of(config, training.tokens.shape[1]))
+
+    def words(tokens: Tensor) -> npt.NDArray[np.int64]:
+        return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
+
+    references = BleuScorer(words(held_out.tokens), game.vocab_size)
+    held_out_tokens = held_out.tokens.to(game.device)
+
+    def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
+        written = words(samples)
+        bleu, own = references.score(written).mean(axis=0), self_bleu(written, game.vocab_size)
+        return {
+            "nll_test": mean_nll(agent.generator, held_out_tokens),
+            "bleu_2": float(bleu[1]),
+            "bleu_4": float(bleu[3]),
+            "self_bleu_2": float(own[1]),
+            "self_bleu_4": float(own[3]),
+            "entropy": mean_nll(agent.generator, samples),
+            "unique": unique_share(written),
+        }
+
+    labels = {
+        "nll_test": "NLL of held-out lines, nats per token",
+        "bleu_2": "BLEU-2 against held-out lines",
+        "bleu_4": "BLEU-4 against held-out lines",
+        "self_bleu_2": "Self-BLEU-2 (lower: more diverse)",
+        "self_bleu_4": "Self-BLEU-4 (lower: more diverse)",
+        "entropy": ENTROPY,
+        "unique": UNIQUE,
+    }
+    panels = (("nll_test",), ("bleu_2", "bleu_4", "self_bleu_2", "self_bleu_4"))
+    return Task(game, held_out_tokens, labels, panels, evaluate)
+
+
+def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
+    """The rules of the game that every task takes from the config."""
+    adversarial = config.adversarial
+    return {
+        "reward": reward_of(config),
+        "n_rollouts": adversarial.n_rollouts,
+        "reward_model": adversarial.reward_model,
+        "discriminator": widths_within(sequence_length, config.discriminator),
+        "scaling": adversarial.scaling,
+        "ranking": adversarial.ranking,
+        "objective": None if adversarial.objective is None else load_function(adversarial.objective),
+        "objective_weight": adversarial.objective_weight,
+        "objective_batched": adversarial.objective_batched,
+        "model_seed": config.seed,
+        "device": config.device,
+    }

@@ -1,0 +1,132 @@
+"""Which algorithm plays best? `python -m benchmarks.algorithms` runs `quick` with each agent and reward, and prints a table.
+
+All runs of a seed see the same oracle, data, likelihood start and first discriminator, and play the same number of tokens.
+A finished run is a line of `algorithms.jsonl`: called again, the program goes on with those that are left.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any, get_args
+
+import tyro
+
+from agents.config import AgentName
+from benchmarks.controls import Curve, quick, read_curve, read_log, run_in, spread
+
+LIKELIHOOD = ("likelihood alone", "–")
+RUNS: tuple[tuple[str, str], ...] = (
+    LIKELIHOOD,
+    ("reinforce", "rollout"),
+    *((agent, reward) for agent in get_args(AgentName) for reward in ("terminal", "shaped")),
+)
+"""Agent and reward contract of each row; the second is the published way."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run `quick` with each agent and reward over several seeds."""
+
+    seeds: tuple[int, ...] = (4, 5, 6)
+    """Of the oracle, its sequences, and the run. Seeds 0 to 3 were used to choose settings."""
+    out: Path = Path("runs/algorithms")
+    """Where the run folders and `algorithms.jsonl` go."""
+    jobs: int = 2
+    """Runs side by side, each on one thread."""
+    updates: int | None = None
+    """Adversarial updates of each run; by default the preset's."""
+    table_only: bool = False
+    """Run nothing; print the table of the runs that are finished."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    agent: str
+    reward: str
+    seed: int
+    updates: int
+    curve: Curve
+    """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
+    tokens: int
+    """That the agent played."""
+    cpu_seconds: float
+    """Of the whole run: data, likelihood, discriminator, evaluations and report included."""
+
+
+def main(config: Config) -> None:
+    """Run what is left to run, print the table."""
+    path = config.out / "algorithms.jsonl"
+    updates = quick(0).adversarial.updates if config.updates is None else config.updates
+    results = [result for result in read_results(path) if result.updates == updates and result.seed in config.seeds]
+    finished = {(result.agent, result.reward, result.seed) for result in results}
+    left = [(*names, seed) for seed in config.seeds for names in RUNS if (*names, seed) not in finished]
+    if not config.table_only:
+        config.out.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool, path.open("a") as file:
+            for done in as_completed([pool.submit(run, *names, updates, config.out) for names in left]):
+                results.append(done.result())
+                file.write(line_of(done.result()))
+                file.flush()
+    print(table(results, len(config.seeds)))
+
+
+def run(agent: str, reward: str, seed: int, updates: int, out: Path) -> Result:
+    """One run of the preset."""
+    config = quick(seed)
+    changes: dict[str, Any] = {"updates": updates, "reward": reward}
+    if (agent, reward) == LIKELIHOOD:
+        changes = {"updates": 0, "d_pretrain_steps": 0}
+    else:
+        config = dataclasses.replace(config, agent=agent)
+    config = dataclasses.replace(config, adversarial=dataclasses.replace(config.adversarial, **changes))
+    before = time.process_time()
+    name = agent.replace(" ", "-") if (agent, reward) == LIKELIHOOD else f"{agent}-{reward}"
+    log = run_in(out / f"{name}-seed{seed}", config) / "progress.csv"
+    seconds = time.process_time() - before
+    tokens = max((int(row["time/total_timesteps"]) for row in read_log(log) if row.get("time/total_timesteps")), default=0)
+    return Result(agent, reward, seed, updates, read_curve(log), tokens, seconds)
+
+
+def line_of(result: Result) -> str:
+    """What `read_results` reads of a finished run."""
+    return json.dumps(dataclasses.asdict(result)) + "\n"
+
+
+def read_results(path: Path) -> list[Result]:
+    """The runs that are finished."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [Result(**{**values, "curve": [tuple(point) for point in values["curve"]]}) for values in map(json.loads, lines)]
+
+
+def table(results: Sequence[Result], n_seeds: int) -> str:
+    """A row for each agent and reward: means over seeds, ± standard deviation for differences."""
+    lines = [
+        "| agent | reward | NLL_oracle: before → after | change | NLL_test: before → after | change | change of the sum "
+        "| tokens played | CPU seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for names in RUNS:
+        runs = [result for result in results if (result.agent, result.reward) == names]
+        if not runs:
+            continue
+        before, after = [result.curve[0] for result in runs], [result.curve[-1] for result in runs]
+        cells = [f"{names[0]}{f', {len(runs)} of {n_seeds} seeds' if len(runs) < n_seeds else ''}", names[1]]
+        for i in (0, 1):
+            cells.append(f"{mean(b[i] for b in before):.3f} → {mean(a[i] for a in after):.3f}")
+            cells.append(spread([a[i] - b[i] for a, b in zip(after, before, strict=True)]))
+        cells.append(spread([sum(a) - sum(b) for a, b in zip(after, before, strict=True)]))
+        cells += [f"{mean(result.tokens for result in runs):,.0f}", f"{mean(result.cpu_seconds for result in runs):.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

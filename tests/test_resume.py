@@ -1,0 +1,489 @@
+"""Whatever stops a run, it goes on as if nothing had happened; what cannot go on says why."""
+
+import csv
+import dataclasses
+import errno
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from agents import training as training_module
+from agents.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
+from agents.config import CheckpointConfig, TrainConfig
+from agents.reinforce import Reinforce
+from agents.run_lock import FolderInUse
+from agents.training import Training
+from seqgan_env.faults import NumericalFault
+from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from tests.test_train import ROOT, SENTENCES, TINY, heed_interrupts, only_run, oracle_config, text_config
+
+EVERY_ROUND = CheckpointConfig(every_rounds=1)
+
+
+def leavings(run: Path) -> dict[str, Any]:
+    """All that a run leaves but its times, its name, and how it was stored on the way."""
+    with (run / "progress.csv").open() as file:
+        log = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)]
+    log = [{name: value for name, value in row.items() if value} for row in log]
+    weights = {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+    texts = {path.name: path.read_text() for path in run.glob("*.txt")}
+    return {"log": log} | weights | texts
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    """Press Ctrl-C when so many rounds are done."""
+    original = Training.round_done
+    left = iter(range(rounds))
+
+    def round_done(self: Training) -> None:
+        original(self)
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "round_done", round_done)
+
+
+def stopped(config: TrainConfig, rounds: int) -> Path:
+    """A run that was stopped after so many rounds."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stop_after(monkeypatch, rounds)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(config)
+    return only_run(config.out)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the run that was never stopped leaves."""
+    folder = tmp_path_factory.mktemp("whole")
+    train.main(lagging(folder))
+    return leavings(only_run(folder))
+
+
+def lagging(out: Path, **changes: Any) -> TrainConfig:
+    """A tiny run of two epochs, two fits and three updates, in which much has a state: lag, dropout, learning rates."""
+    adversarial = dataclasses.replace(TINY["adversarial"], rollout_lag=0.5, likelihood_steps=1, final_learning_rate=1e-3)
+    pretrain = dataclasses.replace(TINY["pretrain"], final_learning_rate=1e-3)
+    generator = dataclasses.replace(TINY["generator"], dropout=0.2)
+    fields = {"adversarial": adversarial, "pretrain": pretrain, "generator": generator, "checkpoint": EVERY_ROUND} | changes
+    return oracle_config(out, **fields)
+
+
+class TestStoppedAndTakenUp:
+    @pytest.mark.parametrize("rounds", [0, 1, 2, 4, 6], ids=lambda n: f"after-{n + 1}-rounds")
+    def test_leaves_what_the_whole_run_leaves(self, tmp_path: Path, whole: dict[str, Any], rounds: int) -> None:
+        run = stopped(lagging(tmp_path), rounds)
+        assert leavings(run) != whole
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_again_and_again(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        run = stopped(lagging(tmp_path), 0)
+        for _ in range(3):
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                stop_after(monkeypatch, 1)
+                with pytest.raises(KeyboardInterrupt):
+                    train.resume(run)
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_in_the_middle_of_an_epoch(self, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training_module, "_SECONDS_BETWEEN_NOTES", 0.0)
+        original, left = Training.step_done, iter(range(5))
+
+        def step_done(self: Training) -> None:
+            original(self)
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "step_done", step_done)
+            with pytest.raises(KeyboardInterrupt):
+                train.main(lagging(tmp_path))
+        run = only_run(tmp_path)
+        state = unpack(next((run / "checkpoints").glob("round-00000001*")))
+        assert (state["likelihood"]["finished_epochs"], state["likelihood"]["finished_steps"]) == (1, 3)
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_in_the_middle_of_an_update(self, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The half update is forgotten; the checkpoint is of the round before."""
+        calls = iter(range(3))
+
+        def interrupted(*_: Any) -> None:
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            original = train.DiscriminatorCallback.between_updates
+
+            def between_updates(self: Any, n_updates: int) -> None:
+                original(self, n_updates)
+                interrupted()
+
+            patch.setattr(train.DiscriminatorCallback, "between_updates", between_updates)
+            with pytest.raises(KeyboardInterrupt):
+                train.main(lagging(tmp_path))
+        run = only_run(tmp_path)
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_of_a_text(self, tmp_path: Path) -> None:
+        train.main(text_config(tmp_path / "whole", checkpoint=EVERY_ROUND))
+        run = stopped(text_config(tmp_path / "stopped", checkpoint=EVERY_ROUND), 5)
+        train.resume(run)
+        assert leavings(run) == leavings(only_run(tmp_path / "whole"))
+
+    @pytest.mark.parametrize("agent", ["ppo", "a2c", "maskable-ppo", "recurrent-ppo"])
+    def test_of_another_agent(self, tmp_path: Path, agent: Any) -> None:
+        if agent in ("maskable-ppo", "recurrent-ppo"):
+            pytest.importorskip("sb3_contrib", reason="needs the extra .[contrib]")
+        config = oracle_config(tmp_path / "whole", agent=agent, checkpoint=EVERY_ROUND)
+        train.main(config)
+        run = stopped(dataclasses.replace(config, out=tmp_path / "stopped"), 5)
+        train.resume(run)
+        assert leavings(run) == leavings(only_run(tmp_path / "whole"))
+
+    def test_a_finished_run_has_nothing_left_to_do(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        train.main(lagging(tmp_path))
+        run = only_run(tmp_path)
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_is_the_checkpoint_and_not_chance(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        """A control: a state that lacks one thing alone, the random numbers, ends elsewhere."""
+        run = stopped(lagging(tmp_path), 5)
+        original = Reinforce.load_training_state
+
+        def forgetful(self: Reinforce, state: Any) -> None:
+            original(self, state)
+            self._rng.manual_seed(0)
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(Reinforce, "load_training_state", forgetful)
+            train.resume(run)
+        assert leavings(run) != whole
+
+
+def test_a_number_that_is_none_leaves_the_last_good_checkpoint(tmp_path: Path, whole: dict[str, Any]) -> None:
+    config, original = lagging(tmp_path), SequenceVectorEnv.play
+    plays = iter(range(3))
+
+    def play(self: SequenceVectorEnv, tokens: torch.Tensor) -> PlayedEpisodes:
+        played = original(self, tokens)
+        return played._replace(rewards=played.rewards / 0 * 0) if next(plays) == 2 else played
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SequenceVectorEnv, "play", play)
+        with pytest.raises(NumericalFault, match=r"adversarial training, step 3, the batch of rewards"):
+            train.main(config)
+    assert rounds_on_disk(only_run(tmp_path)) == 6
+    train.resume(only_run(tmp_path))
+    assert leavings(only_run(tmp_path)) == whole
+
+
+class TestCheckpoints:
+    def test_the_newest_few_stay(self, tmp_path: Path) -> None:
+        train.main(lagging(tmp_path, checkpoint=CheckpointConfig(every_rounds=2, keep=2)))
+        assert sorted(path.name for path in (only_run(tmp_path) / "checkpoints").glob("round-*")) == [
+            "round-00000006.safetensors",
+            "round-00000007.safetensors",
+        ]
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+    def test_a_damaged_one_gives_way_to_the_one_before(
+        self, tmp_path: Path, whole: dict[str, Any], damage: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = stopped(lagging(tmp_path), 5)
+        newest = max((run / "checkpoints").glob("round-*"))
+        content = newest.read_bytes()
+        half = len(content) // 2
+        flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        newest.write_bytes({"cut": content[:half], "flipped": flipped, "empty": b""}[damage])
+        train.resume(run)
+        assert f"{newest} " in (printed := capsys.readouterr().out)
+        assert "Taking the one before it." in printed
+        assert leavings(run) == whole
+
+    def test_all_damaged(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 0)
+        for path in (run / "checkpoints").glob("round-*"):
+            path.write_bytes(b"")
+        with pytest.raises(DamagedCheckpoint, match="No checkpoint is whole"):
+            train.resume(run)
+
+    def test_every_flipped_bit_is_noticed(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 3)
+        path = max((run / "checkpoints").glob("round-*"))
+        content, before = path.read_bytes(), unpack(path)
+        for at in range(0, len(content), len(content) // 60):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+            try:
+                state = unpack(path)
+            except DamagedCheckpoint:
+                continue
+            assert str(state) == str(before), at  # such as a space of the header that became another
+
+    def test_the_best_one_stays_and_can_be_gone_back_to(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        """`lagging` is at its best after the second of three updates, by NLL_oracle + NLL_test."""
+        train.main(lagging(tmp_path, checkpoint=CheckpointConfig(every_rounds=1, keep=1)))
+        run = only_run(tmp_path)
+        assert rounds_on_disk(run) == 7
+        best = unpack(run / "checkpoints" / "best.safetensors")
+        rows = [row for row in whole["log"] if "adversarial/nll_sum" in row]
+        sums = [float(row["adversarial/nll_sum"]) for row in rows]
+        assert best["all_rounds"] == 4 + 1 + sums.index(min(sums))
+        train.resume(run, from_best=True)
+        assert leavings(run) == whole
+
+    def test_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="There is no run"):
+            train.resume(tmp_path / "nothing")
+        with pytest.raises(FileNotFoundError, match="There is no run"):
+            train.resume(tmp_path)
+
+    def test_a_run_that_was_killed_before_its_first_begins_anew(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        run = stopped(lagging(tmp_path), 0)
+        shutil.rmtree(run / "checkpoints")
+        train.resume(run)
+        assert leavings(run) == whole
+
+    def test_data_that_changed_since(self, tmp_path: Path) -> None:
+        data = tmp_path / "lines.txt"
+        data.write_text("a b c\nb c a\n" * 40)
+        run = stopped(text_config(tmp_path / "runs", data=data, checkpoint=EVERY_ROUND), 1)
+        data.write_text("a b c\nc b a\n" * 40)
+        with pytest.raises(ValueError, match="has its data file changed"):
+            train.resume(run)
+
+    def test_an_objective_is_run_only_if_it_is_named_again(self, tmp_path: Path) -> None:
+        objective = "tests.test_train:share_of_different"
+        run = stopped(lagging(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], objective=objective)), 5)
+        with pytest.raises(ValueError, match=f"if you trust it, go on with --objective {objective}"):
+            train.resume(run)
+        train.resume(run, objective=objective)
+        assert rounds_on_disk(run) == 7
+
+    def test_a_run_of_another_version(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 1)
+        for path in (run / "checkpoints").glob("round-*"):
+            state = unpack(path)
+            state["config"] = json.dumps({**json.loads(state["config"]), "invented": 1})
+            path.write_bytes(pack(state))
+        with pytest.raises(ValueError, match="another version: the settings invented"):
+            train.resume(run)
+
+
+class TestFolders:
+    def test_a_run_in_use_is_refused(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 1)
+        with Training.resume(run), pytest.raises(FolderInUse, match=f"in use by process {os.getpid()} on "):
+            Training.resume(run)
+        Training.resume(run).run.close()  # given back
+
+    def test_a_lock_of_another_machine_is_explained_and_cleared(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 1)
+        note = {"pid": 1, "host": "elsewhere", "since": "2020-01-01 00:00:00"}
+        (run / "run.holder.json").write_text(json.dumps(note))
+        with pytest.raises(FolderInUse, match=r"process 1 on elsewhere, since 2020-01-01 00:00:00.*stale.*--clear-lock"):
+            Training.resume(run)
+        Training.resume(run, clear_lock=True).run.close()
+
+    def test_a_lock_of_a_killed_process_here_is_none(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 1)
+        (run / "run.holder.json").write_text(json.dumps({"pid": 2**22, "host": socket.gethostname(), "since": ""}))
+        Training.resume(run).run.close()
+
+
+# Processes that can be killed: forked by a server that has imported everything, so that each starts at once.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["train"])
+
+
+def in_a_process(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    process = PROCESSES.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def long_run(out: Path) -> TrainConfig:
+    adversarial = dataclasses.replace(TINY["adversarial"], updates=150)
+    evaluation = dataclasses.replace(TINY["evaluation"], every_updates=50)
+    return lagging(out, adversarial=adversarial, evaluation=evaluation, checkpoint=CheckpointConfig(every_rounds=INTERVAL))
+
+
+INTERVAL = 4
+
+
+def run_noting_rounds(action: str, where: Path, notes: Path) -> None:
+    """Start or resume a run that appends a byte to `notes` after each round."""
+    original = Training.round_done
+
+    def round_done(self: Training) -> None:
+        original(self)
+        with notes.open("ab") as file:
+            file.write(b".")
+
+    Training.round_done = round_done  # type: ignore[method-assign]
+    if action == "start":
+        train.main(long_run(where))
+    else:
+        train.resume(where)
+
+
+def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def rounds_on_disk(run: Path) -> int:
+    checkpoints = Checkpoints(run / "checkpoints")
+    try:
+        return int(checkpoints.newest()[1]["all_rounds"])
+    except FileNotFoundError:
+        return 0
+
+
+class TestKilled:
+    @pytest.mark.slow
+    def test_twenty_times_at_random_moments(self, tmp_path: Path) -> None:
+        """No more than the interval is lost, the folder can always be resumed, and the end is that of the whole run."""
+        moments = random.Random(0)
+        notes, out = tmp_path / "rounds", tmp_path / "killed"
+        lost = []
+        for kill in range(20):
+            before = rounds_on_disk(only_run(out)) if kill else 0
+            notes.write_bytes(b"")
+            process = in_a_process(run_noting_rounds, "resume" if kill else "start", only_run(out) if kill else out, notes)
+            rounds = moments.randint(2, 8)
+            wait_until(lambda enough=rounds: notes.stat().st_size >= enough, process)  # type: ignore[misc]
+            time.sleep(moments.random() * 0.1)  # anywhere in a round, the writing of a checkpoint included
+            process.kill()
+            process.join()
+            reached = before + notes.stat().st_size
+            lost.append(reached - rounds_on_disk(only_run(out)))
+        assert max(lost) <= INTERVAL
+        print(f"killed 20 times; rounds lost each time: {lost}")
+        train.resume(only_run(out))
+        train.main(long_run(tmp_path / "whole"))
+        assert leavings(only_run(out)) == leavings(only_run(tmp_path / "whole"))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("signals", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT] * 2, 130)], ids=["SIGTERM", "Ctrl-C twice"]
+    )
+    def test_a_signal_saves_before_it_ends(self, tmp_path: Path, signals: list[signal.Signals], code: int) -> None:
+        """As a user would: the script, in a process of its own, which says how to go on; the second signal ends it at once."""
+        out = tmp_path / "runs"
+        arguments = ["text", "--data", str(SENTENCES), "--device", "cpu", "--out", str(out), "--adversarial.updates", "100000"]
+        small = ["--pretrain.epochs", "1", "--adversarial.d-pretrain-steps", "1", "--adversarial.n-generated", "16"]
+        command = [sys.executable, str(ROOT / "train.py"), *arguments, *small, "--checkpoint.every-rounds", "1000000"]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_interrupts
+        )
+        assert process.stdout is not None
+        try:
+            deadline = time.monotonic() + 120
+            while process.poll() is None and sum(len(p.read_text().splitlines()) for p in out.glob("*/progress.csv")) < 6:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signals[0])
+            lines = list(iter(lambda: process.stdout.readline(), "Drawing what there is; Ctrl-C ends at once.\n"))
+            for number in signals[1:]:
+                process.send_signal(number)
+            process.communicate(timeout=240)
+        finally:
+            process.kill()
+        assert process.returncode == code, lines
+        assert f"Go on with: python train.py --resume {only_run(out)}\n" in lines
+        assert rounds_on_disk(only_run(out)) > 2
+        assert (only_run(out) / "report.html").is_file() == (len(signals) == 1)
+
+
+def save_within_limit(folder: Path, limit: int, outcome: Path) -> None:
+    """Write two checkpoints, the second on a disk that is full: the kernel ends files at the limit."""
+    checkpoints = Checkpoints(folder)
+    checkpoints.save({"value": 1}, 1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        checkpoints.save({"value": torch.zeros(10_000)}, 2)
+    except OSError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        outcome.write_text(str(error))
+
+
+def save_unprivileged(folder: Path, outcome: Path) -> None:
+    """Write a checkpoint into a folder that may only be read."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        Checkpoints(folder).save({"value": 2}, 2)
+    except OSError as error:
+        message = str(error)
+    if os.getuid() == 0:
+        os.seteuid(0)
+    outcome.write_text(message)
+
+
+class TestAFullOrReadOnlyDisk:
+    def test_a_full_one_leaves_the_checkpoint_before(self, tmp_path: Path) -> None:
+        folder, outcome = tmp_path / "checkpoints", tmp_path / "outcome"
+        in_a_process(save_within_limit, folder, 20_000, outcome).join()
+        assert "File too large" in (said := outcome.read_text())
+        assert "the one before, round-00000001.safetensors, is intact" in said
+        assert "Make room" in said
+        assert [path.name for path in folder.iterdir()] == ["round-00000001.safetensors"]  # and nothing half written
+        assert Checkpoints(folder).newest()[1] == {"value": 1}
+
+    def test_a_read_only_one_too(self, tmp_path: Path) -> None:
+        outcome = tmp_path / "outcome"
+        with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folders are their user's alone
+            folder = Path(open_to_all) / "checkpoints"
+            folder.parent.chmod(0o755)
+            Checkpoints(folder).save({"value": 1}, 1)
+            folder.chmod(0o555)
+            in_a_process(save_unprivileged, folder, outcome).join()
+            assert Checkpoints(folder).newest()[1] == {"value": 1}
+            folder.chmod(0o755)
+        assert "Permission denied" in (said := outcome.read_text())
+        assert "is intact" in said
+
+    def test_a_run_on_one_ends_and_can_go_on(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        def full(content: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        config, original = lagging(tmp_path), Checkpoints.save
+
+        def save(self: Checkpoints, state: Any, rounds: int) -> Path:
+            with pytest.MonkeyPatch.context() as patch:
+                if rounds == 5:
+                    patch.setattr(os, "fsync", full)
+                return original(self, state, rounds)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Checkpoints, "save", save)
+            with pytest.raises(OSError, match=r"No space left on device.*round-00000004.safetensors, is intact"):
+                train.main(config)
+        train.resume(only_run(tmp_path))
+        assert leavings(only_run(tmp_path)) == whole

@@ -1,0 +1,154 @@
+"""What each process of `tests/test_distributed.py` does, started by torchrun: `-m tests.together CASE FOLDER`."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import agents.reinforce
+import train
+from agents.config import CheckpointConfig, TrainConfig
+from agents.distributed import TorchWorkers, connected, is_restarted
+from agents.pretrain import PretrainConfig
+from agents.training import Training
+from seqgan_env.returns import advantages
+from seqgan_env.run_inspection import LAST
+from seqgan_env.storage import save_game
+from seqgan_env.workers import Workers
+from tests.test_train import TINY, oracle_config, text_config
+
+KILLED_AFTER = 5
+
+
+def everything(out: Path) -> TrainConfig:
+    """A tiny run in which much can go wrong: dropout in both networks, lag, entropy, likelihood steps, batches of odd sizes.
+
+    The last batch of likelihood training is a single sequence, which two processes cannot share.
+    """
+    adversarial = dataclasses.replace(
+        TINY["adversarial"],
+        baseline="leave-one-out",
+        rollout_lag=0.5,
+        likelihood_steps=1,
+        entropy_coef=0.01,
+        n_generated=21,
+        final_learning_rate=1e-3,
+    )
+    discriminator = dataclasses.replace(TINY["discriminator"], l2=0.1, learning_rate=1e-2)
+    generator = dataclasses.replace(TINY["generator"], dropout=0.2)
+    return oracle_config(
+        out, n_real=65, adversarial=adversarial, discriminator=discriminator, generator=generator, checkpoint=RARELY
+    )
+
+
+def sentences(out: Path) -> TrainConfig:
+    """A text, whose sequences end early, by scheduled sampling and a ranker; the baseline is of the whole batch."""
+    pretrain = PretrainConfig(epochs=3, batch_size=16, scheduled_sampling=True)
+    adversarial = dataclasses.replace(TINY["adversarial"], reward_model="rank", baseline="batch", rollout_lag=0.0)
+    return text_config(out, pretrain=pretrain, adversarial=adversarial, checkpoint=RARELY)
+
+
+RARELY = CheckpointConfig(every_rounds=10_000, every_minutes=10_000.0)
+CONFIGS: dict[str, Callable[[Path], TrainConfig]] = {"everything": everything, "sentences": sentences}
+
+
+class ApartWorkers(TorchWorkers):
+    """A fault on purpose: nobody hears of the others' gradients."""
+
+    def sum_gradients(self, parameters: Any, numbers: Tensor) -> Tensor:
+        """Sum nothing."""
+        return numbers
+
+
+def advantages_apart(returns: Tensor, lengths: Tensor, baseline: Any) -> Tensor:
+    """A fault on purpose: each half of the batch has a baseline of its own."""
+    halves = zip(returns.chunk(2), lengths.chunk(2), strict=True)
+    return torch.cat([advantages(*half, baseline) for half in halves])
+
+
+def write_weights(training: Training) -> None:
+    """Of a run's results the weights alone, which take no time."""
+    training.run.save_weights(LAST, training.agent.generator)
+    save_game(training.task.game, training.run.path)
+
+
+def digest(training: Training) -> str:
+    """A checksum of all parameters."""
+    agent, model = training.agent, training.task.game.reward_model
+    modules = [agent.generator, agent.rollout_policy, getattr(model, "discriminator", model)]  # type: ignore[attr-defined]
+    sums = hashlib.sha256()
+    for module in modules:
+        for parameter in module.parameters():
+            sums.update(parameter.detach().numpy().tobytes())
+    return sums.hexdigest()
+
+
+@contextlib.contextmanager
+def noting_rounds(notes: list[str], after: Callable[[int], None] = lambda n: None) -> Iterator[None]:
+    """Note a checksum after each round."""
+    original = Training.round_done
+
+    def round_done(self: Training) -> None:
+        original(self)
+        notes.append(digest(self))
+        after(self._all_rounds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "round_done", round_done)
+        yield
+
+
+def run(name: str, config: TrainConfig, workers: Workers, folder: Path, after: Callable[[int], None] = lambda n: None) -> None:
+    """A run, and a file with this process's checksums."""
+    notes: list[str] = []
+    with noting_rounds(notes, after):
+        metrics = train.train(Training.start(config, name, workers))
+    (folder / f"{name}-{workers.rank}.json").write_text(json.dumps({"rounds": notes, "metrics": metrics}))
+
+
+def compare(folder: Path) -> None:
+    """Both configs, and the first with a fault each; which files each process opened for writing."""
+    opened: list[str] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and set(str(arguments[1])) & set("wax+"):
+            opened.append(arguments[0])
+
+    sys.addaudithook(note)
+    with connected() as workers:
+        for name, make in CONFIGS.items():
+            run(name, make(folder / name), workers, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "write_results", write_weights)
+            run("apart", everything(folder / "apart"), ApartWorkers(), folder)
+            patch.setattr(agents.reinforce, "advantages", advantages_apart)
+            run("baseline", everything(folder / "baseline"), workers, folder)
+        (folder / f"opened-{workers.rank}.json").write_text(json.dumps(opened))
+
+
+def be_killed(folder: Path) -> None:
+    """The second process is killed in the first life of a run."""
+
+    def after(rounds: int) -> None:
+        if rounds == KILLED_AFTER and os.environ["RANK"] == "1" and not is_restarted():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    notes: list[str] = []
+    with noting_rounds(notes, after):
+        train.main(everything(folder / "killed"), "killed")
+    (folder / f"killed-{os.environ['RANK']}.json").write_text(json.dumps({"rounds": notes}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"compare": compare, "be_killed": be_killed}[sys.argv[1]](Path(sys.argv[2]))
