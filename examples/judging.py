@@ -1,0 +1,44 @@
+"""What the examples measure before and after training: the mean reward of whole sequences, and their NLL under the oracle."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqgan_env import SequenceGame
+from seqgan_env.game import Layout
+from seqgan_env.inspection import ObservationPolicy
+from seqgan_env.sampling import sample_sequences
+
+
+class Judgement(NamedTuple):
+    """Means over sequences that a policy wrote."""
+
+    reward: float
+    """What the reward model, as it stands, says of a finished sequence. A retrained discriminator is another judge later."""
+    oracle_nll: float
+    """Nats per token, lower is better; the oracle stays the same for ever."""
+
+
+def judge(game: SequenceGame, logits: Callable[[Any], Tensor], layout: Layout, n: int = 512) -> Judgement:
+    """Let a policy write `n` sequences, each token drawn from its distribution, and score them; plays no episode.
+
+    Args:
+        game: the game that the policy was trained on.
+        logits: maps a batch of observations, numpy arrays in `layout`, to logits `(n, vocab_size)`.
+        layout: of the observations.
+        n: how many sequences.
+    """
+    assert game.oracle is not None
+    policy, generator = ObservationPolicy(game, layout, logits), torch.Generator().manual_seed(0)
+    tokens, lengths = sample_sequences(policy, n, game.sequence_length, game.vocab_size, generator)
+    return Judgement(game.reward_model.score(tokens, lengths).mean().item(), game.oracle.nll(tokens).mean().item())
+
+
+def report(before: Judgement, after: Judgement) -> None:
+    """Print both, in one line."""
+    print(
+        f"mean reward {before.reward:.3f} -> {after.reward:.3f}, "
+        f"NLL_oracle {before.oracle_nll:.3f} -> {after.oracle_nll:.3f} nats per token"
+    )

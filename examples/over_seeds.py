@@ -1,0 +1,161 @@
+"""What adversarial training makes of its own likelihood start, over seeds: shared by the worked examples.
+
+Each seed parts the data anew, draws new parameters, and so has a likelihood start of its own. Figures are means ± standard
+deviations over seeds; a change is the mean of the seeds' own changes, never the best of them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib.pyplot as plt
+import torch
+
+import train
+from agents.config import PRESETS, AdversarialConfig, TextConfig
+from seqgan_env import SequenceGame, TokenModel
+from seqgan_env.evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
+from seqgan_env.reference_sequences import reference_of
+from seqgan_env.run_inspection import LAST, LIKELIHOOD, load_checkpoints
+from seqgan_env.sample_command import lines_of
+from seqgan_env.storage import load_game
+
+REAL = "real data"
+START = "likelihood"
+METRICS = ("nll_test", "bleu_2", "self_bleu_2", "unique", "novel", "neighbour_share")
+TEMPERATURES = (0.75, 1.0, 1.25, 1.5)
+"""Of the sweep, as what logits are multiplied with."""
+ADVERSARIAL = dataclasses.replace(PRESETS["text"][0].adversarial, n_rollouts=2)
+"""What the examples have in common: a quick discriminator, a baseline, two completions of each prefix."""
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # that the colour-blind can tell apart (Wong, 2011)
+
+Judge = Callable[[SequenceGame, TokenModel | None, list[str]], dict[str, float]]
+"""Further metrics of sequences as text, and of the generator that wrote them, if one did."""
+
+
+@dataclass
+class Comparison:
+    """What was measured; lists are over seeds."""
+
+    seeds: tuple[int, ...]
+    metrics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """For each column, the real data or a generator: the metrics."""
+    sweeps: dict[str, list[tuple[BleuPoint, ...]]] = field(default_factory=dict)
+    """For each generator: BLEU against Self-BLEU over temperatures."""
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    """For each column, what the first seed has."""
+
+    def add(self, name: str, found: Findings, more: Mapping[str, float], lines: list[str]) -> None:
+        """Note what was found of a column at one more seed."""
+        column = self.metrics.setdefault(name, {})
+        for metric, value in {**found.metrics, **more}.items():
+            column.setdefault(metric, []).append(value)
+        self.samples.setdefault(name, lines)
+        if found.sweep:
+            self.sweeps.setdefault(name, []).append(tuple(p for p in found.sweep if isinstance(p, BleuPoint)))
+
+    def table(self, more: Mapping[str, str] | None = None) -> str:
+        """The means, and the changes from the likelihood start, as Markdown.
+
+        Args:
+            more: further metrics, and what to call them.
+        """
+        adversarial = [name for name in self.metrics if name not in (REAL, START)]
+        headings = ["", REAL, START, *(heading for name in adversarial for heading in (name, "change"))]
+        rows = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+        labels = {name: LABELS[name][0] for name in METRICS} | dict(more or {})
+        for metric, label in labels.items():
+            start = self.metrics[START][metric]
+            cells = [label, self._cell(REAL, metric), spread(start)]
+            for name in adversarial:
+                end = self.metrics[name][metric]
+                cells += [spread(end), spread([b - a for a, b in zip(start, end, strict=True)], sign="+")]
+            rows.append("| " + " | ".join(cells) + " |")
+        return "\n".join(rows)
+
+    def _cell(self, name: str, metric: str) -> str:
+        values = self.metrics[name].get(metric)
+        return "–" if values is None else spread(values)
+
+    def save(self, out: Path, table: str) -> None:
+        """Write `results.json`, `table.md`, `sweep.png`, and each column's samples of the first seed; print the table."""
+        columns = {"seeds": self.seeds, "metrics": self.metrics}
+        (out / "results.json").write_text(json.dumps(columns, indent=2) + "\n", encoding="utf-8")
+        (out / "table.md").write_text(table + "\n", encoding="utf-8")
+        for name, lines in self.samples.items():
+            file = out / f"samples_{name.replace(' ', '_')}.txt"
+            file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        self.draw(out / "sweep.png")
+        print(table)
+        print(f"Everything is in {out}")
+
+    def draw(self, path: Path) -> None:
+        """Draw BLEU-2 against Self-BLEU-2 over temperatures, means over seeds; the circle is temperature 1."""
+        figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
+        for (name, sweeps), colour in zip(self.sweeps.items(), _COLOURS, strict=False):
+            own = [mean(point.self_bleu[0] for point in points) for points in zip(*sweeps, strict=True)]
+            bleu = [mean(point.bleu[0] for point in points) for points in zip(*sweeps, strict=True)]
+            axis.plot(own, bleu, marker=".", color=colour, label=name)
+            at = min(range(len(own)), key=lambda i: abs(sweeps[0][i].inverse_temperature - 1))
+            axis.plot(own[at], bleu[at], "o", color=colour, markersize=9, fillstyle="none")
+        real = self.metrics[REAL]
+        axis.plot(mean(real["self_bleu_2"]), mean(real["bleu_2"]), "*", color="0.3", markersize=12, label=REAL)
+        axis.set_xlabel("Self-BLEU-2 (lower: more varied)")
+        axis.set_ylabel("BLEU-2 against held-out sequences")
+        axis.set_title(f"Temperature sweep, mean over {len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}")
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+        figure.savefig(path, dpi=100)
+        plt.close(figure)
+
+
+def compare(
+    config: TextConfig,
+    arms: Mapping[str, AdversarialConfig],
+    seeds: Sequence[int],
+    settings: EvaluationSettings,
+    judge: Judge | None = None,
+) -> Comparison:
+    """Train a config with each of the adversarial settings and each of the seeds, and measure.
+
+    Args:
+        config: of the runs; they lie in its `out`, a folder for each arm and seed.
+        arms: adversarial settings by name. All arms of a seed have the same likelihood start.
+        seeds: of the runs.
+        settings: of the evaluation, which has the same seed in all runs.
+        judge: further metrics.
+    """
+    comparison = Comparison(tuple(seeds))
+    for seed in seeds:
+        for name, adversarial in arms.items():
+            folder = config.out / f"{name.replace(' ', '-')}-seed{seed}"
+            train.main(dataclasses.replace(config, adversarial=adversarial, seed=seed, out=folder), "text")
+            run = max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+            _measure(comparison, run, name, settings, judge)
+    return comparison
+
+
+def _measure(comparison: Comparison, run: Path, name: str, settings: EvaluationSettings, judge: Judge | None) -> None:
+    """Measure a run's generators; those that an earlier arm of the same seed has had measured are left out."""
+    game = load_game(run)
+    checkpoints = load_checkpoints(run, game, [LIKELIHOOD, LAST])
+    first = name == next((arm for arm in comparison.metrics if arm not in (REAL, START)), name)
+    generators = {START: checkpoints[LIKELIHOOD]} if first else {}
+    generators[name] = checkpoints[LAST]
+    found = evaluate(game, generators, reference_of(run, game, None, settings.n, settings.seed), settings)
+    if first:
+        training = lines_of(game.real_sequences[: settings.n], game.vocabulary, game.vocab_size)
+        comparison.add(REAL, found.real, judge(game, None, training) if judge else {}, training)
+    for column, generator in generators.items():
+        rng = torch.Generator().manual_seed(settings.seed)
+        lines = lines_of(generator.sample(settings.n, game.sequence_length, rng)[0], game.vocabulary, game.vocab_size)
+        comparison.add(column, found.generators[column], judge(game, generator, lines) if judge else {}, lines)
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation; the mean alone of one value."""
+    text = f"{mean(values):{sign}.3f}"
+    return f"{text} ± {stdev(values):.3f}" if len(values) > 1 else text

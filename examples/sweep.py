@@ -1,0 +1,77 @@
+"""Hyper-parameters by Optuna, on as many machines as there are: `python examples/sweep.py --storage sweep.journal`.
+
+Every process that is started with the same storage works on the same study, a trial at a time. It needs the extra sweeps:
+`pip install -e ".[sweeps]"`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import tyro
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+import train
+from agents.config import TrainConfig
+from seqgan_env.faults import NumericalFault
+
+
+@dataclass(frozen=True)
+class Config:
+    """Search for settings of the preset quick that end with a low NLL_oracle + NLL_test."""
+
+    storage: str = "runs/sweep.journal"
+    """What the processes share: a file in a folder that all of them see, or the URL of a database."""
+    study: str = "seqgan"
+    """Its name in the storage."""
+    trials: int = 20
+    """Runs of this process, one after another."""
+    seed: int = 0
+    """Of what this process tries; give each process another."""
+    out: Path = Path("runs/sweep")
+    """Where the runs go."""
+
+
+def search(base: TrainConfig, config: Config) -> optuna.Study:
+    """Run this process's trials, each a whole run of `base` with other settings; return the study."""
+    study = optuna.create_study(
+        study_name=config.study,
+        storage=storage(config.storage),
+        sampler=optuna.samplers.TPESampler(seed=config.seed),
+        load_if_exists=True,
+    )
+    study.optimize(lambda trial: objective(base, trial, config.out), n_trials=config.trials, catch=NumericalFault)
+    return study
+
+
+def objective(base: TrainConfig, trial: optuna.Trial, out: Path) -> float:
+    """The last NLL_oracle + NLL_test of a run, nats per token: quality and coverage, neither at the other's expense."""
+    adversarial = dataclasses.replace(
+        base.adversarial,
+        learning_rate=trial.suggest_float("adversarial.learning_rate", 3e-4, 1e-2, log=True),
+        entropy_coef=trial.suggest_float("adversarial.entropy_coef", 1e-4, 1e-1, log=True),
+        likelihood_steps=trial.suggest_int("adversarial.likelihood_steps", 0, 2),
+    )
+    discriminator = dataclasses.replace(
+        base.discriminator, learning_rate=trial.suggest_float("discriminator.learning_rate", 1e-4, 1e-2, log=True)
+    )
+    metrics = train.main(
+        dataclasses.replace(base, adversarial=adversarial, discriminator=discriminator, out=out), f"trial-{trial.number}"
+    )
+    return metrics["adversarial/nll_oracle"] + metrics["adversarial/nll_test"]
+
+
+def storage(name: str) -> BaseStorage | str:
+    """The storage at a URL, or a journal in a file."""
+    if "://" in name:
+        return name
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(name))
+
+
+if __name__ == "__main__":
+    asked = tyro.cli(Config, description=__doc__)
+    best = search(train.command_line(["quick"])[0], asked).best_trial
+    print(f"Best so far: trial {best.number}, NLL_oracle + NLL_test {best.value:.3f}, with {best.params}")

@@ -1,0 +1,230 @@
+"""The examples for other libraries run, and learn.
+
+The lesson is that of `test_other_algorithms`: to follow each token by the next number of four. An untrained policy earns
+1 / 4, and a policy that does not look at the prefix at most that. An algorithm that does not move stays there: the negative
+control.
+"""
+
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seqgan_env import FunctionReward, SequenceVectorEnv, TextCNNConfig, oracle_game
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
+LESSON: Any = {"vocab_size": 4, "sequence_length": 4, "num_envs": 32, "retrain_every": None}
+ADVERSARIAL: Any = {"vocab_size": 6, "sequence_length": 5, "num_envs": 16, "updates": 3, "retrain_every": 16}
+
+
+def rising(sequences: list[list[int]]) -> list[float]:
+    """The share of tokens that follow their predecessor by one."""
+    return [sum((b - a) % 4 == 1 for a, b in itertools.pairwise(s)) / (len(s) - 1) for s in sequences]
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports an example by name, as if its folder were the script's."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+def learn(module: ModuleType, **config: Any) -> Any:
+    """Play `rising` as the reward, which no one retrains."""
+    return module.main(module.Config(**LESSON, **config), reward_model=FunctionReward(rising))
+
+
+class CountFits:
+    """A reward model that learns by counting how often it is asked to."""
+
+    def __init__(self) -> None:
+        self.fits = 0
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        return torch.full((len(tokens),), 0.5)
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        self.fits += 1
+        assert torch.is_grad_enabled()
+        return {}
+
+
+def played_adversarially(module: ModuleType) -> int:
+    """How often three updates on 48 episodes retrain a reward model; then the same with a discriminator."""
+    counter = CountFits()
+    module.main(module.Config(**ADVERSARIAL), reward_model=counter)
+    before, after, *_ = module.main(module.Config(**ADVERSARIAL), discriminator=SMALL_CNN, n_real=64)
+    assert 0 < before[0] < 1
+    assert 0 < after[0] < 1
+    assert np.isfinite([before[1], after[1]]).all()
+    return counter.fits
+
+
+class TestSingleFile:
+    def test_it_learns(self, example: Any) -> None:
+        (before, _), (after, _) = learn(example("cleanrl_ppo"), updates=12, learning_rate=0.01)
+        assert before < 0.4
+        assert after > 0.85
+
+    def test_without_a_step_size_it_learns_nothing(self, example: Any) -> None:
+        (before, _), (after, _) = learn(example("cleanrl_ppo"), updates=12, learning_rate=0.0)
+        assert max(before, after) < 0.4
+
+    def test_it_plays_the_adversarial_game(self, example: Any) -> None:
+        assert played_adversarially(example("cleanrl_ppo")) == 3
+
+    def test_the_shaped_reward_sums_to_the_same(self, example: Any) -> None:
+        """Before any update, the same policy writes the same sequences under both contracts."""
+        terminal, _ = learn(example("cleanrl_ppo"), updates=1)
+        shaped, _ = learn(example("cleanrl_ppo"), updates=1, reward="shaped")
+        assert shaped == pytest.approx(terminal, abs=1e-6)
+
+    def test_generalized_advantages_by_hand(self, example: Any) -> None:
+        """Two steps, gamma 1/2 and lambda 1/2: d_1 = 4 - 2 = 2, d_0 = 1 + 2 / 2 - 3 = -1, and -1 + 2 / 4."""
+        rewards, values = torch.tensor([[1.0], [4.0]]), torch.tensor([[3.0], [2.0]])
+        assert example("cleanrl_ppo").advantages_of(rewards, values, 0.5, 0.5).tolist() == [[-0.5], [2.0]]
+
+
+@pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase is deprecated:DeprecationWarning")
+class TestTorchRL:  # which warns of its own classes while it is imported
+    @pytest.fixture(autouse=True)
+    def torchrl_or_skip(self) -> None:
+        pytest.importorskip("torchrl", reason="torchrl is not installed: pip install -e '.[torchrl]'")
+
+    @pytest.mark.slow
+    def test_it_learns(self, example: Any) -> None:
+        before, after = learn(example("torchrl_ppo"), updates=15, learning_rate=0.01)
+        assert before.reward < 0.4
+        assert after.reward > 0.85
+
+    def test_without_a_step_size_it_learns_nothing(self, example: Any) -> None:
+        before, after = learn(example("torchrl_ppo"), updates=2, learning_rate=0.0)
+        assert after == before
+        assert after.reward < 0.4
+
+    def test_it_plays_the_adversarial_game(self, example: Any) -> None:
+        """`check_env_specs` plays a short rollout of its own, which ends no episode here beyond those that are counted."""
+        assert played_adversarially(example("torchrl_ppo")) >= 3
+
+    @pytest.mark.parametrize("autoreset_mode", ["SameStep", "Disabled"])
+    @pytest.mark.parametrize("layout", ["dict", "flat"])
+    def test_specs(self, autoreset_mode: str, layout: Any) -> None:
+        from torchrl.envs import GymWrapper, check_env_specs
+
+        venv = SequenceVectorEnv(oracle_game(3, 4, n_real=8), 2, autoreset_mode=autoreset_mode, layout=layout)
+        check_env_specs(GymWrapper(venv, categorical_action_encoding=True), seed=0)
+
+    def test_it_refuses_gymnasium_s_default_autoreset(self) -> None:
+        from torchrl.envs import GymWrapper
+
+        with pytest.raises(RuntimeError, match="autoreset_mode"):
+            GymWrapper(SequenceVectorEnv(oracle_game(3, 4, n_real=8), 2), categorical_action_encoding=True)
+
+
+class TestTianshou:
+    @pytest.fixture(autouse=True)
+    def tianshou_or_skip(self) -> None:
+        pytest.importorskip("tianshou", reason="tianshou is not installed: pip install -e '.[tianshou]'")
+
+    @pytest.mark.slow
+    def test_it_learns(self, example: Any) -> None:
+        before, after, statistics = learn(example("tianshou_ppo"), updates=15, learning_rate=0.01)
+        assert before.reward < 0.4
+        assert after.reward > 0.85
+        assert (statistics.train_episode, statistics.train_step) == (15 * 32, 15 * 32 * 4)
+        assert statistics.update_step == 15
+
+    def test_it_plays_the_adversarial_game(self, example: Any) -> None:
+        assert played_adversarially(example("tianshou_ppo")) == 3
+
+
+class TestSkrl:
+    @pytest.fixture(autouse=True)
+    def skrl_or_skip(self) -> None:
+        pytest.importorskip("skrl", reason="skrl is not installed: pip install -e '.[skrl]'")
+
+    def test_it_learns(self, example: Any) -> None:
+        before, after = learn(example("skrl_ppo"), updates=15, learning_rate=0.01)
+        assert before.reward < 0.4
+        assert after.reward > 0.85
+
+    def test_it_plays_the_adversarial_game(self, example: Any) -> None:
+        assert played_adversarially(example("skrl_ppo")) == 3
+
+
+class TestRLlib:
+    @pytest.fixture(autouse=True)
+    def ray_or_skip(self) -> None:
+        reason = "RLlib is not installed; it needs an environment of its own: see examples/rllib-requirements.txt"
+        pytest.importorskip("ray.rllib", reason=reason)
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")  # of Ray and what it starts, by the dozen
+    def test_it_learns(self, example: Any) -> None:
+        before, after, steps = learn(example("rllib_ppo"), updates=15, learning_rate=0.01)
+        assert before.reward < 0.4
+        assert after.reward > 0.85
+        assert steps >= 15 * 32 * 4
+
+
+class TestZoo:
+    @pytest.mark.slow
+    def test_the_yaml_trains(self, tmp_path: Path) -> None:
+        """A few hundred steps by the zoo's own command; 48 episodes, and each of 8 discriminators learns once."""
+        pytest.importorskip("rl_zoo3", reason="rl_zoo3 is not installed: pip install -e '.[zoo]'")
+        yaml = pytest.importorskip("yaml", reason="PyYAML comes with rl_zoo3")
+        settings = yaml.safe_load((EXAMPLES / "rl_zoo3" / "ppo.yml").read_text(encoding="utf-8"))
+        settings["SeqGAN/Oracle-v0"]["env_kwargs"] |= {"retrain_every": 4, "n_real": 16}
+        (tmp_path / "ppo.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        command = (
+            f"{sys.executable} -m rl_zoo3.train --algo ppo --env SeqGAN/Oracle-v0 --gym-packages seqgan_env -n 480".split()
+        )
+        folders = ["--conf-file", str(tmp_path / "ppo.yml"), "-f", str(tmp_path / "logs"), "--seed", "0"]
+        run = subprocess.run([*command, *folders], cwd=EXAMPLES.parent, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert re.search(r"total_timesteps +\| 480 ", run.stdout)
+        assert [float(reward) for reward in re.findall(r"ep_rew_mean +\| (\S+) ", run.stdout)]
+        assert (tmp_path / "logs" / "ppo" / "SeqGAN-Oracle-v0_1" / "SeqGAN-Oracle-v0.zip").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("library", ["gymnasium", "torchrl", "skrl", "tianshou"])
+def test_the_page_s_lines_run(library: str) -> None:
+    """Each Python block of the page, known by the library whose names it imports first."""
+    pytest.importorskip(library, reason=f"{library} is not installed: pip install -e '.[{library}]'")
+    page = (EXAMPLES.parent / "docs" / "libraries.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = [next(n for n in ("torchrl", "skrl", "tianshou", "gymnasium") if n in block) for block in blocks]
+    assert sorted(names) == ["gymnasium", "skrl", "tianshou", "torchrl"]
+    exec(compile(blocks[names.index(library)], "libraries.md", "exec"), {})
+
+
+@pytest.mark.parametrize("grad_off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("reward", ["terminal", "shaped"])
+def test_retraining_works_where_a_library_turned_gradients_off(grad_off: Any, reward: Any) -> None:
+    """Collectors step environments without gradients; the discriminator learns all the same, and learns the same."""
+
+    def play(context: Any) -> tuple[list[dict[str, float]], list[Tensor]]:
+        game = oracle_game(3, 4, n_real=16, reward=reward, n_rollouts=2, retrain_every=8, discriminator=SMALL_CNN)
+        env, metrics = SequenceVectorEnv(game, 4, autoreset_mode="SameStep"), []
+        with context:
+            env.reset(seed=0)
+            for step in range(3 * 4):
+                *_, infos = env.step(np.arange(4) % (1 + step % 3))
+                metrics += [infos["retraining"]] if "retraining" in infos else []
+        return metrics, list(game.reward_model.discriminator.parameters())  # type: ignore[attr-defined]
+
+    (metrics, parameters), (expected, as_ever) = play(grad_off()), play(torch.enable_grad())
+    assert metrics == expected
+    assert len(metrics) == 2
+    assert all(torch.equal(one, other) for one, other in zip(parameters, as_ever, strict=True))
