@@ -29,3 +29,10 @@ def global_generators_at_rest() -> Iterator[None]:
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert str(np.random.get_state()) == str(numpy_before)  # noqa: NPY002
     assert random.getstate() == python_before
+
+
+@pytest.fixture(params=[pytest.param(1, id="few"), pytest.param(25, id="many", marks=pytest.mark.fuzz)])
+def times(request: pytest.FixtureRequest) -> int:
+    """How many times the usual number of cases a fuzz test runs: once by default, many times under the marker."""
+    number: int = request.param
+    return number
