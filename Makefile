@@ -1,9 +1,9 @@
-# make train, make test and make check need nothing but Python 3.10 or newer; all they install goes into .venv
+# make train, make test, make check and make bench need nothing but Python 3.10 or newer; all they install goes into .venv
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check clean
+.PHONY: train test check bench clean
 
 train: .venv/installed
 	$(BIN)/python train.py
@@ -15,6 +15,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -214,7 +214,10 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
         ),
         "A little over a minute on two CPU cores: a small oracle, a small discriminator. The default.",
     ),
-    "paper": (OracleConfig(), "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU."),
+    "paper": (
+        OracleConfig(discriminator=TextCNNConfig(precision="medium")),
+        "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU.",
+    ),
     "text": (
         TextConfig(
             generator=GeneratorConfig(embedding_dim=64, hidden_dim=128),

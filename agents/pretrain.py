@@ -62,7 +62,7 @@ class LikelihoodTraining:
         self.rng = rng
         self.workers = workers
         self.finished_epochs = 0
-        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
         self._steps_per_epoch = -(-len(real) // config.batch_size)
         self._order: Tensor | None = None

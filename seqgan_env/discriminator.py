@@ -1,9 +1,10 @@
 """The discriminator: a convolutional network that tells real sequences from generated ones."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +13,25 @@ from torch.nn.utils import get_total_norm
 
 from seqgan_env.faults import StepRecord, check_finite
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
 
 # Sequences scored together: their windows and products stay in a processor's last-level cache.
-_SCORE_CHUNK = 256
+_SCORE_CHUNK = 1024
 _PHASE = "a fit of the discriminator"
+
+Precision = Literal["highest", "high", "medium"]
+
+
+@contextmanager
+def products_in(precision: Precision) -> Iterator[None]:
+    """Products made in a precision; torch's own setting, which is global, is put back afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,9 @@ class TextCNNConfig:
     """Sequences, real and generated together, in one training step."""
     epochs: int = 3
     """Passes over the sequences that one `fit` is given."""
+    precision: Precision = "highest"
+    """How float32 products are made in fits and in scoring completions, whose rewards are means, as torch names it: highest,
+    in float32; high, in TF32 on a GPU; medium, in bfloat16 on processors that have it, and in TF32 on a GPU."""
 
 
 class TextCNN(nn.Module):
@@ -106,19 +124,16 @@ class TextCNN(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
-        n, length = tokens.shape
-        dim = self.config.embedding_dim
-        padding = self.embedding.weight.new_zeros(1, dim)
-        embedded = F.embedding(tokens, torch.cat([self.embedding.weight, padding]))
-        pooled = []
-        for width, layer in zip(self.config.widths, self.filters, strict=True):
-            # Neighbouring embeddings are neighbours in memory, so a window is a view; one product serves all windows.
-            windows = embedded.as_strided((n, length - width + 1, width * dim), (length * dim, dim, 1))
-            products = layer(windows.reshape(-1, width * dim))
-            pooled.append(products.view(n, length - width + 1, -1).amax(dim=1))
-        features = F.relu(torch.cat(pooled, dim=1))
+        padding = self.embedding.weight.new_zeros(1, self.config.embedding_dim)
+        embedded = F.embedding(tokens.T.contiguous(), torch.cat([self.embedding.weight, padding]))  # (length, n, dim)
+        features = F.relu(max_over_windows(embedded, [(layer.weight, layer.bias) for layer in self._layers()]))
         gate = torch.sigmoid(self.highway_gate(features))
         return gate * F.relu(self.highway_transform(features)) + (1 - gate) * features
+
+    def _layers(self) -> Iterator[nn.Linear]:
+        for layer in self.filters:
+            assert isinstance(layer, nn.Linear)
+            yield layer
 
     def forward(self, tokens: Tensor, rows: slice = slice(None)) -> Tensor:
         """Logits of generated and real for some rows of tokens `(n, sequence_length)`, by default all: `(n, 2)`.
@@ -134,9 +149,10 @@ class TextCNN(nn.Module):
         return logits
 
     @torch.no_grad()
-    def log_odds(self, tokens: Tensor) -> Tensor:
+    def log_odds(self, tokens: Tensor, precision: Precision = "highest") -> Tensor:
         """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
-        logits = torch.cat([self.output(self.features(part)) for part in tokens.split(_SCORE_CHUNK)])
+        with products_in(precision):
+            logits = torch.cat([self.output(self.features(part)) for part in tokens.split(_SCORE_CHUNK)])
         return logits[:, 1] - logits[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:
@@ -162,13 +178,14 @@ class TextCNN(nn.Module):
         n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
         losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
         self.train()
-        for _ in range(self.config.epochs):
-            totals.zero_()
-            order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
-            for batch in order.split(self.config.batch_size):
-                sums = self._train_step(tokens[batch], labels[batch])
-                losses.note(sums[0])
-                totals += sums
+        with products_in(self.config.precision):
+            for _ in range(self.config.epochs):
+                totals.zero_()
+                order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
+                for batch in order.split(self.config.batch_size):
+                    sums = self._train_step(tokens[batch], labels[batch])
+                    losses.note(sums[0])
+                    totals += sums
         self.eval()
         losses.check()
         grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
@@ -214,6 +231,8 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
         )
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}.")
+    if config.precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {get_args(Precision)}, got {config.precision!r}.")
 
 
 def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:

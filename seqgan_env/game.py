@@ -29,6 +29,7 @@ from seqgan_env.rewards import (
     RewardModel,
     SharesWork,
     as_reward_model,
+    completion_score,
     find_discriminator,
 )
 from seqgan_env.sampling import Mask, TokenPolicy
@@ -139,6 +140,7 @@ class SequenceGame:
             self.vocab_size,
             end_token=self.end_token,
             mask=self.mask,
+            score_completions=completion_score(self.reward_model),
         )
         self.workers: Workers = ALONE
         self._finished: list[Tensor] = []

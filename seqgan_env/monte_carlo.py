@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqgan_env.randomness import mix, uniform
-from seqgan_env.sampling import Mask, TokenPolicy, allowed_tokens, draw_tokens, forbid, rows_per_chunk
+from seqgan_env.sampling import Mask, NextTokens, TokenPolicy, allowed_tokens, allowed_where, map_state
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Rows = slice | Tensor
@@ -56,6 +56,7 @@ class MonteCarloSearch:
         vocab_size: number of tokens, and the pad id.
         end_token: ends a sequence.
         mask: which tokens may follow a prefix.
+        score_completions: scores completions instead of `score`, of which only means are used.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class MonteCarloSearch:
         n_rollouts: int,
         vocab_size: int,
         *,
+        score_completions: Score | None = None,
         end_token: int | None = None,
         mask: Mask | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class MonteCarloSearch:
             raise ValueError(f"n_rollouts must be at least 1, got {n_rollouts}: a prefix is judged by its completions.")
         self.policy = policy
         self.score = score
+        self._score_completions = score if score_completions is None else score_completions
         self.n_rollouts = n_rollouts
         self.vocab_size = vocab_size
         self.end_token = end_token
@@ -107,11 +110,12 @@ class MonteCarloSearch:
     def scores(self, completions: Completions) -> Tensor:
         """Rewards `(prefixes, n, rollouts)` of completions."""
         if self.end_token is None:
-            return self.score(completions.tokens.flatten(0, 2), completions.lengths.flatten()).view_as(completions.lengths)
+            tokens, lengths = completions.tokens.flatten(0, 2), completions.lengths.flatten()
+            return self._score_completions(tokens, lengths).view_as(completions.lengths)
         # A finished sequence has one completion, itself: score it once.
         is_open = completions.open.unsqueeze(2)
         needed = is_open | (torch.arange(self.n_rollouts, device=is_open.device) == 0)
-        some = self.score(completions.tokens[needed], completions.lengths[needed])
+        some = self._score_completions(completions.tokens[needed], completions.lengths[needed])
         scores = some.new_zeros(needed.shape)
         scores[needed] = some
         return torch.where(is_open, scores, scores[:, :, :1])
@@ -134,63 +138,65 @@ class MonteCarloSearch:
         completed = prefixes.repeat_interleave(self.n_rollouts, dim=1).flatten(0, 1)
         alive = is_open.repeat_interleave(self.n_rollouts, dim=1).flatten()
 
+        next_tokens = NextTokens(self.policy, tokens.device, self.vocab_size, masked=self.mask is not None)
         trunk = self.policy.initial_state(n)  # the policy's state along the sequences themselves
         states: Any = None  # and along their completions
         for position in range(length):
             started = max(0, min(position, last + 1) - first) * block
-            for rows in self._under_way(alive[:started]):
-                logits, state = self.policy.step(completed[rows, position - 1], _rows_of(states, rows))
+            for rows in self._under_way(alive[:started], next_tokens.rows_together):
+                drawn, state = next_tokens(
+                    completed[rows, position - 1],
+                    _rows_of(states, rows),
+                    uniform(mix(keys[rows], position)).unsqueeze(1),
+                    self._allowed(completed[rows, :position]),
+                )
                 _assign(states, rows, state)
-                drawn = self._draw(logits, completed[rows, :position], mix(keys[rows], position).unsqueeze(1))
                 completed[rows, position] = drawn.squeeze(1)
                 alive[rows] = self._goes_on(drawn.squeeze(1))
             if position > last:
                 continue
             inputs = tokens[:, position - 1] if position > 0 else torch.full_like(tokens[:, 0], self.vocab_size)
-            logits, trunk = self.policy.step(inputs, trunk)
             if position < first:
+                _, trunk = self.policy.step(inputs, trunk)
                 continue
             # The completions that start here: `n_rollouts` draws from the one row of logits that they share.
             rows = slice(started, started + block)
             now_open = is_open[position - first]
-            drawn = torch.full((n, self.n_rollouts), self.vocab_size, device=tokens.device)
-            row_keys = mix(keys[rows], position).view(n, self.n_rollouts)
-            drawn[now_open] = self._draw(logits[now_open], tokens[now_open, :position], row_keys[now_open])
+            row_uniforms = uniform(mix(keys[rows], position)).view(n, self.n_rollouts)
+            allowed = self._allowed(tokens[:, :position], now_open)
+            drawn, trunk = next_tokens(inputs, trunk, row_uniforms, allowed)
+            drawn[~now_open] = self.vocab_size
             completed[rows, position] = drawn.flatten()
             alive[rows] &= self._goes_on(drawn.flatten())
-            branch = _map(lambda part: part.repeat_interleave(self.n_rollouts, dim=0), trunk)
+            branch = map_state(lambda part: part.repeat_interleave(self.n_rollouts, dim=0), trunk)
             if states is None:
-                states = _map(lambda part: part.new_empty((len(completed), *part.shape[1:])), branch)
+                states = map_state(lambda part: part.new_empty((len(completed), *part.shape[1:])), branch)
             _assign(states, rows, branch)
         shape = (len(prefix_lengths), n, self.n_rollouts)
         completed_lengths = (completed < self.vocab_size).sum(dim=1)
         return Completions(completed.view(*shape, length), completed_lengths.view(shape), is_open)
 
-    def _under_way(self, alive: Tensor) -> Iterable[Rows]:
-        """The rows that have started and not ended, in chunks whose logits stay in cache."""
-        chunk = rows_per_chunk(self.vocab_size)
+    def _under_way(self, alive: Tensor, chunk: int) -> Iterable[Rows]:
+        """The rows that have started and not ended, `chunk` at a time."""
         if self.end_token is None:
             return [slice(start, min(start + chunk, len(alive))) for start in range(0, len(alive), chunk)]
         return alive.nonzero().squeeze(1).split(chunk) if len(alive) else ()
 
-    def _draw(self, logits: Tensor, prefixes: Tensor, keys: Tensor) -> Tensor:
-        """Tokens `(n, k)` for logits `(n, vocab_size)`, prefixes `(n, position)` and keys `(n, k)`."""
-        if self.mask is not None:
-            logits = forbid(logits, allowed_tokens(self.mask, prefixes, self.vocab_size))
-        return draw_tokens(logits, uniform(keys))
+    def _allowed(self, prefixes: Tensor, rows: Tensor | None = None) -> Tensor | None:
+        """What the mask allows after prefixes `(n, position)`, and everything where `rows` `(n,)` is false; or None."""
+        if self.mask is None:
+            return None
+        if rows is None:
+            return allowed_tokens(self.mask, prefixes, self.vocab_size)
+        return allowed_where(rows, self.mask, prefixes, self.vocab_size)
 
     def _goes_on(self, drawn: Tensor) -> Tensor:
         """Which rows have not ended with the tokens just drawn."""
         return torch.ones_like(drawn, dtype=torch.bool) if self.end_token is None else drawn != self.end_token
 
 
-def _map(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """Apply a function to each tensor of a policy's state."""
-    return tuple(_map(function, part) for part in state) if isinstance(state, tuple) else function(state)
-
-
 def _rows_of(states: Any, rows: Rows) -> Any:
-    return _map(lambda part: part[rows], states)
+    return map_state(lambda part: part[rows], states)
 
 
 def _assign(states: Any, rows: Rows, values: Any) -> None:

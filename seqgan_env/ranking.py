@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from seqgan_env.discriminator import TextCNN
+from seqgan_env.discriminator import TextCNN, products_in
 from seqgan_env.faults import StepRecord, check_finite
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import Workers
@@ -108,7 +108,8 @@ class RankReward(nn.Module):
             orders = [torch.randperm(len(s), generator=self._generator, device=s.device) for s in (real, generated)]
             for start in starts:
                 n_batch = min(half, starts.stop - start)
-                sums = self._train_step(*self._step_sets(real, generated, orders, start, n_batch))
+                with products_in(settings.precision):
+                    sums = self._train_step(*self._step_sets(real, generated, orders, start, n_batch))
                 losses.note(sums[0])
                 totals += sums * n_batch
         losses.check()

@@ -81,13 +81,18 @@ class TokenLSTM(TokenModel):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state."""
+        features, state = self.advance(tokens, state)
+        return self.output(features), state
+
+    def advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """`step` without its last layer: the features `(n, hidden_dim)` that `output` makes logits of, and the new state."""
         features = self.dropout(self.embedding(tokens))
         new_state: list[Tensor] = []
         for layer, hidden, cell in zip(self.layers, state[::2], state[1::2], strict=True):
             _, (hidden, cell) = layer(features.unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0)))
             new_state += (hidden.squeeze(0), cell.squeeze(0))
             features = self.dropout(hidden.squeeze(0))
-        return self.output(features), tuple(new_state)
+        return features, tuple(new_state)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The highest hidden state `(n, length, hidden_dim)` from which each token of `tokens` `(n, length)` is predicted."""

@@ -38,6 +38,14 @@ class LearningRewardModel(RewardModel, Protocol):
 
 
 @runtime_checkable
+class ScoresCompletions(RewardModel, Protocol):
+    """A reward model with a faster, rougher way for completions, of whose rewards only means are used."""
+
+    def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`score`, nearly."""
+
+
+@runtime_checkable
 class SharesWork(Protocol):
     """A reward model whose `fit` several processes can do together; see `seqgan_env.workers`."""
 
@@ -64,6 +72,10 @@ class DiscriminatorReward:
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Scaled probabilities `(n,)`."""
         return self.scale(self.discriminator.log_odds(tokens))
+
+    def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`score`, with products made in the precision that the discriminator is configured for."""
+        return self.scale(self.discriminator.log_odds(tokens, self.discriminator.config.precision))
 
     def scale(self, log_odds: Tensor) -> Tensor:
         """The reward for given log odds of being real."""
@@ -93,6 +105,11 @@ class DiscriminatorReward:
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """See `TextCNN.load_training_state`."""
         self.discriminator.load_training_state(state)
+
+
+def completion_score(model: RewardModel) -> Callable[[Tensor, Tensor], Tensor]:
+    """How a reward model scores completions."""
+    return model.score_completions if isinstance(model, ScoresCompletions) else model.score
 
 
 def find_discriminator(model: RewardModel) -> DiscriminatorReward | None:
@@ -132,6 +149,11 @@ class MixtureReward:
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The weighted sum `(n,)`."""
         parts = [weight * model.score(tokens, lengths) for weight, model in self.weighted_models]
+        return torch.stack(parts).sum(dim=0)
+
+    def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The weighted sum `(n,)`; see `ScoresCompletions`."""
+        parts = [weight * completion_score(model)(tokens, lengths) for weight, model in self.weighted_models]
         return torch.stack(parts).sum(dim=0)
 
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Drawing tokens from logits by the inverse transform: one uniform number a row.
 
-`draw_tokens` is the fast path, `draw_tokens_reference` the plain definition that the tests compare it with.
+`draw_tokens` is the fast path from logits, `LinearDraws` the faster one where logits are a linear layer's;
+`draw_tokens_reference` is the plain definition that the tests compare both with.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +10,19 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Rows times vocabulary that are drawn at once: 4 M logits, 16 MB in float32, stay in a processor's last-level cache.
 LOGITS_PER_CHUNK = 1 << 22
+# A linear layer's logits are used up part by part, while they are in cache, so that the policy can read more rows at once.
+_LINEAR_LOGITS_PER_CHUNK = 1 << 24
+_LOGITS_PER_TILE = 1 << 22
+# Sums of exponentials between these are exact enough without a shift of the logits: no term that counts is lost.
+LEAST_TOTAL, GREATEST_TOTAL = 1e-20, 1e30
 _BLOCK = 64
+# Sums of exponentials between these are exact enough without a shift of the logits: no term that counts is lost.
+LEAST_TOTAL, GREATEST_TOTAL = 1e-20, 1e30
 
 Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 """Which tokens may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
@@ -31,6 +40,29 @@ class TokenPolicy(Protocol):
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state."""
+
+
+@runtime_checkable
+class LinearLayer(Protocol):
+    """A linear layer: `weight` `(vocab_size, width)` and `bias` `(vocab_size,)`."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@runtime_checkable
+class FeaturePolicy(TokenPolicy, Protocol):
+    """A policy whose logits are a linear layer's, which need not be there all at once: `step` is `output` of `advance`."""
+
+    output: LinearLayer
+
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read tokens `(n,)` int64; return the features `(n, width)` of the next logits, and the new state."""
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to each tensor of a policy's state."""
+    return tuple(map_state(function, part) for part in state) if isinstance(state, tuple) else function(state)
 
 
 def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -53,25 +85,124 @@ def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
     Returns:
         `(n, k)` int64 token ids.
     """
-    n, vocab_size = logits.shape
     weights = torch.softmax(logits, dim=-1)
-    uniforms = uniforms.to(weights.dtype)
-    whole = vocab_size // _BLOCK
-    if whole < 2:  # a small vocabulary is one block
-        ends = weights.cumsum(dim=-1)
-        return _locate(ends, uniforms * ends[:, -1:])
-    block_sums = weights[:, : whole * _BLOCK].view(n, whole, _BLOCK).sum(dim=-1)
-    if whole * _BLOCK < vocab_size:
-        block_sums = torch.cat([block_sums, weights[:, whole * _BLOCK :].sum(dim=-1, keepdim=True)], dim=-1)
-    block_ends = block_sums.cumsum(dim=-1)
-    targets = uniforms * block_ends[:, -1:]
-    blocks = _locate(block_ends, targets)
-    remainders = targets - (block_ends.gather(1, blocks) - block_sums.gather(1, blocks))
+    if logits.shape[1] < 2 * _BLOCK:  # a small vocabulary is one block
+        return _locate_share(weights.cumsum(dim=-1), uniforms)
+    return _draw_by_blocks(F.pad(weights, (0, -logits.shape[1] % _BLOCK)), uniforms)[0]
 
-    columns = blocks.unsqueeze(-1) * _BLOCK + torch.arange(_BLOCK, device=logits.device)  # (n, k, block)
-    inside = weights.gather(1, columns.clamp(max=vocab_size - 1).flatten(1)).view(columns.shape)
-    ends = inside.masked_fill(columns >= vocab_size, 0).cumsum(dim=-1)
-    return blocks * _BLOCK + _locate(ends, remainders.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+class LinearDraws:
+    """`draw_tokens` of a linear layer's logits, on a CPU, many times.
+
+    The bias is one more column of the product, and the exponentials are not shifted by a maximum, so that logits are passed
+    over three times in all: made, exponentiated, summed. Rows in which that loses precision are drawn again with a shift.
+
+    Args:
+        layer: what makes logits of features, float32 or float64; its parameters are copied.
+    """
+
+    def __init__(self, layer: LinearLayer) -> None:
+        vocab_size, width = layer.weight.shape
+        self._in_one_block = vocab_size < 2 * _BLOCK
+        columns = vocab_size if self._in_one_block else -(-vocab_size // _BLOCK) * _BLOCK
+        product = layer.weight.new_zeros(columns, width + 1)
+        product[vocab_size:, width] = -torch.inf  # columns that make the last block a whole one
+        product[:vocab_size, :width] = layer.weight.detach()
+        product[:vocab_size, width] = layer.bias.detach()
+        self._product = product.T
+        self._tile = max(1, _LOGITS_PER_TILE // columns)
+        self._weights = product.new_empty(0, columns)
+
+    def __call__(self, features: Tensor, uniforms: Tensor) -> Tensor:
+        """Draw `(n, k)` int64 token ids for features `(n, width)` and uniforms `(n, k)` in [0, 1)."""
+        features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+        if self._in_one_block:
+            return draw_tokens(features @ self._product, uniforms)
+        if len(self._weights) < min(self._tile, len(features)):  # memory that is new every time costs more than the sums
+            self._weights = self._weights.new_empty(min(self._tile, len(features)), self._weights.shape[1])
+        parts = zip(features.split(self._tile), uniforms.split(self._tile), strict=True)
+        return torch.cat([self._draw(*part) for part in parts])
+
+    def _draw(self, features: Tensor, uniforms: Tensor) -> Tensor:
+        weights = torch.mm(features, self._product, out=self._weights[: len(features)]).exp_()
+        drawn, totals = _draw_by_blocks(weights, uniforms)
+        inexact = ~((totals > LEAST_TOTAL) & (totals < GREATEST_TOTAL))
+        if inexact.any():
+            drawn[inexact] = draw_tokens(features[inexact] @ self._product, uniforms[inexact])
+        return drawn
+
+
+class NextTokens:
+    """Lets a policy read tokens and draws the next ones, step after step, by the fastest way that there is.
+
+    Args:
+        policy: who writes; its parameters must stay as they are.
+        device: of the policy.
+        vocab_size: number of tokens.
+        inverse_temperature: multiplies the logits.
+        masked: whether some steps come with tokens that are not allowed.
+    """
+
+    def __init__(
+        self,
+        policy: TokenPolicy,
+        device: torch.device,
+        vocab_size: int,
+        *,
+        inverse_temperature: float = 1.0,
+        masked: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._inverse_temperature = inverse_temperature
+        self._linear: LinearDraws | None = None
+        if isinstance(policy, FeaturePolicy) and device.type == "cpu" and inverse_temperature == 1.0 and not masked:
+            self._linear = LinearDraws(policy.output)
+        self.rows_together = rows_per_chunk(vocab_size)
+        """How many rows are best given at once."""
+        if self._linear is not None:
+            self.rows_together = max(1, _LINEAR_LOGITS_PER_CHUNK // vocab_size)
+
+    def __call__(self, tokens: Tensor, state: Any, uniforms: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Read tokens `(n,)` int64; draw the next ones.
+
+        Args:
+            tokens: `(n,)` int64.
+            state: of `n` rows.
+            uniforms: `(n, k)` in [0, 1).
+            allowed: `(n, vocab_size)` bool; by default every token.
+
+        Returns:
+            `(n, k)` int64 token ids, and the new state.
+        """
+        if self._linear is not None:
+            assert isinstance(self._policy, FeaturePolicy)
+            features, state = self._policy.advance(tokens, state)
+            return self._linear(features, uniforms), state
+        logits, state = self._policy.step(tokens, state)
+        if self._inverse_temperature != 1.0:
+            logits = logits * self._inverse_temperature
+        return draw_tokens(forbid(logits, allowed), uniforms), state
+
+
+def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw `(n, k)` tokens with weights `(n, whole blocks)`; also return each row's sum of weights `(n,)`."""
+    n, k = uniforms.shape
+    blocks = weights.view(n, -1, _BLOCK)
+    sums = blocks.sum(dim=-1)
+    ends = sums.cumsum(dim=-1)
+    targets = uniforms.to(weights.dtype) * ends[:, -1:]
+    chosen = _locate(ends, targets)  # (n, k)
+    remainders = targets - (ends.gather(1, chosen) - sums.gather(1, chosen))
+
+    first_blocks = torch.arange(n, device=weights.device).unsqueeze(1) * blocks.shape[1]
+    inside = blocks.flatten(0, 1).index_select(0, (first_blocks + chosen).flatten()).cumsum(dim=-1)
+    places = _locate(inside, remainders.clamp_(min=0).view(-1, 1))
+    return chosen * _BLOCK + places.view(n, k), ends[:, -1]
+
+
+def _locate_share(ends: Tensor, uniforms: Tensor) -> Tensor:
+    """The first of the cumulative weights `(n, m)` beyond each share `(n, k)` of the last one: `(n, k)`."""
+    return _locate(ends, uniforms.to(ends.dtype) * ends[:, -1:])
 
 
 def _locate(ends: Tensor, targets: Tensor) -> Tensor:
@@ -100,6 +231,13 @@ def allowed_tokens(mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
     return torch.from_numpy(rows).to(prefixes.device)
 
 
+def allowed_where(alive: Tensor, mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
+    """`allowed_tokens` after the unfinished of the prefixes `(n, k)`, `alive` `(n,)`; everything after the others."""
+    allowed = torch.ones(len(prefixes), vocab_size, dtype=torch.bool, device=prefixes.device)
+    allowed[alive] = allowed_tokens(mask, prefixes[alive], vocab_size)
+    return allowed
+
+
 def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) -> Tensor:
     """What a mask allowed at each position of episodes `(n, length)`: `(n, length, vocab_size)` bool, all true beyond the end.
 
@@ -110,7 +248,7 @@ def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) 
         vocab_size: number of tokens.
     """
     steps = range(tokens.shape[1])
-    return torch.stack([_allowed_while_alive(mask, tokens[:, :k], lengths > k, vocab_size) for k in steps], dim=1)
+    return torch.stack([allowed_where(lengths > k, mask, tokens[:, :k], vocab_size) for k in steps], dim=1)
 
 
 def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.bool_]:
@@ -176,39 +314,51 @@ def sample_sequences(
     tokens = torch.full((n, length), vocab_size, dtype=torch.int64, device=device)
     tokens[:, : len(prefix)] = torch.tensor(prefix, dtype=torch.int64, device=device)
     lengths = torch.full((n,), length, dtype=torch.int64, device=device)
-    for rows_together in torch.arange(n, device=device).split(chunk or rows_per_chunk(vocab_size)):
+    if n == 0:
+        return tokens, lengths
+    # The first token of all sequences is drawn from one row of logits, the same for each.
+    next_tokens = NextTokens(policy, device, vocab_size, inverse_temperature=inverse_temperature, masked=mask is not None)
+    first, trunk = _draw_first(policy, next_tokens, prefix, uniforms[:, :1], vocab_size, mask)
+    tokens[:, len(prefix)] = first
+    for rows_together in torch.arange(n, device=device).split(chunk or next_tokens.rows_together):
         part = slice(int(rows_together[0]), int(rows_together[-1]) + 1)
-        state = policy.initial_state(len(rows_together))
-        last = torch.full((len(rows_together),), vocab_size, dtype=torch.int64, device=device)
-        alive = torch.ones(len(rows_together), dtype=torch.bool, device=device)
-        for token in prefix:
-            _, state = policy.step(last, state)
-            last = torch.full_like(last, token)
-        for position in range(len(prefix), length):
-            logits, state = policy.step(last, state)
-            if inverse_temperature != 1.0:
-                logits = logits * inverse_temperature
-            if mask is not None:
-                logits = forbid(logits, _allowed_while_alive(mask, tokens[part, :position], alive, vocab_size))
-            drawn = position - len(prefix)
-            last = draw_tokens(logits, uniforms[part, drawn : drawn + 1]).squeeze(1)
-            if end_token is None:
-                tokens[part, position] = last
-                continue
-            last = torch.where(alive, last, vocab_size)
-            tokens[part, position] = last
-            lengths[part] = torch.where(alive, position + 1, lengths[part])
-            alive = alive & (last != end_token)
-            if not alive.any():
+        state = map_state(lambda row: row.repeat_interleave(len(rows_together), dim=0), trunk)  # noqa: B023 - used at once
+        last = first[part]
+        alive = torch.ones_like(last, dtype=torch.bool)
+        for position in range(len(prefix) + 1, length + 1):
+            if end_token is not None:
+                lengths[part] = torch.where(alive, position, lengths[part])
+                alive = alive & (last != end_token)
+                if not alive.any():
+                    break
+            if position == length:
                 break
+            allowed = None if mask is None else allowed_where(alive, mask, tokens[part, :position], vocab_size)
+            column = uniforms[part, position - len(prefix)].unsqueeze(1)
+            drawn, state = next_tokens(last, state, column, allowed)
+            last = drawn.squeeze(1)
+            if end_token is not None:
+                last = torch.where(alive, last, vocab_size)
+            tokens[part, position] = last
     return tokens, lengths
 
 
-def _allowed_while_alive(mask: Mask, prefixes: Tensor, alive: Tensor, vocab_size: int) -> Tensor:
-    """What a mask allows after the unfinished of the prefixes `(n, k)`; everything after those that are finished."""
-    allowed = torch.ones(len(prefixes), vocab_size, dtype=torch.bool, device=prefixes.device)
-    allowed[alive] = allowed_tokens(mask, prefixes[alive], vocab_size)
-    return allowed
+def _draw_first(
+    policy: TokenPolicy,
+    next_tokens: NextTokens,
+    prefix: Sequence[int],
+    uniforms: Tensor,
+    vocab_size: int,
+    mask: Mask | None,
+) -> tuple[Tensor, Any]:
+    """Draw what follows a prefix: tokens `(n,)` for uniforms `(n, 1)`, and the policy's state after it, of one row."""
+    state = policy.initial_state(1)
+    inputs = torch.tensor([vocab_size, *prefix], dtype=torch.int64, device=uniforms.device)
+    for token in inputs[:-1]:
+        _, state = policy.step(token.view(1), state)
+    allowed = None if mask is None else allowed_tokens(mask, inputs[1:].unsqueeze(0), vocab_size)
+    drawn, state = next_tokens(inputs[-1:], state, uniforms.T, allowed)
+    return drawn.squeeze(0), state
 
 
 def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token: int | None, mask: Mask | None) -> None:

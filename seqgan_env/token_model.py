@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgan_env.sampling import Mask, rows_per_chunk, sample_sequences
+from seqgan_env.linear_log_prob import linear_log_prob
+from seqgan_env.sampling import LinearLayer, Mask, rows_per_chunk, sample_sequences
 
 
 class TokenModel(nn.Module, ABC):
@@ -80,13 +81,17 @@ class TokenModel(nn.Module, ABC):
         Returns:
             `(n, length)`; 0 at padding. Gradients flow.
         """
-        if self.end_token is None:
-            logits = self.logits(tokens).flatten(0, 1)
-            nats = F.cross_entropy(logits, tokens.flatten(), ignore_index=self.vocab_size, reduction="none")
-            return -nats.view(tokens.shape)
+        hidden = self.hidden(tokens)
+        if self.end_token is None and not (tokens == self.vocab_size).any():
+            return self._log_prob_of(hidden.flatten(0, 1), tokens.flatten()).view(tokens.shape)
         written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
-        log_probs = -F.cross_entropy(self.output(self.hidden(tokens)[written]), tokens[written], reduction="none")
+        log_probs = self._log_prob_of(hidden[written], tokens[written])
         return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
+
+    def _log_prob_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        if isinstance(self.output, LinearLayer):
+            return linear_log_prob(hidden, self.output, tokens)
+        return -F.cross_entropy(self.output(hidden), tokens, reduction="none")
 
     def masked_logits(self, tokens: Tensor, allowed: Tensor) -> Tensor:
         """`logits` under a mask: what `allowed` `(n, length, vocab_size)` bool excludes has a probability of 0."""

@@ -111,7 +111,12 @@ class TokenTransformer(TokenModel):
         return (*[cache] * len(self.blocks), torch.zeros(n, dtype=torch.int64, device=self.device))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state.
+        """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state; see `advance`."""
+        features, state = self.advance(tokens, state)
+        return self.output(features), state
+
+    def advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """`step` without its last layer: the features `(n, embedding_dim)` that `output` makes logits of, and the new state.
 
         Raises:
             ValueError: a row has read `max_length` tokens already. (On a GPU, torch's own device assertion: to look at the
@@ -128,7 +133,7 @@ class TokenTransformer(TokenModel):
             assert isinstance(block, _Block)
             features, cache = block.step(features, cache, here, seen)
             new_caches.append(cache)
-        return self.output(self.norm(features.squeeze(1))), (*new_caches, position + 1)
+        return self.norm(features.squeeze(1)), (*new_caches, position + 1)
 
     def _check_inputs(self, n_inputs: int) -> None:
         if n_inputs > self.max_length + 1:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqgan_env.sampling import (
+    LinearDraws,
+    NextTokens,
     TokenPolicy,
     allowed_tokens,
     draw_tokens,
@@ -92,6 +94,66 @@ def test_tokens_come_up_as_often_as_they_are_probable(vocab_size: int) -> None:
 def test_forbid_without_a_mask_changes_nothing() -> None:
     logits = torch.randn(2, 3, generator=seeded())
     assert forbid(logits, None) is logits
+
+
+# From features
+
+
+def linear(vocab_size: int, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[nn.Linear, Tensor, Tensor]:
+    """A layer, features of 300 rows, and four uniforms a row."""
+    generator = seeded(vocab_size)
+    layer = nn.Linear(3, vocab_size, dtype=dtype).requires_grad_(False)
+    for parameter in layer.parameters():
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    return layer, torch.randn(300, 3, generator=generator).to(dtype), torch.rand(300, 4, generator=generator)
+
+
+@pytest.mark.parametrize("tile", [7, 1000])
+@pytest.mark.parametrize("scale", [1.0, 500.0])
+@pytest.mark.parametrize("vocab_size", VOCABULARIES)
+def test_draws_from_features_equal_the_reference(
+    vocab_size: int, scale: float, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a scale of 500 exponentials would be infinite or all zero without a shift."""
+    monkeypatch.setattr("seqgan_env.sampling._LOGITS_PER_TILE", tile * vocab_size)
+    layer, features, uniforms = linear(vocab_size, scale)
+    drawn = LinearDraws(layer)(features, uniforms)
+    assert torch.equal(drawn, draw_tokens_reference(layer(features), uniforms))
+    shifted = draw_tokens_reference(layer(features.roll(1, 0)), uniforms)
+    assert (drawn != shifted).double().mean() > 0.1  # a control: a neighbour's features
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_draws_from_features_in_float32_are_those_of_the_logits_but_for_rounding(scale: float) -> None:
+    layer, features, uniforms = linear(5000, scale, torch.float32)
+    differing = LinearDraws(layer)(features, uniforms) != draw_tokens_reference(layer(features), uniforms)
+    assert differing.double().mean() < 0.005
+
+
+def test_one_object_draws_batches_of_any_size() -> None:
+    layer, features, uniforms = linear(200)
+    draws = LinearDraws(layer)
+    for n in (10, 300, 1, 10):
+        assert torch.equal(draws(features[:n], uniforms[:n]), draw_tokens(layer(features[:n]), uniforms[:n]))
+
+
+class Plain:
+    """A policy that has the two methods and nothing else, so that its logits are made in full."""
+
+    initial_state = staticmethod(small_policy(1).initial_state)
+    step = staticmethod(small_policy(1).step)
+
+
+def test_a_policy_of_two_methods_draws_the_same_as_one_with_features() -> None:
+    tokens, uniforms = torch.arange(V), torch.rand(V, 3, generator=seeded())
+    cpu = torch.device("cpu")
+    drawn = []
+    for policy in (small_policy(1), Plain()):
+        state = policy.initial_state(V)
+        tokens_drawn, state = NextTokens(policy, cpu, V)(tokens, state, uniforms)
+        drawn.append((tokens_drawn, state[0]))
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][1], drawn[1][1])
 
 
 # Masks

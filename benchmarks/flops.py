@@ -1,0 +1,96 @@
+"""The work of each piece in floating-point operations, worked out from sizes; a multiply-add is two.
+
+Matrix products alone count: they are all but a few percent of the work. It is the plain way of doing it that is counted, so
+who finds a way to do less, as by looking products up, can have a share of more than 100% of the machine's limit.
+"""
+
+from dataclasses import dataclass, field
+
+from agents.config import PRESETS
+from seqgan_env.discriminator import TextCNNConfig, widths_within
+
+_BACKWARD_TOO = 3
+"""Training costs three passes: forward, and in backward the gradients of the inputs and those of the weights."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes at which everything is measured; the defaults are the paper's."""
+
+    vocab_size: int = 5000
+    """Number of tokens."""
+    sequence_length: int = 20
+    """Tokens in a sequence."""
+    embedding_dim: int = 32
+    """Width of the generator's token embedding."""
+    hidden_dim: int = 32
+    """Width of the generator's recurrent state."""
+    batch_size: int = 64
+    """Sequences in a step of likelihood, and episodes in a generator step."""
+    n_rollouts: int = 16
+    """Monte Carlo completions of each prefix."""
+    discriminator: TextCNNConfig = field(default_factory=lambda: PRESETS["paper"][0].discriminator)
+    """Of its windows, those wider than the sequence are left out."""
+    n_samples: int = 10_000
+    """Sequences that are sampled, and that a likelihood epoch reads."""
+    fit_steps: int = 40
+    """Discriminator steps that are timed at its batch size; of larger batches, fewer."""
+
+    @property
+    def cnn(self) -> TextCNNConfig:
+        """The discriminator with the windows that fit."""
+        return widths_within(self.sequence_length, self.discriminator)
+
+
+def token_row(shape: Shape) -> int:
+    """One token of one sequence: four gates that read embedding and state, 2·4·h·(e + h); logits, 2·h·V."""
+    hidden = shape.hidden_dim
+    return 2 * 4 * hidden * (shape.embedding_dim + hidden) + 2 * hidden * shape.vocab_size
+
+
+def sampling(shape: Shape, n: int) -> int:
+    """`n` sequences of T token-rows each."""
+    return n * shape.sequence_length * token_row(shape)
+
+
+def likelihood(shape: Shape, n: int) -> int:
+    """Learning from `n` sequences: three passes over the token-rows of sampling."""
+    return _BACKWARD_TOO * sampling(shape, n)
+
+
+def discriminator_pass(sequence_length: int, config: TextCNNConfig) -> int:
+    """One sequence judged: T - w + 1 windows of w·dim numbers for each filter; gate and transform F × F; two outputs."""
+    windows = sum(
+        2 * (sequence_length - width + 1) * width * config.embedding_dim * n
+        for width, n in zip(config.widths, config.n_filters, strict=True)
+    )
+    n_features = sum(config.n_filters)
+    return windows + 2 * 2 * n_features**2 + 2 * n_features * 2
+
+
+def discriminator_steps(sequence_length: int, config: TextCNNConfig, steps: int) -> int:
+    """`steps` of training: three passes over each sequence of a batch."""
+    return steps * config.batch_size * _BACKWARD_TOO * discriminator_pass(sequence_length, config)
+
+
+def completion_rows(shape: Shape) -> int:
+    """Token-rows of completions: N for each prefix of l = 1 … T - 1 tokens, T - l tokens each; their sum is N·T·(T - 1)/2."""
+    length = shape.sequence_length
+    return shape.batch_size * shape.n_rollouts * length * (length - 1) // 2
+
+
+def scored_sequences(shape: Shape) -> int:
+    """What the discriminator judges: N completions of T - 1 prefixes, and the sequence itself."""
+    return shape.batch_size * (shape.n_rollouts * (shape.sequence_length - 1) + 1)
+
+
+def rewards(shape: Shape) -> int:
+    """Monte Carlo rewards of a batch: completions and scores."""
+    judged = discriminator_pass(shape.sequence_length, shape.cnn)
+    return completion_rows(shape) * token_row(shape) + scored_sequences(shape) * judged
+
+
+def generator_step(shape: Shape) -> int:
+    """A batch is sampled, rewarded, and learned from: rewards and four passes over the batch's token-rows."""
+    n = shape.batch_size
+    return sampling(shape, n) + rewards(shape) + likelihood(shape, n)

@@ -1,0 +1,590 @@
+"""How fast the project is, at the paper's sizes: `python -m benchmarks` times each piece beside the machine's own limit.
+
+The limit is the rate of one large float32 matrix product in the same process with the same threads, timed right before and
+right after each repeat, so that a machine that other work slows down is slower on both sides. A piece's share is its work
+(`benchmarks.flops`: the plain way of doing it) by its time and by that rate: beyond 100%, work was not done. Environment
+steps have no such work, and get none. Results go to `benchmarks/results/`, with every repeat.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import AutoresetMode
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from agents.config import PRESETS
+from agents.pretrain import LikelihoodTraining, PretrainConfig
+from benchmarks import flops, growth, memory
+from benchmarks.flops import Shape
+from benchmarks.growth import Curve, Sizes
+from benchmarks.memory import agent_of, game_of
+from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.game import SequenceGame, make_game, resolve_device
+from seqgan_env.oracle import seeded_oracle
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.sequence_env import SequenceEnv
+from seqgan_env.token_model import TokenModel
+from seqgan_env.vector_env import SequenceVectorEnv
+
+PieceName = Literal[
+    "sampling",
+    "likelihood",
+    "rewards",
+    "generator",
+    "discriminator",
+    "discriminator-preset",
+    "env",
+    "env-64",
+    "env-1024",
+    "play-64",
+    "memory",
+]
+Unit = Literal["s", "steps/s", "MiB"]
+
+PRESET = "paper-cpu"
+"""Whose discriminator is timed beside the paper's, if there is a preset of this name."""
+REPORTED_STEPS = 1000
+"""Discriminator steps whose time is reported; fewer are timed."""
+LIMIT_SIZES = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product is the limit."""
+TARGETS: dict[str, float] = {
+    "sampling": 0.40,
+    "likelihood": 0.45,
+    "rewards": 1.00,
+    "discriminator": 0.50,
+    "discriminator-preset": 0.65,
+    "env-64": 2e6,
+    "memory": 2048.0,
+}
+"""On a CPU at the paper's sizes: the least share of the limit; the fewest steps a second (on one core); the most MiB."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time the pieces, print a table, write JSON and the picture of how cost grows."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    repeats: int = 5
+    """Of each piece, after one that is not counted."""
+    threads: int | None = None
+    """Of torch on the CPU; by default its own choice."""
+    pieces: tuple[PieceName, ...] = get_args(PieceName)
+    """What to time."""
+    growth: bool = True
+    """Also time how cost grows with lengths and completions, which takes most of the time."""
+    growth_sizes: Sizes = field(default_factory=Sizes)
+    shape: Shape = field(default_factory=Shape)
+    limit_size: int | None = None
+    """Rows and columns of the limit's matrices; by default 2048 on a CPU, 8192 on a GPU."""
+    out: Path = Path("benchmarks/results")
+    """Where the files go; those of an earlier run on the same kind of device are replaced."""
+
+
+# --- what is timed -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece that is ready to be timed."""
+
+    run: Callable[[Any], object]
+    """What is timed; it is given what `prepare` returned."""
+    flop: float | None = None
+    """Its work."""
+    prepare: Callable[[], Any] = lambda: None
+    """Goes before each repeat, and is not timed."""
+    scale: float = 1.0
+    """The time of so many times the work is reported."""
+    steps: int | None = None
+    """Steps of the environment, where their number a second is reported."""
+    measured_over: str = ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is reported under a name, and how to make it."""
+
+    label: str
+    build: Callable[[Shape, torch.device], Work]
+
+
+def sampling(shape: Shape, device: torch.device) -> Work:
+    """The generator writes sequences."""
+    generator, rng = generator_of(shape, device), seeded(device)
+    work = flops.sampling(shape, shape.n_samples)
+    return Work(lambda _: generator.sample(shape.n_samples, shape.sequence_length, rng), work, measured_over=sequences(shape))
+
+
+def likelihood(shape: Shape, device: torch.device) -> Work:
+    """An epoch of maximum likelihood, on sequences of the oracle."""
+    generator, rng = generator_of(shape, device), seeded(device)
+    real = written(seeded_oracle(0, shape.vocab_size, device=device), shape.n_samples, shape)
+    config = PretrainConfig(epochs=1, batch_size=shape.batch_size)
+    return Work(
+        lambda training: training.run(),
+        flops.likelihood(shape, shape.n_samples),
+        prepare=lambda: LikelihoodTraining(generator, real, config, rng),
+        measured_over=sequences(shape),
+    )
+
+
+def rewards(shape: Shape, device: torch.device) -> Work:
+    """Monte Carlo rewards of a batch. As in a run, each batch meets a discriminator that has just been retrained."""
+    game, generator = game_of(shape, device, shape.batch_size), generator_of(shape, device)
+    game.attach_policy(generator)
+    tokens = written(generator, shape.batch_size, shape)
+    lengths = torch.full_like(tokens[:, 0], shape.sequence_length)
+    keys, positions = torch.arange(len(tokens), device=device), range(shape.sequence_length)
+    return Work(
+        lambda _: game.action_values(tokens, lengths, keys, positions),
+        flops.rewards(shape),
+        prepare=lambda: game.retrain(tokens[: len(tokens) // 2]),
+        measured_over=f"1 batch of {shape.batch_size}",
+    )
+
+
+def generator_step(shape: Shape, device: torch.device) -> Work:
+    """A batch is sampled, rewarded and learned from; the discriminator has just been retrained, as for `rewards`."""
+    game = game_of(shape, device, shape.batch_size)
+    agent = agent_of(game, shape)
+    tokens = written(agent.generator, shape.batch_size // 2, shape)
+    return Work(
+        lambda _: agent.learn(shape.batch_size * shape.sequence_length),
+        flops.generator_step(shape),
+        prepare=lambda: game.retrain(tokens),
+        measured_over=f"1 update of {shape.batch_size}",
+    )
+
+
+def discriminator(shape: Shape, device: torch.device) -> Work:
+    """Steps of the paper's discriminator."""
+    return discriminator_steps(shape, shape.cnn, device)
+
+
+def preset_discriminator(shape: Shape, device: torch.device) -> Work:
+    """Steps of the discriminator of the preset for CPUs."""
+    return discriminator_steps(shape, widths_within(shape.sequence_length, PRESETS[PRESET][0].discriminator), device)
+
+
+def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.device) -> Work:
+    """Steps on as many real sequences as generated ones; of a larger batch fewer are timed."""
+    steps = max(4, shape.fit_steps * shape.discriminator.batch_size // config.batch_size)
+    network = TextCNN(shape.vocab_size, shape.sequence_length, dataclasses.replace(config, epochs=1), device=device)
+    half = steps * config.batch_size // 2
+    real = written(seeded_oracle(0, shape.vocab_size, device=device), half, shape)
+    generated = written(generator_of(shape, device), steps * config.batch_size - half, shape)
+    return Work(
+        lambda _: network.fit(real, generated),
+        flops.discriminator_steps(shape.sequence_length, config, steps),
+        scale=REPORTED_STEPS / steps,
+        measured_over=f"{steps} steps of {config.batch_size}",
+    )
+
+
+def single_env(shape: Shape, device: torch.device) -> Work:
+    """`SequenceEnv.step`, and `reset` where an episode ends."""
+    episodes = 200
+    env = SequenceEnv(constant_game(shape, device))
+    env.reset(seed=0)
+    actions = list(random_tokens(shape, episodes).numpy())
+
+    def run(_: Any) -> None:
+        for episode in actions:
+            env.reset()
+            for action in episode:
+                env.step(action)
+
+    return env_work(run, episodes, 1, shape)
+
+
+def vector_env(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
+    """`SequenceVectorEnv.step` of `n` rows, for some episodes of each."""
+
+    def build(shape: Shape, device: torch.device) -> Work:
+        env = SequenceVectorEnv(constant_game(shape, device), n, autoreset_mode=AutoresetMode.SAME_STEP)
+        env.reset(seed=0)
+        actions = list(random_tokens(shape, episodes * n).view(episodes, n, -1).transpose(1, 2).flatten(0, 1).numpy())
+
+        def run(_: Any) -> None:
+            for step_actions in actions:  # (n,)
+                env.step(step_actions)
+
+        return env_work(run, episodes, n, shape)
+
+    return build
+
+
+def play(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
+    """`SequenceVectorEnv.play` of `n` rows, for some episodes of each."""
+
+    def build(shape: Shape, device: torch.device) -> Work:
+        env = SequenceVectorEnv(constant_game(shape, device), n, autoreset_mode=AutoresetMode.SAME_STEP)
+        env.reset(seed=0)
+        batches = random_tokens(shape, episodes * n).to(device).split(n)
+
+        def run(_: Any) -> None:
+            for tokens in batches:
+                env.play(tokens)
+
+        return env_work(run, episodes, n, shape)
+
+    return build
+
+
+PIECES: dict[str, Piece] = {
+    "sampling": Piece("sampling", sampling),
+    "likelihood": Piece("likelihood epoch", likelihood),
+    "rewards": Piece("Monte Carlo rewards", rewards),
+    "generator": Piece("generator step", generator_step),
+    "discriminator": Piece(f"{REPORTED_STEPS:,} fit steps", discriminator),
+    "discriminator-preset": Piece(f"{REPORTED_STEPS:,} fit steps, {PRESET}", preset_discriminator),
+    "env": Piece("steps of one env", single_env),
+    "env-64": Piece("steps of 64 rows", vector_env(64, 50)),
+    "env-1024": Piece("steps of 1,024 rows", vector_env(1024, 20)),
+    "play-64": Piece("play, 64 rows", play(64, 200)),
+}
+
+
+def generator_of(shape: Shape, device: torch.device) -> TokenLSTM:
+    """The paper's generator, as it starts."""
+    seed = torch.Generator().manual_seed(0)
+    return TokenLSTM(shape.vocab_size, shape.embedding_dim, shape.hidden_dim, generator=seed, device=device)
+
+
+def constant_game(shape: Shape, device: torch.device) -> SequenceGame:
+    """A game whose rewards take no time, so that the environments' own is measured."""
+    real = random_tokens(shape, shape.batch_size)
+    return make_game(shape.vocab_size, shape.sequence_length, real, reward_model="constant", device=device)
+
+
+def random_tokens(shape: Shape, n: int) -> Tensor:
+    """Random sequences `(n, length)` int64, on the CPU."""
+    return torch.randint(shape.vocab_size, (n, shape.sequence_length), generator=torch.Generator().manual_seed(0))
+
+
+def written(writer: TokenModel, n: int, shape: Shape) -> Tensor:
+    """Sequences `(n, length)` that a generator or an oracle writes."""
+    return writer.sample(n, shape.sequence_length, seeded(writer.device))[0]
+
+
+def seeded(device: torch.device) -> torch.Generator:
+    """A source of random numbers on the device."""
+    return torch.Generator(device).manual_seed(0)
+
+
+def sequences(shape: Shape) -> str:
+    """How sampling and likelihood say what they were measured over."""
+    return f"{shape.n_samples:,} sequences"
+
+
+def env_work(run: Callable[[Any], None], episodes: int, n: int, shape: Shape) -> Work:
+    """Work that is counted in steps of the environment."""
+    steps = episodes * n * shape.sequence_length
+    return Work(run, steps=steps, measured_over=f"{steps:,} steps")
+
+
+# --- how it is timed -----------------------------------------------------------------------------------------------------
+
+
+class Limit:
+    """The rate of one large product of square float32 matrices, in FLOP/s: what the machine can do at the moment."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size = size
+        self._device = device
+        self._factors = [torch.rand(size, size, device=device, generator=seeded(device)) for _ in range(2)]
+        self._product = torch.empty(size, size, device=device)
+        self.rate()  # the first one warms up
+
+    def rate(self) -> float:
+        """Multiply once."""
+        with full_precision():
+            seconds = clock(lambda: torch.mm(*self._factors, out=self._product), self._device)
+        return 2 * self.size**3 / seconds
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 or bfloat16 inside matrix products, whatever was chosen for the pieces."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def clock(action: Callable[[], object], device: torch.device) -> float:
+    """Seconds that an action takes, the GPU's part of it included."""
+    synchronize(device)
+    start = time.perf_counter()
+    action()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the GPU has done everything."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one piece."""
+
+    name: str
+    label: str
+    unit: Unit
+    values: list[float]
+    """Of each repeat, in that unit."""
+    measured_over: str = ""
+    flop: float | None = None
+    """The work that takes `values` seconds."""
+    limits: list[tuple[float, float]] | None = None
+    """The limit's rate before and after each repeat, FLOP/s."""
+    target: float | None = None
+    """The least share or steps a second, or the most MiB."""
+
+    @property
+    def median(self) -> float:
+        """Of the repeats."""
+        return median(self.values)
+
+    @property
+    def shares(self) -> list[float] | None:
+        """Of the limit, in each repeat."""
+        if self.flop is None or self.limits is None:
+            return None
+        return [self.flop / value / mean(rates) for value, rates in zip(self.values, self.limits, strict=True)]
+
+    @property
+    def share(self) -> float | None:
+        """Their median."""
+        return None if self.shares is None else median(self.shares)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.target is None:
+            return None
+        if self.unit == "MiB":
+            return self.median <= self.target
+        if self.unit == "steps/s":
+            return self.median >= self.target
+        return self.share is not None and self.share >= self.target
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, raw and worked out."""
+        worked_out = {"median": self.median, "lowest": min(self.values), "highest": max(self.values)}
+        return dataclasses.asdict(self) | worked_out | {"shares": self.shares, "share": self.share, "met": self.met}
+
+
+def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Limit, tick: Callable[[], object]) -> Row:
+    """Time a piece so many times after a first one that warms up; `tick` is called after each."""
+    seconds, limits = [], []
+    for repeat in range(1 + repeats):
+        prepared = work.prepare()
+        before = limit.rate() if work.flop else 0.0
+        taken = clock(partial(work.run, prepared), device)
+        after = limit.rate() if work.flop else 0.0
+        if repeat > 0:
+            seconds.append(taken)
+            limits.append((before, after))
+        tick()
+    label = PIECES[name].label
+    if work.steps is not None:
+        return Row(name, label, "steps/s", [work.steps / taken for taken in seconds], work.measured_over)
+    scaled = [work.scale * taken for taken in seconds]
+    flop = None if work.flop is None else work.scale * work.flop
+    return Row(name, label, "s", scaled, work.measured_over, flop, None if flop is None else limits)
+
+
+def measure_memory(config: Config, device: torch.device) -> Row:
+    """The peak of a process that plays the paper's batch."""
+    kind: Any = device.type
+    mebibytes = memory.peak_of_fresh_process(memory.Config(config.shape, kind, config.threads))
+    return Row("memory", "paper batch, resident", "MiB", [mebibytes], "a process of its own")
+
+
+# --- the command ---------------------------------------------------------------------------------------------------------
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Time everything, write the files, print the tables; return what is in the JSON.
+
+    Raises:
+        ValueError: no repeats, a device that is not there, or too few sizes to see how cost grows.
+    """
+    if config.repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {config.repeats}.")
+    device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    names = [name for name in PIECES if name in config.pieces and (name != "discriminator-preset" or PRESET in PRESETS)]
+    with_memory = "memory" in config.pieces
+    limit = Limit(config.limit_size or LIMIT_SIZES[device.type], device)
+    total = len(names) * (1 + config.repeats) + with_memory + (n_growth_repeats(config.growth_sizes) if config.growth else 0)
+    with tqdm(total=total, desc="speed", unit="repeat", disable=None) as bar:
+        rows = []
+        for name in names:
+            bar.set_postfix_str(name)
+            work = PIECES[name].build(config.shape, device)
+            rows.append(measure(name, work, device, config.repeats, limit, bar.update))
+        if with_memory:
+            bar.set_postfix_str("memory")
+            rows.append(measure_memory(config, device))
+            bar.update()
+        curves = measure_growth(config, device, bar) if config.growth else []
+    if device.type == "cpu" and config.shape == Shape():
+        rows = [dataclasses.replace(row, target=TARGETS.get(row.name)) for row in rows]
+    report = report_of(config, device, limit, rows, curves)
+    write(report, curves, config.out)
+    show(report, rows, curves, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
+    return report
+
+
+def measure_growth(config: Config, device: torch.device, bar: "tqdm[None]") -> list[Curve]:
+    """Time the pieces at all sizes of the plan."""
+
+    def time_of(name: str, shape: Shape) -> list[float]:
+        bar.set_postfix_str(f"{name}, T {shape.sequence_length}, N {shape.n_rollouts}")
+        work = PIECES[name].build(shape, device)
+        seconds = []
+        for _ in range(config.growth_sizes.repeats):
+            prepared = work.prepare()
+            seconds.append(clock(lambda prepared=prepared: work.run(prepared), device))  # type: ignore[misc]
+            bar.update()
+        return seconds
+
+    return growth.grow(config.shape, config.growth_sizes, time_of)
+
+
+def n_growth_repeats(sizes: Sizes) -> int:
+    """How many times something is timed to see how cost grows."""
+    return sizes.repeats * sum(len(values) for _, _, values in growth.plan(sizes))
+
+
+def report_of(
+    config: Config, device: torch.device, limit: Limit, rows: Sequence[Row], curves: Sequence[Curve]
+) -> dict[str, Any]:
+    """What goes into the JSON."""
+    rates = [rate for row in rows for pair in row.limits or () for rate in pair] or [limit.rate()]
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "device": device.type,
+        "processor": processor_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "repeats": config.repeats,
+        "shape": dataclasses.asdict(config.shape),
+        "limit": {"size": limit.size, "median": median(rates), "lowest": min(rates), "highest": max(rates)},
+        "rows": [row.as_json() for row in rows],
+        "growth_sizes": dataclasses.asdict(config.growth_sizes) if curves else None,
+        "growth": [curve.as_json() for curve in curves],
+    }
+
+
+def processor_name(device: torch.device) -> str:
+    """What computes."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write(report: dict[str, Any], curves: Sequence[Curve], folder: Path) -> None:
+    """Write the JSON, and the picture if there are curves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    (folder / f"speed-{report['device']}.json").write_text(text, encoding="utf-8")
+    if curves:
+        title = f"{report['processor']}, threads: {report['threads']}"
+        growth.draw(curves, title, folder / f"growth-{report['device']}.png")
+
+
+def show(report: dict[str, Any], rows: Sequence[Row], curves: Sequence[Curve], console: Console) -> None:
+    """Print the tables."""
+    limit = report["limit"]
+    typical, spread = quantity([limit["median"]], "FLOP/s"), quantity([limit["lowest"], limit["highest"]], "FLOP/s")
+    console.print(f"{report['processor']}, threads: {report['threads']}")
+    console.print(f"Limit: float32 product of {limit['size']} x {limit['size']}, median {typical} ({spread})")
+    if rows:
+        console.print(speed_table(rows))
+    if curves:
+        console.print(growth_table(curves))
+
+
+def speed_table(rows: Sequence[Row]) -> Table:
+    """A row for each piece."""
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in ("median", "lowest – highest", "work", "share"):
+        table.add_column(name, justify="right", no_wrap=name != "lowest – highest")
+    table.add_column("measured over")
+    with_targets = any(row.target is not None for row in rows)
+    if with_targets:
+        table.add_column("target")
+    for row in rows:
+        work = "" if row.flop is None else quantity([row.flop], "FLOP")
+        share = "" if row.share is None else f"{row.share:.0%}"
+        spread = quantity([min(row.values), max(row.values)], row.unit) if len(row.values) > 1 else ""
+        cells = (row.label, quantity([row.median], row.unit), spread, work, share, row.measured_over)
+        table.add_row(*cells, *((target_cell(row),) if with_targets else ()))
+    return table
+
+
+def growth_table(curves: Sequence[Curve]) -> Table:
+    """A row for each curve."""
+    table = Table("growth", "seconds at each size", box=None, padding=(0, 1), header_style="bold")
+    for curve in curves:
+        pairs = zip(curve.sizes, curve.seconds, strict=True)
+        table.add_row(curve.law, ", ".join(f"{size}: {seconds:.3g}" for size, seconds in pairs))
+    return table
+
+
+def target_cell(row: Row) -> str:
+    """The target, and whether it is met."""
+    if row.target is None:
+        return ""
+    value = f"{row.target:.0%}" if row.unit == "s" else quantity([row.target], row.unit)
+    mark = "[green]met[/green]" if row.met else "[red]missed[/red]"
+    return f"{'≤' if row.unit == 'MiB' else '≥'} {value} {mark}"
+
+
+def quantity(values: Sequence[float], unit: str) -> str:
+    """One number, or a range, to three digits: 67.3 GFLOP for 67.3e9."""
+    factor, prefix = next((pair for pair in _PREFIXES if max(values) >= pair[0]), _PREFIXES[-1])
+    if unit == "MiB":
+        factor, prefix = 1.0, ""
+    scaled = [value / factor for value in values]
+    numbers = [f"{value:.3g}" if value < 999.5 else f"{value:,.0f}" for value in scaled]
+    return f"{' – '.join(numbers)} {prefix}{unit}"
+
+
+_FILE_WIDTH = 130
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

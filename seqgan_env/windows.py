@@ -1,0 +1,90 @@
+"""The discriminator's convolution: windows of several widths over a sequence, and the greatest value of each filter.
+
+`max_over_windows_reference` is the plain definition that the tests compare `max_over_windows` with.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def max_over_windows_reference(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """See `max_over_windows`; by torch's own convolution."""
+    _, _, dim = embedded.shape
+    pooled = []
+    for weight, bias in filters:
+        kernel = weight.view(len(weight), -1, dim).transpose(1, 2)  # (filters, dim, width)
+        pooled.append(F.conv1d(embedded.permute(1, 2, 0), kernel, bias).amax(dim=2))
+    return torch.cat(pooled, dim=1)
+
+
+def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The greatest product of each filter with a window of the sequence, bias included.
+
+    The positions come first, so that what one place in the windows of a width sees of a batch is a slice of memory: a
+    convolution is as many products as the window is wide, each added to the last, and nothing is copied.
+
+    Args:
+        embedded: `(length, n, dim)`, contiguous.
+        filters: for each width its weights `(filters, width * dim)` and bias `(filters,)`.
+
+    Returns:
+        `(n, all filters)`. Gradients flow; where windows are equal, they share it.
+    """
+    flat = [tensor for pair in filters for tensor in pair]
+    return cast(Tensor, _MaxOverWindows.apply(embedded, *flat))  # type: ignore[no-untyped-call]
+
+
+class _MaxOverWindows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embedded: Tensor, *flat: Tensor) -> Tensor:
+        _, n, dim = embedded.shape
+        weights, biases = flat[::2], flat[1::2]
+        products = []
+        for weight, bias in zip(weights, biases, strict=True):
+            slices = _places(embedded, weight)
+            product = torch.addmm(bias, slices[0], weight[:, :dim].T)
+            for place, rows in enumerate(slices[1:], start=1):
+                product.addmm_(rows, _at(weight, place, dim).T)
+            products.append(product.view(-1, n, len(weight)))  # (windows, n, filters)
+        pooled = [product.amax(dim=0) for product in products]
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(embedded, *weights, *products, *pooled)
+        return torch.cat(pooled, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        embedded, *rest = ctx.saved_tensors
+        count = len(rest) // 3
+        weights, products, pooled = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        dim = embedded.shape[2]
+        grad_embedded = torch.zeros_like(embedded)
+        grads: list[Tensor] = []
+        for weight, product, best, of_width in zip(
+            weights, products, pooled, grad.split([len(w) for w in weights], dim=1), strict=True
+        ):
+            is_best = (product == best).to(grad.dtype)
+            grad_product = is_best.mul_(of_width / is_best.sum(dim=0)).view(-1, len(weight))
+            grad_weight = torch.empty_like(weight)
+            into = _places(grad_embedded, weight)
+            for place, rows in enumerate(_places(embedded, weight)):
+                into[place].addmm_(grad_product, _at(weight, place, dim))
+                torch.mm(grad_product.T, rows, out=_at(grad_weight, place, dim))
+            grads += [grad_weight, of_width.sum(dim=0)]
+        return (grad_embedded, *grads)
+
+
+def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
+    """What each place in a window sees, window by window: slices `(windows * n, dim)` of `embedded` `(length, n, dim)`."""
+    length, n, dim = embedded.shape
+    width = weight.shape[1] // dim
+    flat, rows = embedded.view(length * n, dim), (length - width + 1) * n
+    return [flat[place * n : place * n + rows] for place in range(width)]
+
+
+def _at(weight: Tensor, place: int, dim: int) -> Tensor:
+    """The weights `(filters, dim)` of one place in the window."""
+    return weight[:, place * dim : (place + 1) * dim]
