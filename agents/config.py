@@ -218,6 +218,37 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
         OracleConfig(discriminator=TextCNNConfig(precision="medium")),
         "The published experiment: vocabulary 5,000, 120 + 200 epochs and updates. Wants a GPU.",
     ),
+    "paper-cpu": (
+        OracleConfig(
+            generator=GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5),
+            pretrain=PretrainConfig(epochs=20, learning_rate=4e-3, final_learning_rate=3e-4),
+            discriminator=TextCNNConfig(
+                widths=(1, 2, 3),
+                n_filters=(64, 64, 64),
+                embedding_dim=32,
+                l2=0.0,
+                learning_rate=1e-3,
+                batch_size=128,
+                epochs=1,
+                precision="medium",
+            ),
+            adversarial=AdversarialConfig(
+                updates=100,
+                batch_size=128,
+                n_rollouts=2,
+                scaling="centred",
+                learning_rate=2e-3,
+                baseline="leave-one-out",
+                rollout_lag=0.0,
+                d_pretrain_steps=10,
+                g_steps=2,
+                d_steps=1,
+                n_generated=5000,
+            ),
+            evaluation=EvaluationConfig(every_epochs=5, every_updates=20),
+        ),
+        "The published data at sizes for two CPU cores: a regularised likelihood start, a light discriminator.",
+    ),
     "text": (
         TextConfig(
             generator=GeneratorConfig(embedding_dim=64, hidden_dim=128),

@@ -1,0 +1,131 @@
+"""The published baselines and controls: `SEQGAN_DATA=... python -m benchmarks.results` runs them and prints a table.
+
+All are on the published oracle at the published sizes: 10,000 sequences of 20 tokens out of 5,000, an LSTM of 32/32. What
+needs the published discriminator wants a GPU, and is no part of it: `python train.py paper --oracle-params FILE`.
+A finished run is a line of `results.jsonl`: called again, the program goes on with those that are left.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import tyro
+
+import train
+from agents.config import TrainConfig
+from benchmarks.controls import Curve, read_curve, run_in
+
+ORACLE = "seqgan_paper_oracle.npz"
+LIKELIHOOD: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "likelihood, 40 epochs": ({}, LIKELIHOOD),
+    "scheduled sampling, 40 epochs": ({"scheduled_sampling": True}, LIKELIHOOD),
+    "then PG-BLEU": ({}, {"reward_model": "bleu"}),
+    "then a constant reward": ({}, {"reward_model": "constant"}),
+    "then a random reward": ({}, {"reward_model": "random"}),
+}
+"""Changes of the preset `paper`: of its likelihood training, and of its adversarial phase."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run the baselines over several seeds."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the real sequences and the run."""
+    data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
+    """The folder with the published oracle; by default the environment variable SEQGAN_DATA."""
+    epochs: int = 40
+    """Of likelihood training."""
+    updates: int = 100
+    """Of the published policy gradient: Adam at 0.01, batches of 64, no baseline."""
+    runs: tuple[str, ...] = tuple(RUNS)
+    """Which rows to run."""
+    out: Path = Path("runs/results")
+    """Where the run folders and `results.jsonl` go."""
+    jobs: int = 2
+    """Runs side by side, each on one thread."""
+    table_only: bool = False
+    """Run nothing; print the table of the runs that are finished."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    name: str
+    seed: int
+    curve: Curve
+    """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
+    seconds: float
+
+
+def main(config: Config) -> None:
+    """Run what is left to run, print the table."""
+    path = config.out / "results.jsonl"
+    results = [result for result in read_results(path) if result.seed in config.seeds]
+    finished = {(result.name, result.seed) for result in results}
+    left = [(name, seed) for seed in config.seeds for name in config.runs if (name, seed) not in finished]
+    if left and not config.table_only:
+        config.out.mkdir(parents=True, exist_ok=True)
+        with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool, path.open("a") as file:
+            for done in as_completed([pool.submit(run, name, seed, config) for name, seed in left]):
+                results.append(done.result())
+                file.write(json.dumps(dataclasses.asdict(done.result())) + "\n")
+                file.flush()
+    print(table(results))
+
+
+def settings(name: str, seed: int, config: Config) -> TrainConfig:
+    """The settings of a row: those of the preset `paper`, with its changes."""
+    likelihood, adversarial = RUNS[name]
+    arguments = ["paper", "--seed", str(seed), "--oracle-params", str(config.data / ORACLE), "--device", "cpu"]
+    paper, _ = train.command_line(arguments)
+    return dataclasses.replace(
+        paper,
+        pretrain=dataclasses.replace(paper.pretrain, epochs=config.epochs, **likelihood),
+        adversarial=dataclasses.replace(paper.adversarial, **{"updates": config.updates, **adversarial}),
+        evaluation=dataclasses.replace(paper.evaluation, sweep=False, every_epochs=10),
+    )
+
+
+def run(name: str, seed: int, config: Config) -> Result:
+    """One run."""
+    start = time.perf_counter()
+    folder = config.out / f"{name.replace(',', '').replace(' ', '-')}-seed{seed}"
+    log = run_in(folder, settings(name, seed, config)) / "progress.csv"
+    return Result(name, seed, read_curve(log), time.perf_counter() - start)
+
+
+def read_results(path: Path) -> list[Result]:
+    """The runs that are finished."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [Result(**{**values, "curve": [tuple(point) for point in values["curve"]]}) for values in map(json.loads, lines)]
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row for each kind of run: means ± standard deviations over seeds, at the end."""
+    lines = ["| run | NLL_oracle | NLL_test | lowest NLL_oracle on the way | seeds |", "|---|---|---|---|---|"]
+    for name in RUNS:
+        curves = [result.curve for result in results if result.name == name]
+        if curves:
+            cells = [_spread([curve[-1][i] for curve in curves]) for i in (0, 1)]
+            cells.append(_spread([min(oracle for oracle, _ in curve) for curve in curves]))
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(curves)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

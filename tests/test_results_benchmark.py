@@ -1,0 +1,66 @@
+"""The table of published baselines: its settings, and how its program goes on with what is left."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from agents.config import PRESETS, OracleConfig
+from benchmarks import results
+from benchmarks.results import ORACLE, RUNS, Config, Result, main, settings, table
+
+FIRST, SECOND = list(RUNS)[:2]
+
+
+def result(name: str, seed: int, end: tuple[float, float] = (9.0, 8.7)) -> Result:
+    return Result(name, seed, [(9.1, 8.6), (8.8, 8.9), end], 60.0)
+
+
+def test_table_by_hand() -> None:
+    lines = table([result(SECOND, 0), result(SECOND, 1, (8.6, 8.9)), result(FIRST, 0)]).splitlines()
+    assert lines[2] == f"| {FIRST} | 9.000 ± 0.000 | 8.700 ± 0.000 | 8.800 ± 0.000 | 1 |"
+    assert lines[3] == f"| {SECOND} | 8.800 ± 0.283 | 8.800 ± 0.141 | 8.700 ± 0.141 | 2 |"
+    assert len(lines) == 4
+
+
+def test_rows_are_the_published_preset_but_for_what_they_say() -> None:
+    paper = PRESETS["paper"][0]
+    config = Config(data=Path("data"), epochs=7, updates=9)
+    for name, (likelihood, adversarial) in RUNS.items():
+        row = settings(name, 3, config)
+        assert isinstance(row, OracleConfig)
+        assert (row.seed, row.oracle_params) == (3, Path("data") / ORACLE)
+        assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=7, **likelihood)
+        assert row.adversarial == dataclasses.replace(paper.adversarial, **{"updates": 9, **adversarial})
+        assert row.generator == paper.generator
+    assert len({str(settings(name, 3, config)) for name in RUNS}) == len(RUNS)
+
+
+def test_goes_on_with_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, _: object, name: str, seed: int, config: Config) -> object:
+            called.append((name, seed))
+            return type("Done", (), {"result": lambda self: result(name, seed)})()
+
+    called: list[tuple[str, int]] = []
+    monkeypatch.setattr(results, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(results, "as_completed", iter)
+    (tmp_path / "results.jsonl").write_text(json.dumps(dataclasses.asdict(result(FIRST, 0))) + "\n")
+    config = Config(seeds=(0, 1), runs=(FIRST, SECOND), out=tmp_path)
+    main(config)
+    assert called == [(SECOND, 0), (FIRST, 1), (SECOND, 1)]
+    assert f"| {FIRST} | 9.000 ± 0.000 | 8.700 ± 0.000 | 8.800 ± 0.000 | 2 |" in capsys.readouterr().out
+    called.clear()
+    main(dataclasses.replace(config, seeds=(0, 1, 2), table_only=True))
+    main(config)
+    assert called == []
