@@ -54,7 +54,7 @@ class AdversarialConfig:
     baseline: Baseline = "none"
     """What is subtracted from returns."""
     entropy_coef: float = 0.0
-    """Weight of the policy's entropy in the loss."""
+    """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: int = 0
@@ -221,33 +221,38 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
     "paper-cpu": (
         OracleConfig(
             generator=GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5),
-            pretrain=PretrainConfig(epochs=20, learning_rate=4e-3, final_learning_rate=3e-4),
+            pretrain=PretrainConfig(epochs=25, learning_rate=3e-3, final_learning_rate=3e-4),
             discriminator=TextCNNConfig(
                 widths=(1, 2, 3),
                 n_filters=(64, 64, 64),
                 embedding_dim=32,
+                dropout=0.5,
                 l2=0.0,
                 learning_rate=1e-3,
+                weight_decay=0.1,
                 batch_size=128,
                 epochs=1,
                 precision="medium",
             ),
             adversarial=AdversarialConfig(
-                updates=100,
-                batch_size=128,
+                updates=80,
+                batch_size=64,
                 n_rollouts=2,
                 scaling="centred",
-                learning_rate=2e-3,
+                learning_rate=5e-4,
+                final_learning_rate=8e-5,
                 baseline="leave-one-out",
+                entropy_coef=-0.02,
                 rollout_lag=0.0,
-                d_pretrain_steps=10,
+                d_pretrain_steps=8,
                 g_steps=2,
                 d_steps=1,
-                n_generated=5000,
+                n_generated=2000,
             ),
             evaluation=EvaluationConfig(every_epochs=5, every_updates=20),
+            collapse=CollapseConfig(nll_test=0.5),  # on its way it is sharper than where it ends
         ),
-        "The published data at sizes for two CPU cores: a regularised likelihood start, a light discriminator.",
+        "The published data in a quarter of an hour on two CPU cores: a regularised start, a light discriminator.",
     ),
     "text": (
         TextConfig(

@@ -35,7 +35,7 @@ from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
-from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.game import SequenceGame, make_game, resolve_device
 from seqgan_env.oracle import seeded_oracle
 from seqgan_env.recurrent import TokenLSTM
@@ -58,8 +58,8 @@ PieceName = Literal[
 ]
 Unit = Literal["s", "steps/s", "MiB"]
 
-PRESET = "paper-cpu"
-"""Whose discriminator is timed beside the paper's, if there is a preset of this name."""
+PRESET_BATCH = PRESETS["paper-cpu"][0].discriminator.batch_size
+"""Sequences in a discriminator step of the preset for CPUs."""
 REPORTED_STEPS = 1000
 """Discriminator steps whose time is reported; fewer are timed."""
 LIMIT_SIZES = {"cpu": 2048, "cuda": 8192}
@@ -180,8 +180,8 @@ def discriminator(shape: Shape, device: torch.device) -> Work:
 
 
 def preset_discriminator(shape: Shape, device: torch.device) -> Work:
-    """Steps of the discriminator of the preset for CPUs."""
-    return discriminator_steps(shape, widths_within(shape.sequence_length, PRESETS[PRESET][0].discriminator), device)
+    """Steps of the same discriminator in the batches of the preset for CPUs."""
+    return discriminator_steps(shape, dataclasses.replace(shape.cnn, batch_size=PRESET_BATCH), device)
 
 
 def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.device) -> Work:
@@ -255,7 +255,7 @@ PIECES: dict[str, Piece] = {
     "rewards": Piece("Monte Carlo rewards", rewards),
     "generator": Piece("generator step", generator_step),
     "discriminator": Piece(f"{REPORTED_STEPS:,} fit steps", discriminator),
-    "discriminator-preset": Piece(f"{REPORTED_STEPS:,} fit steps, {PRESET}", preset_discriminator),
+    "discriminator-preset": Piece(f"{REPORTED_STEPS:,} fit steps of {PRESET_BATCH}", preset_discriminator),
     "env": Piece("steps of one env", single_env),
     "env-64": Piece("steps of 64 rows", vector_env(64, 50)),
     "env-1024": Piece("steps of 1,024 rows", vector_env(1024, 20)),
@@ -439,7 +439,7 @@ def main(config: Config) -> dict[str, Any]:
     device = resolve_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    names = [name for name in PIECES if name in config.pieces and (name != "discriminator-preset" or PRESET in PRESETS)]
+    names = [name for name in PIECES if name in config.pieces]
     with_memory = "memory" in config.pieces
     limit = Limit(config.limit_size or LIMIT_SIZES[device.type], device)
     total = len(names) * (1 + config.repeats) + with_memory + (n_growth_repeats(config.growth_sizes) if config.growth else 0)

@@ -16,7 +16,6 @@ import tyro
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.config import PRESETS
 from benchmarks import flops, growth, memory, speed
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes, fitted_exponent
@@ -266,7 +265,7 @@ def config(folder: Path, **changes: Any) -> Config:
 def test_everything_at_a_tiny_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], global_generators_at_rest: None
 ) -> None:
-    monkeypatch.setattr(speed, "PRESETS", {**PRESETS, speed.PRESET: PRESETS["quick"]})
+    monkeypatch.setattr(speed, "PRESET_BATCH", 256)
     report = speed.main(config(tmp_path))
     assert json.loads((tmp_path / "speed-cpu.json").read_text()) == json.loads(json.dumps(report))
     assert (tmp_path / "growth-cpu.png").read_bytes().startswith(b"\x89PNG")
@@ -284,7 +283,7 @@ def test_everything_at_a_tiny_shape(
             assert row["share"] == pytest.approx(median(shares))
     assert rows["rewards"]["flop"] == flops.rewards(TINY)
     assert rows["discriminator"]["flop"] == pytest.approx(flops.discriminator_steps(6, TINY.cnn, 1000))
-    preset = PRESETS["quick"][0].discriminator
+    preset = dataclasses.replace(TINY.cnn, batch_size=256)
     assert rows["discriminator-preset"]["flop"] == pytest.approx(flops.discriminator_steps(6, preset, 1000))
     assert rows["discriminator-preset"]["measured_over"] == "4 steps of 256"
 
@@ -297,9 +296,8 @@ def test_everything_at_a_tiny_shape(
     assert "rewards ~ N^" in shown
 
 
-def test_some_pieces_alone_and_no_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "PRESETS", {"quick": PRESETS["quick"]})
-    report = speed.main(config(tmp_path, pieces=("play-64", "discriminator-preset", "sampling"), growth=False))
+def test_some_pieces_alone(tmp_path: Path) -> None:
+    report = speed.main(config(tmp_path, pieces=("play-64", "sampling"), growth=False))
     assert [row["name"] for row in report["rows"]] == ["sampling", "play-64"]
     assert report["growth"] == []
     assert [path.name for path in tmp_path.iterdir()] == ["speed-cpu.json"]
