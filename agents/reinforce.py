@@ -54,7 +54,7 @@ class Reinforce(OnPolicyAlgorithm):
             id of one, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
         baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
-        entropy_coef: weight of the mean entropy in the loss.
+        entropy_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
         max_grad_norm: largest norm of the gradient.
         likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
         likelihood_batch_size: real sequences in each of them.

@@ -68,10 +68,10 @@ def quick(seed: int) -> TrainConfig:
     return config
 
 
-def run_in(folder: Path, config: TrainConfig) -> Path:
+def run_in(folder: Path, config: TrainConfig, preset: str = "quick") -> Path:
     """Run a config on one thread; return the run's own folder, which lies in the given one."""
     torch.set_num_threads(1)
-    train.main(dataclasses.replace(config, out=folder), "quick")
+    train.main(dataclasses.replace(config, out=folder), preset)
     return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
 
 

@@ -8,7 +8,6 @@ A finished run is a line of `results.jsonl`: called again, the program goes on w
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -26,8 +25,8 @@ from benchmarks.controls import Curve, read_curve, run_in
 ORACLE = "seqgan_paper_oracle.npz"
 LIKELIHOOD: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "likelihood, 40 epochs": ({}, LIKELIHOOD),
-    "scheduled sampling, 40 epochs": ({"scheduled_sampling": True}, LIKELIHOOD),
+    "likelihood": ({}, LIKELIHOOD),
+    "scheduled sampling": ({"scheduled_sampling": True}, LIKELIHOOD),
     "then PG-BLEU": ({}, {"reward_model": "bleu"}),
     "then a constant reward": ({}, {"reward_model": "constant"}),
     "then a random reward": ({}, {"reward_model": "random"}),
@@ -63,15 +62,18 @@ class Result:
 
     name: str
     seed: int
+    epochs: int
+    updates: int
     curve: Curve
     """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
-    seconds: float
 
 
 def main(config: Config) -> None:
     """Run what is left to run, print the table."""
     path = config.out / "results.jsonl"
-    results = [result for result in read_results(path) if result.seed in config.seeds]
+    sizes = (config.epochs, config.updates)
+    finished_runs = [result for result in read_results(path) if (result.epochs, result.updates) == sizes]
+    results = [result for result in finished_runs if result.seed in config.seeds]
     finished = {(result.name, result.seed) for result in results}
     left = [(name, seed) for seed in config.seeds for name in config.runs if (name, seed) not in finished]
     if left and not config.table_only:
@@ -99,10 +101,9 @@ def settings(name: str, seed: int, config: Config) -> TrainConfig:
 
 def run(name: str, seed: int, config: Config) -> Result:
     """One run."""
-    start = time.perf_counter()
     folder = config.out / f"{name.replace(',', '').replace(' ', '-')}-seed{seed}"
-    log = run_in(folder, settings(name, seed, config)) / "progress.csv"
-    return Result(name, seed, read_curve(log), time.perf_counter() - start)
+    log = run_in(folder, settings(name, seed, config), "paper") / "progress.csv"
+    return Result(name, seed, config.epochs, config.updates, read_curve(log))
 
 
 def read_results(path: Path) -> list[Result]:

@@ -16,7 +16,7 @@ from seqgan_env.training_state import load_module_state, load_optimizer_state, m
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
 
-# Sequences scored together: their windows and products stay in a processor's last-level cache.
+# Sequences scored together: enough for large products; at the paper's sizes the largest takes 15 MB.
 _SCORE_CHUNK = 1024
 _PHASE = "a fit of the discriminator"
 
@@ -57,8 +57,8 @@ class TextCNNConfig:
     epochs: int = 3
     """Passes over the sequences that one `fit` is given."""
     precision: Precision = "highest"
-    """How float32 products are made in fits and in scoring completions, whose rewards are means, as torch names it: highest,
-    in float32; high, in TF32 on a GPU; medium, in bfloat16 on processors that have it, and in TF32 on a GPU."""
+    """How float32 products are made in fits and in scoring a discriminator's completions, whose rewards are means, as torch
+    names it: highest, in float32; high, in TF32 on a GPU; medium, in bfloat16 on processors that have it, in TF32 on a GPU."""
 
 
 class TextCNN(nn.Module):

@@ -9,35 +9,38 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from seqgan_env.sampling import GREATEST_TOTAL, LEAST_TOTAL, LinearLayer, rows_per_chunk
+from seqgan_env.sampling import GREATEST_TOTAL, LEAST_TOTAL, rows_per_chunk
 
 
-def linear_log_prob_reference(hidden: Tensor, layer: LinearLayer, tokens: Tensor) -> Tensor:
+def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
     """See `linear_log_prob`."""
-    return -F.cross_entropy(F.linear(hidden, layer.weight, layer.bias), tokens, reduction="none")
+    return -F.cross_entropy(F.linear(hidden, weight, bias), tokens, ignore_index=len(bias), reduction="none")
 
 
-def linear_log_prob(hidden: Tensor, layer: LinearLayer, tokens: Tensor) -> Tensor:
-    """Log-probability in nats of tokens `(n,)` int64 under logits `layer.weight @ hidden + layer.bias`: `(n,)`.
+def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability in nats of tokens `(n,)` int64 under logits `weight @ hidden + bias`: `(n,)`; 0 at the id `vocab_size`.
 
-    Gradients flow to hidden states `(n, width)`, weight and bias. Exponentials are not shifted by a maximum where they need
-    not be; their sums and both gradients are products or sums that read them once, and no gradient of the logits is made.
+    Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`. Exponentials are not
+    shifted by a maximum where they need not be; their sums and both gradients are products or sums that read them once, and no
+    gradient of the logits is made.
     """
     if hidden.device.type != "cpu":
-        return linear_log_prob_reference(hidden, layer, tokens)
-    return cast(Tensor, _LinearLogProb.apply(hidden, layer.weight, layer.bias, tokens))  # type: ignore[no-untyped-call]
+        return linear_log_prob_reference(hidden, weight, bias, tokens)
+    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call]
 
 
 class _LinearLogProb(torch.autograd.Function):
     """With logits l, e = exp(l - shift) and s its sum: log p = l_token - shift - log s; d log p / d l = 1_token - e / s."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, keep: bool) -> Tensor:
+        padding = tokens == len(bias)
+        tokens = tokens.masked_fill(padding, 0)
         features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
         product = torch.cat([weight, bias.unsqueeze(1)], dim=1)  # (vocab_size, width + 1)
         chosen = (features * product[tokens]).sum(dim=1)
-        keep = any(ctx.needs_input_grad)
         exponentials, totals, shifts, expected = [], [], [], []
         for rows in features.split(rows_per_chunk(len(bias))):
             e, total, shift = _exponentials(rows, product)
@@ -48,17 +51,19 @@ class _LinearLogProb(torch.autograd.Function):
                 expected.append(e @ weight)  # while they are in cache
         total = torch.cat(totals)
         if keep:
-            ctx.save_for_backward(features, weight, tokens, total, torch.cat(expected), *exponentials)
-        return chosen - torch.cat(shifts) - total.log()
+            ctx.save_for_backward(features, weight, tokens, padding, total, torch.cat(expected), *exponentials)
+        return (chosen - torch.cat(shifts) - total.log()).masked_fill_(padding, 0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        features, weight, tokens, total, expected, *exponentials = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        features, weight, tokens, padding, total, expected, *exponentials = ctx.saved_tensors
+        grad = grad.masked_fill(padding, 0)
         scaled = grad / total
         grad_hidden = grad.unsqueeze(1) * weight[tokens] - scaled.unsqueeze(1) * expected
         grad_product = -_sum_of_products(features * scaled.unsqueeze(1), exponentials).T  # (vocab_size, width + 1)
         grad_product.index_add_(0, tokens, features * grad.unsqueeze(1))
-        return grad_hidden, grad_product[:, :-1], grad_product[:, -1], None
+        return grad_hidden, grad_product[:, :-1], grad_product[:, -1], None, None
 
 
 def _sum_of_products(left: Tensor, parts: list[Tensor]) -> Tensor:

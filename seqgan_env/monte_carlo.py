@@ -112,13 +112,15 @@ class MonteCarloSearch:
         if self.end_token is None:
             tokens, lengths = completions.tokens.flatten(0, 2), completions.lengths.flatten()
             return self._score_completions(tokens, lengths).view_as(completions.lengths)
-        # A finished sequence has one completion, itself: score it once.
-        is_open = completions.open.unsqueeze(2)
-        needed = is_open | (torch.arange(self.n_rollouts, device=is_open.device) == 0)
-        some = self._score_completions(completions.tokens[needed], completions.lengths[needed])
-        scores = some.new_zeros(needed.shape)
-        scores[needed] = some
-        return torch.where(is_open, scores, scores[:, :, :1])
+        scores = torch.zeros(completions.lengths.shape, device=completions.lengths.device)
+        is_open = completions.open
+        if is_open.any():
+            tokens, lengths = completions.tokens[is_open].flatten(0, 1), completions.lengths[is_open].flatten()
+            scores[is_open] = self._score_completions(tokens, lengths).view(-1, self.n_rollouts).to(scores.dtype)
+        if not is_open.all():  # a finished sequence has one completion, itself, whose reward is no mean: score it once
+            own = self.score(completions.tokens[~is_open][:, 0], completions.lengths[~is_open][:, 0])
+            scores[~is_open] = own.unsqueeze(1).to(scores.dtype)
+        return scores
 
     @torch.no_grad()
     def complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Completions:

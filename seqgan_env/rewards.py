@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.metrics import BleuScorer
+from seqgan_env.overriding import still_agree
 from seqgan_env.randomness import mix, uniform
 from seqgan_env.reward_functions import Decode, FunctionReward
 from seqgan_env.training_state import Resumable
@@ -109,7 +110,9 @@ class DiscriminatorReward:
 
 def completion_score(model: RewardModel) -> Callable[[Tensor, Tensor], Tensor]:
     """How a reward model scores completions."""
-    return model.score_completions if isinstance(model, ScoresCompletions) else model.score
+    if isinstance(model, ScoresCompletions) and still_agree(model, "score_completions", "score"):
+        return model.score_completions
+    return model.score
 
 
 def find_discriminator(model: RewardModel) -> DiscriminatorReward | None:

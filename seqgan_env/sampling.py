@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.overriding import still_agree
+
 # Rows times vocabulary that are drawn at once: 4 M logits, 16 MB in float32, stay in a processor's last-level cache.
 LOGITS_PER_CHUNK = 1 << 22
-# A linear layer's logits are used up part by part, while they are in cache, so that the policy can read more rows at once.
+# A linear layer's logits are used up in such parts, so that the policy itself can read more rows at once.
 _LINEAR_LOGITS_PER_CHUNK = 1 << 24
-_LOGITS_PER_TILE = 1 << 22
-# Sums of exponentials between these are exact enough without a shift of the logits: no term that counts is lost.
-LEAST_TOTAL, GREATEST_TOTAL = 1e-20, 1e30
 _BLOCK = 64
 # Sums of exponentials between these are exact enough without a shift of the logits: no term that counts is lost.
 LEAST_TOTAL, GREATEST_TOTAL = 1e-20, 1e30
@@ -43,18 +42,11 @@ class TokenPolicy(Protocol):
 
 
 @runtime_checkable
-class LinearLayer(Protocol):
-    """A linear layer: `weight` `(vocab_size, width)` and `bias` `(vocab_size,)`."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@runtime_checkable
 class FeaturePolicy(TokenPolicy, Protocol):
-    """A policy whose logits are a linear layer's, which need not be there all at once: `step` is `output` of `advance`."""
+    """A policy whose logits may be a linear layer's, so that they need not be there all at once."""
 
-    output: LinearLayer
+    def linear_output(self) -> tuple[Tensor, Tensor] | None:
+        """Weight `(vocab_size, width)` and bias `(vocab_size,)` of the layer; None if logits are made in another way."""
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read tokens `(n,)` int64; return the features `(n, width)` of the next logits, and the new state."""
@@ -98,19 +90,20 @@ class LinearDraws:
     over three times in all: made, exponentiated, summed. Rows in which that loses precision are drawn again with a shift.
 
     Args:
-        layer: what makes logits of features, float32 or float64; its parameters are copied.
+        weight: `(vocab_size, width)`, float32 or float64; copied.
+        bias: `(vocab_size,)`; copied.
     """
 
-    def __init__(self, layer: LinearLayer) -> None:
-        vocab_size, width = layer.weight.shape
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        vocab_size, width = weight.shape
         self._in_one_block = vocab_size < 2 * _BLOCK
         columns = vocab_size if self._in_one_block else -(-vocab_size // _BLOCK) * _BLOCK
-        product = layer.weight.new_zeros(columns, width + 1)
+        product = weight.new_zeros(columns, width + 1)
         product[vocab_size:, width] = -torch.inf  # columns that make the last block a whole one
-        product[:vocab_size, :width] = layer.weight.detach()
-        product[:vocab_size, width] = layer.bias.detach()
+        product[:vocab_size, :width] = weight.detach()
+        product[:vocab_size, width] = bias.detach()
         self._product = product.T
-        self._tile = max(1, _LOGITS_PER_TILE // columns)
+        self._tile = rows_per_chunk(columns)
         self._weights = product.new_empty(0, columns)
 
     def __call__(self, features: Tensor, uniforms: Tensor) -> Tensor:
@@ -130,6 +123,14 @@ class LinearDraws:
         if inexact.any():
             drawn[inexact] = draw_tokens(features[inexact] @ self._product, uniforms[inexact])
         return drawn
+
+
+def _linear_draws(policy: TokenPolicy) -> LinearDraws | None:
+    """Draws from the features of a policy whose logits are a linear layer's."""
+    if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
+        return None
+    layer = policy.linear_output()
+    return None if layer is None else LinearDraws(*layer)
 
 
 class NextTokens:
@@ -155,8 +156,8 @@ class NextTokens:
         self._policy = policy
         self._inverse_temperature = inverse_temperature
         self._linear: LinearDraws | None = None
-        if isinstance(policy, FeaturePolicy) and device.type == "cpu" and inverse_temperature == 1.0 and not masked:
-            self._linear = LinearDraws(policy.output)
+        if device.type == "cpu" and inverse_temperature == 1.0 and not masked:
+            self._linear = _linear_draws(policy)
         self.rows_together = rows_per_chunk(vocab_size)
         """How many rows are best given at once."""
         if self._linear is not None:

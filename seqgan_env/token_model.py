@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgan_env.linear_log_prob import linear_log_prob
-from seqgan_env.sampling import LinearLayer, Mask, rows_per_chunk, sample_sequences
+from seqgan_env.sampling import Mask, rows_per_chunk, sample_sequences
 
 
 class TokenModel(nn.Module, ABC):
@@ -82,16 +82,26 @@ class TokenModel(nn.Module, ABC):
             `(n, length)`; 0 at padding. Gradients flow.
         """
         hidden = self.hidden(tokens)
-        if self.end_token is None and not (tokens == self.vocab_size).any():
+        if self.end_token is None:  # sequences are full, and to look for padding would wait for a GPU
             return self._log_prob_of(hidden.flatten(0, 1), tokens.flatten()).view(tokens.shape)
         written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
         log_probs = self._log_prob_of(hidden[written], tokens[written])
         return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
 
     def _log_prob_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        if isinstance(self.output, LinearLayer):
-            return linear_log_prob(hidden, self.output, tokens)
-        return -F.cross_entropy(self.output(hidden), tokens, reduction="none")
+        """Log-probabilities `(n,)` of tokens `(n,)` after hidden states `(n, width)`; 0 at padding."""
+        layer = self.linear_output()
+        if layer is not None:
+            return linear_log_prob(hidden, *layer, tokens)
+        return -F.cross_entropy(self.output(hidden), tokens, ignore_index=self.vocab_size, reduction="none")
+
+    def linear_output(self) -> tuple[Tensor, Tensor] | None:
+        """Weight `(vocab_size, width)` and bias `(vocab_size,)` if `output` is a linear layer and nothing more; else None."""
+        output = self.output
+        if type(output) in (nn.Linear, TiedOutput) and isinstance(output.bias, Tensor):
+            assert isinstance(output.weight, Tensor)
+            return output.weight, output.bias
+        return None
 
     def masked_logits(self, tokens: Tensor, allowed: Tensor) -> Tensor:
         """`logits` under a mask: what `allowed` `(n, length, vocab_size)` bool excludes has a probability of 0."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def max_over_windows_reference(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -35,28 +36,31 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
         `(n, all filters)`. Gradients flow; where windows are equal, they share it.
     """
     flat = [tensor for pair in filters for tensor in pair]
-    return cast(Tensor, _MaxOverWindows.apply(embedded, *flat))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _MaxOverWindows.apply(torch.is_grad_enabled(), embedded, *flat))  # type: ignore[no-untyped-call]
 
 
 class _MaxOverWindows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, embedded: Tensor, *flat: Tensor) -> Tensor:
+    def forward(ctx: Any, keep: bool, embedded: Tensor, *flat: Tensor) -> Tensor:
         _, n, dim = embedded.shape
         weights, biases = flat[::2], flat[1::2]
-        products = []
+        products, pooled = [], []
         for weight, bias in zip(weights, biases, strict=True):
             slices = _places(embedded, weight)
             product = torch.addmm(bias, slices[0], weight[:, :dim].T)
             for place, rows in enumerate(slices[1:], start=1):
                 product.addmm_(rows, _at(weight, place, dim).T)
-            products.append(product.view(-1, n, len(weight)))  # (windows, n, filters)
-        pooled = [product.amax(dim=0) for product in products]
-        if any(ctx.needs_input_grad):
+            product = product.view(-1, n, len(weight))  # (windows, n, filters)
+            pooled.append(product.amax(dim=0))
+            if keep:
+                products.append(product)
+        if keep:
             ctx.save_for_backward(embedded, *weights, *products, *pooled)
         return torch.cat(pooled, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         embedded, *rest = ctx.saved_tensors
         count = len(rest) // 3
         weights, products, pooled = rest[:count], rest[count : 2 * count], rest[2 * count :]
@@ -74,7 +78,7 @@ class _MaxOverWindows(torch.autograd.Function):
                 into[place].addmm_(grad_product, _at(weight, place, dim))
                 torch.mm(grad_product.T, rows, out=_at(grad_weight, place, dim))
             grads += [grad_weight, of_width.sum(dim=0)]
-        return (grad_embedded, *grads)
+        return (None, grad_embedded, *grads)
 
 
 def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "seqgan_env"
 # A module imports only modules before it; a new module gets its place here.
 ORDER = (
+    "overriding",
     "faults",
     "files",
     "training_state",

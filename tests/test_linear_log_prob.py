@@ -18,7 +18,9 @@ def make(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor
         for parameter in layer.parameters():
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
     hidden = torch.randn(N, WIDTH, generator=generator).to(dtype).requires_grad_()
-    return hidden, layer, torch.randint(VOCAB, (N,), generator=generator)
+    tokens = torch.randint(VOCAB, (N,), generator=generator)
+    tokens[4] = VOCAB  # padding
+    return hidden, layer, tokens
 
 
 def with_gradients(result: Tensor, hidden: Tensor, layer: nn.Linear) -> list[Tensor]:
@@ -33,8 +35,8 @@ def test_values_and_gradients_are_those_of_cross_entropy(scale: float, chunk: in
     """At a scale of 300 the exponentials of many logits would be infinite or zero without a shift."""
     monkeypatch.setattr("seqgan_env.linear_log_prob.rows_per_chunk", lambda vocab_size: chunk)
     hidden, layer, tokens = make(scale)
-    fast = with_gradients(linear_log_prob(hidden, layer, tokens), hidden, layer)
-    plain = with_gradients(linear_log_prob_reference(hidden, layer, tokens), hidden, layer)
+    fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other)
     assert fast[0].isfinite().all()
@@ -43,16 +45,16 @@ def test_values_and_gradients_are_those_of_cross_entropy(scale: float, chunk: in
 def test_a_neighbours_tokens_are_seen() -> None:
     """The negative control of the comparison above."""
     hidden, layer, tokens = make()
-    fast = with_gradients(linear_log_prob(hidden, layer, tokens.roll(1)), hidden, layer)
-    plain = with_gradients(linear_log_prob_reference(hidden, layer, tokens), hidden, layer)
+    fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens.roll(1)), hidden, layer)
+    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     assert not any(torch.allclose(one, other) for one, other in zip(fast, plain, strict=True))
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_float32_is_as_exact_as_cross_entropy(scale: float) -> None:
     hidden, layer, tokens = make(scale, torch.float32)
-    fast = with_gradients(linear_log_prob(hidden, layer, tokens), hidden, layer)
-    plain = with_gradients(linear_log_prob_reference(hidden, layer, tokens), hidden, layer)
+    fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.detach().abs().max()))
 
@@ -60,9 +62,9 @@ def test_float32_is_as_exact_as_cross_entropy(scale: float) -> None:
 def test_without_gradients_it_is_the_same() -> None:
     hidden, layer, tokens = make()
     with torch.no_grad():
-        silent = linear_log_prob(hidden, layer, tokens)
+        silent = linear_log_prob(hidden, layer.weight, layer.bias, tokens)
     assert silent.grad_fn is None
-    assert torch.equal(silent, linear_log_prob(hidden, layer, tokens))
+    assert torch.equal(silent, linear_log_prob(hidden, layer.weight, layer.bias, tokens))
 
 
 def test_a_tied_layer_gets_its_gradient_through_the_embedding() -> None:
@@ -72,7 +74,7 @@ def test_a_tied_layer_gets_its_gradient_through_the_embedding() -> None:
         layer.bias.zero_()
     hidden, _, tokens = make()
     gradients = [
-        torch.autograd.grad(function(hidden, layer, tokens).sum(), embedding.weight)[0]
+        torch.autograd.grad(function(hidden, layer.weight, layer.bias, tokens).sum(), embedding.weight)[0]
         for function in (linear_log_prob, linear_log_prob_reference)
     ]
     torch.testing.assert_close(*gradients)

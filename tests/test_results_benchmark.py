@@ -13,8 +13,8 @@ from benchmarks.results import ORACLE, RUNS, Config, Result, main, settings, tab
 FIRST, SECOND = list(RUNS)[:2]
 
 
-def result(name: str, seed: int, end: tuple[float, float] = (9.0, 8.7)) -> Result:
-    return Result(name, seed, [(9.1, 8.6), (8.8, 8.9), end], 60.0)
+def result(name: str, seed: int, end: tuple[float, float] = (9.0, 8.7), updates: int = 100) -> Result:
+    return Result(name, seed, 40, updates, [(9.1, 8.6), (8.8, 8.9), end])
 
 
 def test_table_by_hand() -> None:
@@ -55,7 +55,8 @@ def test_goes_on_with_what_is_left(
     called: list[tuple[str, int]] = []
     monkeypatch.setattr(results, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(results, "as_completed", iter)
-    (tmp_path / "results.jsonl").write_text(json.dumps(dataclasses.asdict(result(FIRST, 0))) + "\n")
+    others = [result(FIRST, 0), result(SECOND, 0, updates=7)]  # the second is of another size
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in others))
     config = Config(seeds=(0, 1), runs=(FIRST, SECOND), out=tmp_path)
     main(config)
     assert called == [(SECOND, 0), (FIRST, 1), (SECOND, 1)]

@@ -115,9 +115,9 @@ def test_draws_from_features_equal_the_reference(
     vocab_size: int, scale: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a scale of 500 exponentials would be infinite or all zero without a shift."""
-    monkeypatch.setattr("seqgan_env.sampling._LOGITS_PER_TILE", tile * vocab_size)
+    monkeypatch.setattr("seqgan_env.sampling.rows_per_chunk", lambda columns: tile)
     layer, features, uniforms = linear(vocab_size, scale)
-    drawn = LinearDraws(layer)(features, uniforms)
+    drawn = LinearDraws(layer.weight, layer.bias)(features, uniforms)
     assert torch.equal(drawn, draw_tokens_reference(layer(features), uniforms))
     shifted = draw_tokens_reference(layer(features.roll(1, 0)), uniforms)
     assert (drawn != shifted).double().mean() > 0.1  # a control: a neighbour's features
@@ -126,13 +126,13 @@ def test_draws_from_features_equal_the_reference(
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_draws_from_features_in_float32_are_those_of_the_logits_but_for_rounding(scale: float) -> None:
     layer, features, uniforms = linear(5000, scale, torch.float32)
-    differing = LinearDraws(layer)(features, uniforms) != draw_tokens_reference(layer(features), uniforms)
+    differing = LinearDraws(layer.weight, layer.bias)(features, uniforms) != draw_tokens_reference(layer(features), uniforms)
     assert differing.double().mean() < 0.005
 
 
 def test_one_object_draws_batches_of_any_size() -> None:
     layer, features, uniforms = linear(200)
-    draws = LinearDraws(layer)
+    draws = LinearDraws(layer.weight, layer.bias)
     for n in (10, 300, 1, 10):
         assert torch.equal(draws(features[:n], uniforms[:n]), draw_tokens(layer(features[:n]), uniforms[:n]))
 
