@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,12 @@ def unpack(path: Path) -> dict[str, Any]:
             return {key: put_tensors_in(inner) for key, inner in value.items()}
         return [put_tensors_in(inner) for inner in value] if isinstance(value, list) else value
 
-    state: dict[str, Any] = put_tensors_in(json.loads(text))
+    try:
+        state = put_tensors_in(json.loads(text))
+    except (ValueError, KeyError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{path} holds no state that this program writes: {error!r}.") from error
+    if not isinstance(state, dict):
+        raise DamagedCheckpoint(f"{path} holds no state that this program writes, but {type(state).__name__}.")
     return state
 
 
@@ -126,9 +130,7 @@ class Checkpoints:
 
     def mark_best(self, path: Path) -> None:
         """Keep a copy of a checkpoint as the best one so far."""
-        aside = self.folder / f".{BEST}.tmp"
-        shutil.copyfile(path, aside)
-        aside.replace(self.folder / BEST)
+        write_atomically(self.folder / BEST, path.read_bytes())
 
     def go_back_to_best(self) -> None:
         """Make the best checkpoint the newest one; those after it are gone.
@@ -138,10 +140,11 @@ class Checkpoints:
             DamagedCheckpoint: it is not what was written, and the others stay.
         """
         best = self.folder / BEST
-        rounds = int(unpack(best)["all_rounds"])
-        for path in self._newest_first():
-            path.unlink()
-        shutil.copyfile(best, self._path(rounds))
+        path = self._path(int(unpack(best)["all_rounds"]))
+        write_atomically(path, best.read_bytes())
+        for newer in self._newest_first():  # whatever stops this, a whole checkpoint is there
+            if newer.name > path.name:
+                newer.unlink()
 
     def newest(self) -> tuple[Path, dict[str, Any], list[str]]:
         """The newest checkpoint that is whole: its file, its state, and what is wrong with those after it.

@@ -5,7 +5,8 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -165,7 +166,9 @@ class Training:
         agent = make_agent(config, task.game)
         run: RunFolder = NoRunFolder(folder)
         if lock is not None:
-            run = RunFolder(folder, lock, purge_after=0 if state is None else state["run"]["last_step"])
+            with _of_this_version(folder):
+                last_step = 0 if state is None else int(state["run"]["last_step"])
+            run = RunFolder(folder, lock, purge_after=last_step)
         return cls._of_parts(config, name, task, agent, run, workers, state)
 
     @classmethod
@@ -183,8 +186,9 @@ class Training:
         try:
             training = cls(config, name, task, agent, run, workers)
             if state is not None:
-                training._check_origin(state)
-                training._load(state)
+                with _of_this_version(run.path):
+                    training._check_origin(state)
+                    training._load(state)
         except BaseException:
             run.close()
             raise
@@ -351,8 +355,25 @@ def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
     if from_best:
         checkpoints.go_back_to_best()
     state = _newest_state(checkpoints)
-    text = (folder / CONFIG).read_text(encoding="utf-8") if state is None else state["config"]
+    with _of_this_version(folder):
+        text = (folder / CONFIG).read_text(encoding="utf-8") if state is None else state["config"]
     return {"config": text, "state": state}
+
+
+@contextmanager
+def _of_this_version(folder: Path) -> Iterator[None]:
+    """A whole checkpoint can still hold something else than this program reads.
+
+    Raises:
+        ValueError: it does.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"The checkpoint of {folder} does not hold what this program reads ({error!r}): it is of another version, or was "
+            "made by something else."
+        ) from error
 
 
 def _newest_state(checkpoints: Checkpoints) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Whatever stops a run, it goes on as if nothing had happened; what cannot go on says why."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -252,6 +253,50 @@ class TestCheckpoints:
         assert best["all_rounds"] == 4 + 1 + sums.index(min(sums))
         train.resume(run, from_best=True)
         assert leavings(run) == whole
+
+    def test_a_kill_on_the_way_back_to_the_best_leaves_a_whole_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Wherever it comes: before any file is removed, or after each."""
+        for n_removed in range(3):
+            checkpoints = Checkpoints(tmp_path / str(n_removed), keep=5)
+            for rounds in (1, 2, 3):
+                path = checkpoints.save({"all_rounds": rounds}, rounds)
+                if rounds == 1:
+                    checkpoints.mark_best(path)
+            path.with_name("round-00000001.safetensors").unlink()  # as if it were beyond those that are kept
+            removed: list[Path] = []
+
+            def unlink(self: Path, *_: Any, removed: list[Path] = removed, most: int = n_removed, **__: Any) -> None:
+                if len(removed) == most:
+                    raise KeyboardInterrupt
+                removed.append(self)
+                self.rename(self.with_suffix(".gone"))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", unlink)
+                with contextlib.suppress(KeyboardInterrupt):
+                    checkpoints.go_back_to_best()
+            assert checkpoints.newest()[1] == {"all_rounds": 3 - n_removed if n_removed < 2 else 1}
+            checkpoints.go_back_to_best()
+            assert checkpoints.newest()[1] == {"all_rounds": 1}
+
+    def test_a_whole_file_that_holds_something_else_is_refused(self, tmp_path: Path) -> None:
+        """Checksums are right: each part of the state is left out, or is of another kind."""
+        run = stopped(lagging(tmp_path), 3)
+        (path, *others) = sorted((run / "checkpoints").glob("round-*"), reverse=True)
+        for other in others:
+            other.unlink()
+        state = unpack(Path(shutil.copyfile(path, tmp_path / "aside.safetensors")))  # it is a map of its file
+        for name in [*state, "alien"]:
+            for changed in ({key: value for key, value in state.items() if key != name}, {**state, name: [["?"]]}):
+                if changed == state or (name == "alien" and "alien" in changed) or name in ("rounds", "all_rounds"):
+                    continue
+                path.write_bytes(pack(changed))
+                with pytest.raises(ValueError, match=r"version|cannot be read|is not a valid Phase"):
+                    train.resume(run)
+        path.write_bytes(pack(state))
+        train.resume(run)
 
     def test_no_run(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="There is no run"):
