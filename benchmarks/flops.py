@@ -1,7 +1,7 @@
 """The work of each piece in floating-point operations, worked out from sizes; a multiply-add is two.
 
 Matrix products alone count: they are all but a few percent of the work. It is the plain way of doing it that is counted, so
-who finds a way to do less, as by looking products up, can have a share of more than 100% of the machine's limit.
+who finds a way to do less, or makes products in less precision, can have a share of more than 100% of the machine's limit.
 """
 
 from dataclasses import dataclass, field

@@ -98,7 +98,8 @@ class TokenModel(nn.Module, ABC):
     def linear_output(self) -> tuple[Tensor, Tensor] | None:
         """Weight `(vocab_size, width)` and bias `(vocab_size,)` if `output` is a linear layer and nothing more; else None."""
         output = self.output
-        if type(output) in (nn.Linear, TiedOutput) and isinstance(output.bias, Tensor):
+        hooked = bool(output._forward_hooks or output._forward_pre_hooks)
+        if type(output) in (nn.Linear, TiedOutput) and isinstance(output.bias, Tensor) and not hooked:
             assert isinstance(output.weight, Tensor)
             return output.weight, output.bias
         return None

@@ -130,6 +130,15 @@ def test_draws_from_features_in_float32_are_those_of_the_logits_but_for_rounding
     assert differing.double().mean() < 0.005
 
 
+def test_exponentials_that_are_infinite_are_drawn_again_for_every_uniform() -> None:
+    layer, features, uniforms = linear(200, 500.0, torch.float32)
+    uniforms[:, 0] = 0.0
+    uniforms[:, 1] = LARGEST_UNIFORM
+    assert layer(features).exp().sum(dim=1).isinf().any()
+    differing = LinearDraws(layer.weight, layer.bias)(features, uniforms) != draw_tokens(layer(features), uniforms)
+    assert differing.double().mean() < 0.01
+
+
 def test_one_object_draws_batches_of_any_size() -> None:
     layer, features, uniforms = linear(200)
     draws = LinearDraws(layer.weight, layer.bias)
