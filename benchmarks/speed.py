@@ -11,8 +11,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -35,7 +34,7 @@ from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
-from seqgan_env.discriminator import TextCNN, TextCNNConfig
+from seqgan_env.discriminator import TextCNN, TextCNNConfig, products_in
 from seqgan_env.game import SequenceGame, make_game, resolve_device
 from seqgan_env.oracle import seeded_oracle
 from seqgan_env.recurrent import TokenLSTM
@@ -316,20 +315,9 @@ class Limit:
 
     def rate(self) -> float:
         """Multiply once."""
-        with full_precision():
+        with products_in("highest"):  # whatever was chosen for the pieces
             seconds = clock(lambda: torch.mm(*self._factors, out=self._product), self._device)
         return 2 * self.size**3 / seconds
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """No TF32 or bfloat16 inside matrix products, whatever was chosen for the pieces."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def clock(action: Callable[[], object], device: torch.device) -> float:

@@ -151,13 +151,14 @@ def test_environment_steps_have_no_share(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (row.flop, row.limits, row.share) == (None, None, None)
 
 
-def test_the_limit_leaves_the_precision_as_it_was() -> None:
+def test_the_limit_is_of_float32_and_leaves_the_precision_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
+    seen: list[str] = []
+    monkeypatch.setattr(speed, "clock", lambda *_: seen.append(torch.get_float32_matmul_precision()) or 1.0)
     try:
-        with speed.full_precision():
-            assert torch.get_float32_matmul_precision() == "highest"
         assert Limit(32, CPU).rate() > 0
+        assert set(seen) == {"highest"}
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
