@@ -67,6 +67,24 @@ def pretrain_generator(training: Training) -> None:
     if training.is_past(Phase.LIKELIHOOD):
         return
     config, run = training.config, training.run
+    if config.start_from is not None:
+        training.take_weights(config.start_from)
+        evaluate(training, PRETRAINING, 0)
+        run.logger.dump(0)
+    else:
+        learn_by_likelihood(training)
+    training.agent.sync_rollout_policy()
+    run.save_weights(LIKELIHOOD, training.agent.generator)
+    run.save_text("samples_likelihood.txt", write_samples(training))
+    start = run.last(PRETRAINING)
+    if start is not None:
+        training.judge(start.metrics, step=0)
+    training.phase_done()
+
+
+def learn_by_likelihood(training: Training) -> None:
+    """The epochs of maximum likelihood that are left."""
+    config, run = training.config, training.run
     with progress_bar(Phase.LIKELIHOOD, "epoch", training.rounds, config.pretrain.epochs) as bar:
 
         def after_epoch(epoch: int, loss: float) -> None:
@@ -79,13 +97,6 @@ def pretrain_generator(training: Training) -> None:
             training.round_done()
 
         training.likelihood.run(after_epoch, training.step_done)
-    training.agent.sync_rollout_policy()
-    run.save_weights(LIKELIHOOD, training.agent.generator)
-    run.save_text("samples_likelihood.txt", write_samples(training))
-    start = run.last(PRETRAINING)
-    if start is not None:
-        training.judge(start.metrics, step=0)
-    training.phase_done()
 
 
 def pretrain_discriminator(training: Training) -> None:

@@ -135,6 +135,9 @@ class TrainConfig:
     agent: AgentName = "reinforce"
     """Who learns from rewards: the published policy gradient, or an algorithm of Stable-Baselines3 with the same generator;
     maskable-ppo and recurrent-ppo need the extra contrib."""
+    start_from: Path | None = None
+    """A generator's weights to start the adversarial phase from, instead of maximum likelihood: of another run with the same
+    generator, such as runs/paper-…/generator_likelihood.safetensors."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     discriminator: TextCNNConfig = field(default_factory=TextCNNConfig)
@@ -221,7 +224,7 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
     "paper-cpu": (
         OracleConfig(
             generator=GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5),
-            pretrain=PretrainConfig(epochs=25, learning_rate=3e-3, final_learning_rate=3e-4),
+            pretrain=PretrainConfig(epochs=40, learning_rate=3e-3, final_learning_rate=3e-4, precision="medium"),
             discriminator=TextCNNConfig(
                 widths=(1, 2, 3),
                 n_filters=(64, 64, 64),

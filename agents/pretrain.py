@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqgan_env.faults import StepRecord
+from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.sampling import draw_tokens
 from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_optimizer_state, optimizer_state
@@ -29,6 +30,9 @@ class PretrainConfig:
     """Adam's step size at the end, reached geometrically; by default it stays the same."""
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
+    precision: Precision = "highest"
+    """How float32 products are made while it learns, as torch names it: highest, in float32; high, in TF32 on a GPU; medium,
+    in bfloat16 on processors that have it, in TF32 on a GPU. What is measured and sampled is always in float32."""
     scheduled_sampling: bool = False
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
 
@@ -46,7 +50,7 @@ class LikelihoodTraining:
         workers: the processes that take each step together.
 
     Raises:
-        ValueError: fewer sequences than a batch.
+        ValueError: fewer sequences than a batch, or an unknown precision.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class LikelihoodTraining:
             raise ValueError(
                 f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch size."
             )
+        check_precision(config.precision)
         self.generator = generator
         self.real = real
         self.config = config
@@ -126,7 +131,8 @@ class LikelihoodTraining:
         before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
         record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
         for rows in batches:
-            self._step(self.real[rows], record)
+            with products_in(self.config.precision):
+                self._step(self.real[rows], record)
             self._finished_steps += 1
             if after_step is not None and self._finished_steps < self._steps_per_epoch:
                 after_step()

@@ -27,6 +27,7 @@ from agents.run_folder import NoRunFolder, RunFolder
 from agents.run_lock import RunLock
 from agents.tasks import Task, make_task
 from seqgan_env.run_inspection import BEST
+from seqgan_env.storage import load_generator
 from seqgan_env.training_state import detached
 from seqgan_env.workers import ALONE, Workers
 
@@ -250,6 +251,21 @@ class Training:
             tqdm.write(message)
         self._best_is_new |= self._best.offer(metrics, step)
         return not self.alarm.should_stop
+
+    def take_weights(self, path: Path) -> None:
+        """Give the generator the parameters in a file; the first worker alone looks at it.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, or of another generator than the settings describe.
+        """
+        given = self.workers.of_first(lambda: load_generator(path, self.task.game).state_dict())
+        try:
+            self.agent.generator.load_state_dict(given)
+        except RuntimeError as error:
+            raise ValueError(
+                f"--start-from {path} holds another generator than --generator describes: give the settings of the run that "
+                f"it is of ({error})."
+            ) from error
 
     def take_best(self) -> None:
         """Give the generator the parameters with which it was at its best."""

@@ -34,9 +34,10 @@ from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
-from seqgan_env.discriminator import TextCNN, TextCNNConfig, products_in
+from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.game import SequenceGame, make_game, resolve_device
 from seqgan_env.oracle import seeded_oracle
+from seqgan_env.precision import products_in
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.token_model import TokenModel

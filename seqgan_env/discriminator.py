@@ -2,9 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from seqgan_env.faults import StepRecord, check_finite
+from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
@@ -19,19 +19,6 @@ from seqgan_env.workers import ALONE, Workers
 # Sequences scored together: enough for large products; at the paper's sizes the largest takes 15 MB.
 _SCORE_CHUNK = 1024
 _PHASE = "a fit of the discriminator"
-
-Precision = Literal["highest", "high", "medium"]
-
-
-@contextmanager
-def products_in(precision: Precision) -> Iterator[None]:
-    """Products made in a precision; torch's own setting, which is global, is put back afterwards."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)
@@ -231,8 +218,7 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
         )
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}.")
-    if config.precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {get_args(Precision)}, got {config.precision!r}.")
+    check_precision(config.precision)
 
 
 def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:

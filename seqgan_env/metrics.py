@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.linear_log_prob import linear_log_prob
 from seqgan_env.sampling import rows_per_chunk
 from seqgan_env.token_model import TokenModel
 
@@ -378,13 +379,22 @@ def _nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperat
     """`generator.nll(tokens).mean()` at each temperature, reading the sequences once."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
     for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size) // tokens.shape[1])):
-        logits = generator.logits(part).flatten(0, 1)
+        log_probs_at = _log_probs_by_temperature(generator, part)
         lengths = (part < generator.vocab_size).sum(dim=1)
         for index, alpha in enumerate(inverse_temperatures):
-            nll = F.cross_entropy(logits * alpha, part.flatten(), ignore_index=generator.vocab_size, reduction="none")
-            totals[index] += (nll.view(part.shape).double().sum(dim=1) / lengths).sum()
+            totals[index] -= (log_probs_at(alpha).view(part.shape).double().sum(dim=1) / lengths).sum()
     means: list[float] = (totals / len(tokens)).tolist()
     return means
+
+
+def _log_probs_by_temperature(generator: TokenModel, tokens: Tensor) -> Callable[[float], Tensor]:
+    """Log-probabilities of all tokens of `(n, length)`, flat, as a function of the inverse temperature; 0 at padding."""
+    hidden, targets, layer = generator.hidden(tokens).flatten(0, 1), tokens.flatten(), generator.linear_output()
+    if layer is not None:
+        weight, bias = layer
+        return lambda alpha: linear_log_prob(alpha * hidden, weight, alpha * bias, targets)
+    logits, pad = generator.output(hidden), generator.vocab_size
+    return lambda alpha: -F.cross_entropy(alpha * logits, targets, ignore_index=pad, reduction="none")
 
 
 def best_sum(points: Sequence[SweepPoint]) -> SweepPoint:

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from seqgan_env.discriminator import TextCNN, products_in
+from seqgan_env.discriminator import TextCNN
 from seqgan_env.faults import StepRecord, check_finite
+from seqgan_env.precision import products_in
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import Workers
 

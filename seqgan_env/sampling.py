@@ -125,12 +125,12 @@ class LinearDraws:
         return drawn
 
 
-def _linear_draws(policy: TokenPolicy) -> LinearDraws | None:
-    """Draws from the features of a policy whose logits are a linear layer's."""
+def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
+    """Draws from the features of a policy whose logits are a linear layer's, multiplied by a number."""
     if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
         return None
     layer = policy.linear_output()
-    return None if layer is None else LinearDraws(*layer)
+    return None if layer is None else LinearDraws(*(inverse_temperature * part.detach() for part in layer))
 
 
 class NextTokens:
@@ -156,8 +156,8 @@ class NextTokens:
         self._policy = policy
         self._inverse_temperature = inverse_temperature
         self._linear: LinearDraws | None = None
-        if device.type == "cpu" and inverse_temperature == 1.0 and not masked:
-            self._linear = _linear_draws(policy)
+        if device.type == "cpu" and not masked:
+            self._linear = _linear_draws(policy, inverse_temperature)
         self.rows_together = rows_per_chunk(vocab_size)
         """How many rows are best given at once."""
         if self._linear is not None:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.discriminator import TextCNN, TextCNNConfig, products_in, widths_within
+from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.precision import products_in
 from seqgan_env.rewards import DiscriminatorReward
 from tests.small import SMALL_CNN, T, V, real_sequences, seeded
 

@@ -1,0 +1,237 @@
+"""Does adversarial training earn its keep? `SEQGAN_DATA=... python -m benchmarks.learning` runs what `docs/learning.md` shows.
+
+Every row is a generator: a likelihood start, or one of them and then an adversarial phase. Its temperature is swept at
+inference, and the curve of quality (NLL_oracle of samples) against coverage (NLL_test of real sequences that nothing was
+trained on) is what rows are compared by, for a colder generator has the lower NLL_oracle anyway. Rows are paired by seed: the
+same real sequences, the same start. A finished run is a line of `learning.jsonl`: called again, the program goes on with what
+is left. `--size small` is a small oracle, for quick iteration; no conclusion rests on it alone.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+import train
+from agents.config import OracleConfig
+from benchmarks.controls import read_log, run_in
+from benchmarks.learning_report import Result, draw, read_results, tables
+from benchmarks.results import ORACLE
+from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.generators import GeneratorConfig
+from seqgan_env.metrics import temperature_sweep
+from seqgan_env.run_inspection import LAST, LIKELIHOOD
+from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences
+
+Size = Literal["full", "small"]
+
+PUBLISHED, REGULARISED = "likelihood, published", "likelihood, regularised"
+STARTS = (PUBLISHED, REGULARISED)
+
+NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
+AS_PUBLISHED: dict[str, Any] = {
+    "updates": 50,
+    "n_rollouts": 4,
+    "scaling": "probability",
+    "learning_rate": 0.01,
+    "final_learning_rate": None,
+    "baseline": "none",
+    "entropy_coef": 0.0,
+    "rollout_lag": 0.8,
+    "d_pretrain_steps": 20,
+    "g_steps": 1,
+    "d_steps": 1,
+    "n_generated": 2000,
+}
+"""The published update, with fewer rollouts and fewer, shorter fits of a lighter discriminator than published."""
+
+LIGHT_CNN = TextCNNConfig(
+    widths=(1, 2, 3),
+    n_filters=(64, 64, 64),
+    embedding_dim=32,
+    dropout=0.5,
+    l2=0.0,
+    learning_rate=1e-3,
+    weight_decay=0.1,
+    batch_size=128,
+    epochs=1,
+    precision="medium",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A generator: where it starts, and what its adversarial phase changes of the preset `paper-cpu`."""
+
+    start: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Of `AdversarialConfig`."""
+    lever: bool = False
+    """Shown as one lever alone, not among the rows of the protocol."""
+
+
+def _rows() -> dict[str, Row]:
+    rows = {start: Row(start, NO_UPDATES) for start in STARTS}
+    for start in STARTS:
+        for model in ("discriminator", "constant", "random"):
+            rows[f"{start}; published update, {model}"] = Row(start, {**AS_PUBLISHED, "reward_model": model})
+    rows[f"{PUBLISHED}; PG-BLEU"] = Row(PUBLISHED, {**AS_PUBLISHED, "reward_model": "bleu"})
+    return rows
+
+
+ROWS = _rows()
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run the protocol over several seeds."""
+
+    size: Size = "full"
+    """The published oracle, or a small one that is drawn anew for each seed."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Of the real sequences and of the run."""
+    rows: tuple[str, ...] = ()
+    """Which rows to run, by a part of their names; by default all but the levers."""
+    data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
+    """The folder with the published oracle; by default the environment variable SEQGAN_DATA."""
+    n_samples: int = 10_000
+    """Sequences sampled at each temperature, and held out."""
+    out: Path = Path("runs/learning")
+    """Where the run folders, `learning.jsonl` and the pictures go."""
+    jobs: int = 2
+    """Runs side by side, each on one thread."""
+    report_only: bool = False
+    """Run nothing; print the tables and draw the pictures of the runs that are finished."""
+
+
+def main(config: Config) -> None:
+    """Run what is left to run, print the tables, draw the pictures."""
+    out = config.out / config.size
+    finished = {(result.row, result.seed) for result in read_results(out)}
+    wanted = [(name, seed) for seed in config.seeds for name in wanted_rows(config.rows)]
+    if not config.report_only:
+        out.mkdir(parents=True, exist_ok=True)
+        run_all([run for run in with_starts(wanted) if run not in finished], config)
+    results = [result for result in read_results(out) if result.seed in config.seeds]
+    print(tables(results, list(ROWS)))
+    for path in draw(results, out):
+        print(path)
+
+
+def wanted_rows(parts: Sequence[str]) -> list[str]:
+    """The rows whose names have one of these parts; without any, all that are no levers."""
+    return [name for name, row in ROWS.items() if (any(part in name for part in parts) if parts else not row.lever)]
+
+
+def with_starts(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Runs, each once and after the start that it needs; the starts of all come first, so that no process waits."""
+    runs = list(runs)
+    starts = [(ROWS[name].start, seed) for name, seed in runs]
+    return list(dict.fromkeys(starts + runs))
+
+
+def run_all(left: list[tuple[str, int]], config: Config) -> None:
+    """Run rows side by side, each as soon as its start is there."""
+    waiting = [run for run in left if ROWS[run[0]].start != run[0] and (ROWS[run[0]].start, run[1]) in left]
+    with (
+        ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool,
+        (config.out / config.size / "learning.jsonl").open("a") as file,
+    ):
+        futures: dict[Future[Result], None] = {pool.submit(run, *one, config): None for one in left if one not in waiting}
+        begun = time.monotonic()
+        n_done = 0
+        while futures:
+            done = next(as_completed(futures))
+            del futures[done]
+            result = done.result()
+            file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+            file.flush()
+            n_done += 1
+            remaining = (time.monotonic() - begun) / n_done * (len(left) - n_done) / 60
+            print(f"{n_done} of {len(left)}: {result.row}, seed {result.seed}; about {remaining:.0f} minutes left", flush=True)
+            ready = [one for one in waiting if (ROWS[one[0]].start, one[1]) == (result.row, result.seed)]
+            waiting = [one for one in waiting if one not in ready]
+            futures.update({pool.submit(run, *one, config): None for one in ready})
+
+
+def settings(name: str, seed: int, config: Config) -> OracleConfig:
+    """The settings of a row: those of the preset `paper-cpu`, with its changes."""
+    row = ROWS[name]
+    preset, _ = train.command_line(["paper-cpu", "--seed", str(seed), "--device", "cpu"])
+    assert isinstance(preset, OracleConfig)
+    pretrain, generator = preset.pretrain, preset.generator
+    if row.start == PUBLISHED:
+        paper, _ = train.command_line(["paper"])
+        pretrain, generator = dataclasses.replace(paper.pretrain, epochs=40), paper.generator
+    small: dict[str, Any] = {"oracle_params": config.data / ORACLE}
+    if config.size == "small":
+        small = {"vocab_size": 500, "oracle_seed": seed, "n_real": 5000}
+        pretrain = dataclasses.replace(pretrain, epochs=20)
+        if row.start == REGULARISED:
+            generator = GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.4)
+    return dataclasses.replace(
+        preset,
+        pretrain=pretrain,
+        generator=generator,
+        discriminator=LIGHT_CNN,
+        adversarial=dataclasses.replace(preset.adversarial, **row.changes),
+        evaluation=dataclasses.replace(
+            preset.evaluation,
+            n_samples=2000,
+            n_held_out=config.n_samples,
+            every_epochs=10,
+            every_updates=25,
+            sweep=False,
+        ),
+        start_from=None if row.start == name else _folder(row.start, seed, config) / f"{LIKELIHOOD}.safetensors",
+        **small,
+    )
+
+
+def run(name: str, seed: int, config: Config) -> Result:
+    """One run, and its sweep."""
+    begun = time.monotonic()
+    parent = _parent(name, seed, config)
+    folder = run_in(parent, settings(name, seed, config), "paper-cpu")
+    trained = time.monotonic() - begun
+    game = load_game(folder)
+    assert game.oracle is not None
+    points = temperature_sweep(
+        load_generator(folder / f"{LAST}.safetensors", game),
+        game.oracle,
+        load_sequences(folder / HELD_OUT),
+        torch.Generator().manual_seed(seed + 4_000_037),
+        n_samples=config.n_samples,
+        length=game.sequence_length,
+    )
+    log = read_log(folder / "progress.csv")
+    judged = {
+        name: next((float(row[key]) for row in reversed(log) if row.get(key)), math.nan)
+        for name, key in (("accuracy", "adversarial/discriminator_accuracy"), ("loss", "adversarial/discriminator_loss"))
+    }
+    sweep = [(point.inverse_temperature, point.nll_oracle, point.nll_test) for point in points]
+    return Result(name, seed, sweep, judged["accuracy"], judged["loss"], trained)
+
+
+def _parent(name: str, seed: int, config: Config) -> Path:
+    plain = "".join(letter if letter.isalnum() else "-" for letter in name).replace("--", "-")
+    return config.out / config.size / f"{plain}-seed{seed}"
+
+
+def _folder(name: str, seed: int, config: Config) -> Path:
+    """The folder of a finished run."""
+    return max(_parent(name, seed, config).iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,166 @@
+"""The protocol's runs as tables and pictures: what temperature curves have in common, and what is between them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+LEVELS = (8.74, 8.0, 7.04, 6.68)
+"""NLL_oracle at which coverage is compared: the paper's SeqGAN, and levels of Caccia et al. (2020)."""
+
+_T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t, two-sided 95%, by degrees of freedom."""
+
+Sweep = list[tuple[float, float, float]]
+"""Inverse temperature, NLL_oracle and NLL_test, nats per token; in rising order of the first."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    row: str
+    seed: int
+    sweep: Sweep
+    accuracy: float
+    """Of the discriminator, at the end, on held-out real against newly generated sequences; NaN without one."""
+    loss: float
+    """Its cross-entropy there, nats; log 2 is chance."""
+    seconds: float
+    """Of training on one thread, the start's own aside."""
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The runs that are finished; of two lines for one run, the later counts."""
+    path = folder / "learning.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    results = [Result(**{**values, "sweep": [tuple(point) for point in values["sweep"]]}) for values in map(json.loads, lines)]
+    return list({(result.row, result.seed): result for result in results}.values())
+
+
+def best_sum(sweep: Sweep) -> float:
+    """The lowest NLL_oracle + NLL_test over temperatures: of a parabola through the lowest point and its neighbours."""
+    sums = [oracle + test for _, oracle, test in sweep]
+    k = int(np.argmin(sums))
+    if k in (0, len(sums) - 1):
+        return sums[k]
+    at = [alpha for alpha, _, _ in sweep[k - 1 : k + 2]]
+    a, b, c = np.polyfit(at, sums[k - 1 : k + 2], 2)
+    return float(min(sums[k], c - b * b / (4 * a)))
+
+
+def nll_test_at(sweep: Sweep, nll_oracle: float) -> float:
+    """The lowest NLL_test on the curve where NLL_oracle is no higher, interpolated; NaN if the curve does not reach it."""
+    points = sorted((oracle, test) for _, oracle, test in sweep)
+    return _lowest(points, nll_oracle)
+
+
+def nll_oracle_at(sweep: Sweep, nll_test: float) -> float:
+    """The lowest NLL_oracle on the curve where NLL_test is no higher, interpolated; NaN if the curve does not reach it."""
+    points = sorted((test, oracle) for _, oracle, test in sweep)
+    return _lowest(points, nll_test)
+
+
+def _lowest(points: list[tuple[float, float]], limit: float) -> float:
+    """Of a curve `(x, y)` in rising order of x: the least y where x <= limit, linear between points."""
+    inside = [y for x, y in points if x <= limit]
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if x0 <= limit < x1:
+            inside.append(y0 + (y1 - y0) * (limit - x0) / (x1 - x0))
+    return min(inside, default=math.nan)
+
+
+def at_own_temperature(sweep: Sweep) -> tuple[float, float]:
+    """NLL_oracle and NLL_test without any change of temperature."""
+    return next((oracle, test) for alpha, oracle, test in sweep if alpha == 1.0)
+
+
+def interval(values: Sequence[float], signed: bool = False) -> str:
+    """Mean and half the width of its 95% interval by Student's t."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < len(values) or not finite:
+        return "–"
+    text = f"{mean(finite):+.3f}" if signed else f"{mean(finite):.3f}"
+    return text if len(finite) < 2 else f"{text} ± {half_width(finite):.3f}"
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the 95% interval of a mean; at least two values."""
+    n = len(values)
+    return _T_95.get(n - 1, 1.96) * stdev(values) / math.sqrt(n)
+
+
+def tables(results: Sequence[Result], order: Sequence[str]) -> str:
+    """The rows' curves in numbers, and what each row gains over its own start, paired by seed."""
+    lines = [
+        "| row | NLL_oracle, α = 1 | NLL_test, α = 1 | best sum | "
+        + " | ".join(f"NLL_test at {x}" for x in LEVELS)
+        + " | seeds |",
+        "|---|---|---|---|" + "---|" * len(LEVELS) + "---|",
+    ]
+    for name in order:
+        runs = [result for result in results if result.row == name]
+        if runs:
+            own = [at_own_temperature(run.sweep) for run in runs]
+            cells = [interval([oracle for oracle, _ in own]), interval([test for _, test in own])]
+            cells.append(interval([best_sum(run.sweep) for run in runs]))
+            cells += [interval([nll_test_at(run.sweep, level) for run in runs]) for level in LEVELS]
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(runs)} |")
+    lines += [
+        "",
+        "| row | best sum, less its start's | NLL_oracle at the start's NLL_test, less the start's "
+        "| discriminator on held-out: accuracy | cross-entropy | training, minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in order:
+        start = name.split(";")[0]
+        starts = {result.seed: result.sweep for result in results if result.row == start}
+        runs = [result for result in results if result.row == name and result.seed in starts]
+        if name != start and runs:
+            cells = [
+                interval([best_sum(run.sweep) - best_sum(starts[run.seed]) for run in runs], signed=True),
+                interval([gain_at_equal_coverage(run.sweep, starts[run.seed]) for run in runs], signed=True),
+                interval([run.accuracy for run in runs]),
+                interval([run.loss for run in runs]),
+                f"{mean(run.seconds for run in runs) / 60:.1f}",
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gain_at_equal_coverage(sweep: Sweep, control: Sweep) -> float:
+    """How much lower (negative) NLL_oracle is than a control's, where NLL_test is the control's at its own temperature.
+
+    The curve's own temperatures are free on both sides: a colder generator gains nothing by it.
+    """
+    _, nll_test = at_own_temperature(control)
+    return nll_oracle_at(sweep, nll_test) - nll_oracle_at(control, nll_test)
+
+
+def draw(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Quality against coverage, a line for each row: means over seeds at each temperature."""
+    if not results:
+        return []
+    figure, axis = plt.subplots(figsize=(9, 6.5), layout="constrained")
+    for number, name in enumerate(dict.fromkeys(result.row for result in results)):
+        sweeps = np.array([result.sweep for result in results if result.row == name])
+        points = sweeps.mean(axis=0)
+        style = ("-", "--", ":", "-.")[number // 10 % 4]
+        (line,) = axis.plot(points[:, 1], points[:, 2], style, marker=".", label=name)
+        own = points[points[:, 0] == 1.0]
+        axis.plot(own[:, 1], own[:, 2], "o", color=line.get_color())
+    axis.set_xlabel("NLL_oracle of samples, nats per token (quality: left is better)")
+    axis.set_ylabel("NLL_test, nats per token (coverage: down is better)")
+    axis.set_xlim(5, 10.5)
+    axis.set_ylim(7.2, 10)
+    axis.set_title("Temperature sweeps; large dots: no change of temperature")
+    axis.legend(fontsize=8)
+    path = folder / "learning.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return [path]
