@@ -22,6 +22,7 @@ from agents.distributed import connected
 from agents.run_folder import ADVERSARIAL, PRETRAINING
 from agents.run_lock import FolderInUse
 from agents.run_report import write_report
+from agents.tasks import judge_discriminator
 from agents.training import Phase, Terminated, Training
 from seqgan_env.faults import NumericalFault
 from seqgan_env.metrics import SweepPoint, temperature_sweep
@@ -155,7 +156,8 @@ def evaluate(training: Training, phase: str, step: int) -> bool:
     def look() -> dict[str, float]:
         samples = samples_of(training)
         run.show_samples(phase, lines_of(samples[:10], task.game.vocabulary, task.game.vocab_size))
-        return task.evaluate(agent, samples)
+        metrics = task.evaluate(agent, samples)
+        return metrics | judge_discriminator(task, samples) if phase == ADVERSARIAL else metrics
 
     metrics = training.workers.of_first(look)
     run.measure(phase, step, metrics)

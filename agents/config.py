@@ -12,6 +12,7 @@ import tyro
 from agents.collapse import CollapseConfig
 from agents.pretrain import PretrainConfig
 from seqgan_env.corpus import Format, Tokenizer, TooLong
+from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.game import RewardContract, RewardName
 from seqgan_env.generators import GeneratorConfig
@@ -36,10 +37,12 @@ class AdversarialConfig:
     """What a token earns: rollout is its prefix's value Q, as published; shaped the change of Q; terminal the sequence's
     score, at its end alone. By default rollout for reinforce and shaped for the others."""
     reward_model: RewardName = "discriminator"
-    """What judges sequences: the discriminator; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
+    """What judges sequences: the discriminator; density-ratio, a discriminator that knows the generator's density and scores
+    each token; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
     scaling: DiscriminatorScaling = "probability"
     """The discriminator's probability D as the reward: D itself; centred, 2D - 1; log D; or the ratio D / (1 - D), which
     belongs with the baseline maligan."""
+    density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
     ranking: RankConfig = field(default_factory=RankConfig)
     objective: str | None = None
     """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
@@ -238,24 +241,24 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
                 precision="medium",
             ),
             adversarial=AdversarialConfig(
-                updates=80,
-                batch_size=64,
+                updates=100,
+                batch_size=128,
                 n_rollouts=2,
-                scaling="centred",
-                learning_rate=5e-4,
-                final_learning_rate=8e-5,
+                reward_model="density-ratio",
+                density_ratio=DensityRatioConfig(members=3, precision="medium"),
+                learning_rate=1.5e-3,
+                final_learning_rate=1.5e-4,
                 baseline="leave-one-out",
-                entropy_coef=-0.02,
+                entropy_coef=-0.15,
                 rollout_lag=0.0,
-                d_pretrain_steps=8,
-                g_steps=2,
+                d_pretrain_steps=100,
+                g_steps=10,
                 d_steps=1,
                 n_generated=2000,
             ),
-            evaluation=EvaluationConfig(every_epochs=5, every_updates=20),
-            collapse=CollapseConfig(nll_test=0.5),  # on its way it is sharper than where it ends
+            evaluation=EvaluationConfig(every_epochs=10, every_updates=20),
         ),
-        "The published data in minutes on two CPU cores: a regularised start, a light discriminator, a penalty on entropy.",
+        "The published data in minutes on two CPU cores: a regularised start, then a discriminator that scores each token.",
     ),
     "text": (
         TextConfig(

@@ -295,7 +295,9 @@ class RunFolder:
         before, after = self.last(PRETRAINING), self.last(ADVERSARIAL)
         rows = []
         for name, label in labels.items():
-            values = [None if m is None else m.metrics[name] for m in (before, after)]
+            values = [None if m is None else m.metrics.get(name) for m in (before, after)]
+            if values == [None, None]:
+                continue  # a discriminator's, where there is none
             cells = ["–" if value is None else f"{value:.3f}" for value in values]
             change = "–" if values[0] is None or values[1] is None else f"{values[1] - values[0]:+.3f}"
             rows.append((label, cells[0], cells[1], change))

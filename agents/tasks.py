@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from agents.config import OracleConfig, TextConfig, TrainConfig, reward_of
@@ -16,9 +17,14 @@ from seqgan_env.discriminator import widths_within
 from seqgan_env.game import SequenceGame, oracle_game, text_game
 from seqgan_env.metrics import BleuScorer, mean_nll, self_bleu, unique_share, without_end_token
 from seqgan_env.reward_functions import load_function
+from seqgan_env.rewards import find_discriminator
 
 ENTROPY = "entropy of the generator, nats per token"
 UNIQUE = "share of unique samples"
+JUDGED = {
+    "discriminator_accuracy": "discriminator on held-out and generated: accuracy",
+    "discriminator_loss": "cross-entropy, nats (log 2: it tells nothing apart)",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def make_oracle_task(config: OracleConfig) -> Task:
         "nll_sum": "their sum",
         "entropy": ENTROPY,
         "unique": UNIQUE,
+        **JUDGED,
     }
     return Task(game, held_out, labels, (("nll_oracle", "nll_test"),), evaluate, floor=mean_nll(oracle, held_out))
 
@@ -136,9 +143,24 @@ def make_text_task(config: TextConfig) -> Task:
         "self_bleu_4": "Self-BLEU-4 (lower: more diverse)",
         "entropy": ENTROPY,
         "unique": UNIQUE,
+        **JUDGED,
     }
     panels = (("nll_test",), ("bleu_2", "bleu_4", "self_bleu_2", "self_bleu_4"))
     return Task(game, held_out_tokens, labels, panels, evaluate)
+
+
+def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
+    """How well the discriminator, where there is one, tells real sequences that it has not seen from generated ones.
+
+    What it knows beyond the sequences that it was trained on is all that it can teach.
+    """
+    discriminator = find_discriminator(task.game.reward_model)
+    if discriminator is None:
+        return {}
+    real, generated = discriminator.log_odds(task.held_out), discriminator.log_odds(samples)
+    losses = (-F.logsigmoid(real).mean() - F.logsigmoid(-generated).mean()) / 2
+    right = ((real > 0).float().mean() + (generated <= 0).float().mean()) / 2
+    return {"discriminator_accuracy": right.item(), "discriminator_loss": losses.item()}
 
 
 def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
@@ -150,6 +172,7 @@ def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
         "reward_model": adversarial.reward_model,
         "discriminator": widths_within(sequence_length, config.discriminator),
         "scaling": adversarial.scaling,
+        "density_ratio": adversarial.density_ratio,
         "ranking": adversarial.ranking,
         "objective": None if adversarial.objective is None else load_function(adversarial.objective),
         "objective_weight": adversarial.objective_weight,

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -25,9 +25,9 @@ import tyro
 import train
 from agents.config import OracleConfig
 from benchmarks.controls import read_log, run_in
-from benchmarks.learning_report import Result, draw, read_results, tables
+from benchmarks.learning_report import Result, against_controls, draw, read_results, tables
 from benchmarks.results import ORACLE
-from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import temperature_sweep
 from seqgan_env.run_inspection import LAST, LIKELIHOOD
@@ -37,10 +37,13 @@ Size = Literal["full", "small"]
 
 PUBLISHED, REGULARISED = "likelihood, published", "likelihood, regularised"
 STARTS = (PUBLISHED, REGULARISED)
+OURS = f"{REGULARISED}; density ratio"
+CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constant", "random")}
 
 NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 AS_PUBLISHED: dict[str, Any] = {
-    "updates": 50,
+    "updates": 30,
+    "batch_size": 64,
     "n_rollouts": 4,
     "scaling": "probability",
     "learning_rate": 0.01,
@@ -55,18 +58,24 @@ AS_PUBLISHED: dict[str, Any] = {
 }
 """The published update, with fewer rollouts and fewer, shorter fits of a lighter discriminator than published."""
 
-LIGHT_CNN = TextCNNConfig(
-    widths=(1, 2, 3),
-    n_filters=(64, 64, 64),
-    embedding_dim=32,
-    dropout=0.5,
-    l2=0.0,
-    learning_rate=1e-3,
-    weight_decay=0.1,
-    batch_size=128,
-    epochs=1,
-    precision="medium",
-)
+CNN: dict[str, Any] = {"reward_model": "discriminator", "n_rollouts": 4}
+RATIO = DensityRatioConfig(members=3, precision="medium")
+LEVERS: dict[str, dict[str, Any]] = {
+    "density ratio, one model": {"density_ratio": dataclasses.replace(RATIO, members=1)},
+    "density ratio, by classification": {
+        "density_ratio": dataclasses.replace(RATIO, objective="classification"),
+    },
+    "density ratio, never retrained": {"g_steps": 1_000_000},
+    "density ratio, returns of whole sequences": {"reward": "shaped"},
+    "density ratio, no entropy penalty": {"entropy_coef": 0.0},
+    "density ratio, batches of 64": {"batch_size": 64},
+    "density ratio, no baseline": {"baseline": "none"},
+    "density ratio, likelihood steps": {"likelihood_steps": 1},
+    "CNN, centred": CNN | {"scaling": "centred", "entropy_coef": 0.0, "g_steps": 1},
+    "CNN, centred, entropy penalty": CNN | {"scaling": "centred", "entropy_coef": -0.02, "g_steps": 1},
+    "CNN, log odds, entropy penalty": CNN | {"scaling": "log", "g_steps": 1},
+}
+"""What is changed, alone, in the preset `paper-cpu`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,12 @@ def _rows() -> dict[str, Row]:
         for model in ("discriminator", "constant", "random"):
             rows[f"{start}; published update, {model}"] = Row(start, {**AS_PUBLISHED, "reward_model": model})
     rows[f"{PUBLISHED}; PG-BLEU"] = Row(PUBLISHED, {**AS_PUBLISHED, "reward_model": "bleu"})
+    rows[OURS] = Row(REGULARISED)
+    for model, name in CONTROLS.items():
+        rows[name] = Row(REGULARISED, {"reward_model": model, "n_rollouts": 1})
+    rows[f"{PUBLISHED}; density ratio"] = Row(PUBLISHED, lever=True)
+    for name, changes in LEVERS.items():
+        rows[f"{REGULARISED}; {name}"] = Row(REGULARISED, changes, lever=True)
     return rows
 
 
@@ -100,8 +115,10 @@ class Config:
     """The published oracle, or a small one that is drawn anew for each seed."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the real sequences and of the run."""
-    rows: tuple[str, ...] = ()
-    """Which rows to run, by a part of their names; by default all but the levers."""
+    rows: tuple[str, ...] = tuple(name for name, row in ROWS.items() if not row.lever)
+    """Which rows to run, and the starts that they need; by default all but the levers."""
+    levers: bool = False
+    """Run the levers too."""
     data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
     """The folder with the published oracle; by default the environment variable SEQGAN_DATA."""
     n_samples: int = 10_000
@@ -118,19 +135,16 @@ def main(config: Config) -> None:
     """Run what is left to run, print the tables, draw the pictures."""
     out = config.out / config.size
     finished = {(result.row, result.seed) for result in read_results(out)}
-    wanted = [(name, seed) for seed in config.seeds for name in wanted_rows(config.rows)]
+    rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
+    wanted = [(name, seed) for seed in config.seeds for name in rows]
     if not config.report_only:
         out.mkdir(parents=True, exist_ok=True)
         run_all([run for run in with_starts(wanted) if run not in finished], config)
     results = [result for result in read_results(out) if result.seed in config.seeds]
     print(tables(results, list(ROWS)))
+    print(against_controls(results, OURS, CONTROLS))
     for path in draw(results, out):
         print(path)
-
-
-def wanted_rows(parts: Sequence[str]) -> list[str]:
-    """The rows whose names have one of these parts; without any, all that are no levers."""
-    return [name for name, row in ROWS.items() if (any(part in name for part in parts) if parts else not row.lever)]
 
 
 def with_starts(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -183,14 +197,13 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         preset,
         pretrain=pretrain,
         generator=generator,
-        discriminator=LIGHT_CNN,
         adversarial=dataclasses.replace(preset.adversarial, **row.changes),
         evaluation=dataclasses.replace(
             preset.evaluation,
             n_samples=2000,
             n_held_out=config.n_samples,
             every_epochs=10,
-            every_updates=25,
+            every_updates=50,
             sweep=False,
         ),
         start_from=None if row.start == name else _folder(row.start, seed, config) / f"{LIKELIHOOD}.safetensors",

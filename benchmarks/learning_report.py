@@ -1,8 +1,9 @@
 """The protocol's runs as tables and pictures: what temperature curves have in common, and what is between them."""
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -69,7 +70,7 @@ def nll_oracle_at(sweep: Sweep, nll_test: float) -> float:
 def _lowest(points: list[tuple[float, float]], limit: float) -> float:
     """Of a curve `(x, y)` in rising order of x: the least y where x <= limit, linear between points."""
     inside = [y for x, y in points if x <= limit]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 <= limit < x1:
             inside.append(y0 + (y1 - y0) * (limit - x0) / (x1 - x0))
     return min(inside, default=math.nan)
@@ -113,7 +114,7 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(runs)} |")
     lines += [
         "",
-        "| row | best sum, less its start's | NLL_oracle at the start's NLL_test, less the start's "
+        "| row | best sum, less its start's | NLL_oracle at equal NLL_test, less its start's "
         "| discriminator on held-out: accuracy | cross-entropy | training, minutes |",
         "|---|---|---|---|---|---|",
     ]
@@ -133,13 +134,28 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def gain_at_equal_coverage(sweep: Sweep, control: Sweep) -> float:
-    """How much lower (negative) NLL_oracle is than a control's, where NLL_test is the control's at its own temperature.
+def gain_at_equal_coverage(sweep: Sweep, *controls: Sweep) -> float:
+    """How much lower (negative) NLL_oracle is than any control's, at equal NLL_test.
 
-    The curve's own temperatures are free on both sides: a colder generator gains nothing by it.
+    The level is the NLL_test that the curve and the first control both have reached at their own temperatures. All curves'
+    temperatures are free up to there: a colder generator gains nothing by it.
     """
-    _, nll_test = at_own_temperature(control)
-    return nll_oracle_at(sweep, nll_test) - nll_oracle_at(control, nll_test)
+    level = max(at_own_temperature(sweep)[1], at_own_temperature(controls[0])[1])
+    others = [nll_oracle_at(control, level) for control in controls]
+    return nll_oracle_at(sweep, level) - min(other for other in others if math.isfinite(other))
+
+
+def against_controls(results: Sequence[Result], row: str, controls: Mapping[str, str]) -> str:
+    """A row against the same with a reward that knows nothing, paired by seed. The control's start counts for it, too."""
+    by_run = {(result.row, result.seed): result.sweep for result in results}
+    lines = ["", "| reward in its place | NLL_oracle at equal NLL_test, discriminator less control | seeds |", "|---|---|---|"]
+    start = row.split(";")[0]
+    for name, control in controls.items():
+        seeds = [seed for (of, seed) in by_run if of == row and {(control, seed), (start, seed)} <= by_run.keys()]
+        gains = [gain_at_equal_coverage(*(by_run[which, seed] for which in (row, start, control))) for seed in seeds]
+        if gains:
+            lines.append(f"| {name} | {interval(gains, signed=True)} | {len(gains)} |")
+    return "\n".join(lines)
 
 
 def draw(results: Sequence[Result], folder: Path) -> list[Path]:

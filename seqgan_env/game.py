@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from seqgan_env.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
+from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
@@ -23,10 +24,12 @@ from seqgan_env.rewards import (
     ConstantReward,
     DiscriminatorReward,
     DiscriminatorScaling,
+    JudgesPolicy,
     LearningRewardModel,
     ObjectiveMixture,
     RandomReward,
     RewardModel,
+    ScoresTokens,
     SharesWork,
     as_reward_model,
     completion_score,
@@ -37,7 +40,7 @@ from seqgan_env.training_state import Resumable
 from seqgan_env.workers import ALONE, Workers
 
 RewardContract = Literal["terminal", "rollout", "shaped"]
-RewardName = Literal["discriminator", "rank", "bleu", "constant", "random"]
+RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant", "random"]
 Layout = Literal["dict", "flat"]
 Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
@@ -185,6 +188,8 @@ class SequenceGame:
                 f"{type(policy).__name__} lacks them."
             )
         self.search.policy = policy
+        if isinstance(self.reward_model, JudgesPolicy):
+            self.reward_model.attach_policy(policy)
 
     def share_work(self, workers: Workers) -> None:
         """Let `play` and `retrain` be done by several processes together, which all call them with the same sequences.
@@ -198,8 +203,11 @@ class SequenceGame:
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Tensor:
         """Q of the actions at `positions`, as far as the reward contract needs it; see `MonteCarloSearch.action_values`.
 
-        The contract `"terminal"` needs no completions: all is 0 but what a finished sequence is worth.
+        The contract `"terminal"` needs no completions: all is 0 but what a finished sequence is worth. Nor does a reward model
+        that scores tokens; see `token_values`.
         """
+        if isinstance(self.reward_model, ScoresTokens) and self.reward != "terminal":
+            return self.token_values(self.reward_model, tokens, lengths)[:, positions.start : positions.stop]
         if self.reward != "terminal":
             return self.search.action_values(tokens, lengths, keys, positions)
         values = torch.zeros(len(tokens), len(positions), device=self.device)
@@ -209,6 +217,18 @@ class SequenceGame:
         if finished.any():
             values[finished, last[finished]] = self.reward_model.score(tokens[finished], lengths[finished])
         return values
+
+    def token_values(self, model: ScoresTokens, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Q `(n, sequence_length)` of each action, 0 at and beyond `lengths`, where a reward model scores tokens.
+
+        Under `"rollout"`, whose discount is 0, Q is the token's own score. Else it is the sum of scores up to the token, which
+        at the last one is R, so that the rewards of `"shaped"` are again the tokens' scores, under the discount 1.
+        """
+        scores = model.token_scores(tokens, lengths)
+        if self.reward == "rollout":
+            return scores
+        played = torch.arange(scores.shape[1], device=scores.device) < lengths.unsqueeze(1)
+        return scores.cumsum(dim=1) * played
 
     def is_finished(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Which of the sequences `(n, sequence_length)` are episodes that have ended: `(n,)` bool."""
@@ -310,6 +330,7 @@ def make_game(
     reward_model: RewardName | RewardModel = "discriminator",
     discriminator: TextCNNConfig | None = None,
     scaling: DiscriminatorScaling = "probability",
+    density_ratio: DensityRatioConfig | None = None,
     ranking: RankConfig | None = None,
     objective: RewardModel | Callable[[Any], Any] | None = None,
     objective_weight: float = 0.5,
@@ -330,17 +351,18 @@ def make_game(
         real: real sequences; see `SequenceGame`.
         reward: the reward contract; see `contract_rewards`.
         n_rollouts: completions of each prefix, for the contracts that look at prefixes.
-        reward_model: `"discriminator"`, `"rank"` (see `RankReward`), `"bleu"`, a control, `"constant"` or `"random"`; or any
-            object with `score`.
+        reward_model: `"discriminator"`, `"density-ratio"` (see `DensityRatioReward`), `"rank"` (see `RankReward`), `"bleu"`, a
+            control, `"constant"` or `"random"`; or any object with `score`.
         discriminator: sizes and training of the discriminator, or of the ranker; by default the published windows that fit the
             sequence.
         scaling: how the discriminator's probability becomes a reward; see `DiscriminatorReward`.
+        density_ratio: the density of real sequences that the ratio's discriminator learns; see `DensityRatioConfig`.
         ranking: the ranker's sets and sharpness; see `RankReward`.
         objective: what is wanted beside that: a function of one decoded sequence, text or ids, that returns a number; or any
             object with `score`; see `ObjectiveMixture`.
         objective_weight: the objective's, in (0, 1], against 1 - objective_weight of the reward model; at 1 there is no other.
         objective_batched: the function takes a list of sequences, and returns as many numbers.
-        model_seed: of the discriminator, the ranker, or the random control.
+        model_seed: of the discriminator of either kind, the ranker, or the random control.
         retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         end_token: ends a sequence early.
@@ -356,6 +378,17 @@ def make_game(
             model: RewardModel = DiscriminatorReward(network, scaling)
         else:
             model = RankReward(network, real() if callable(real) else real, ranking or RankConfig(), seed=model_seed)
+    elif reward_model == "density-ratio":
+        model = DensityRatioReward(
+            vocab_size,
+            sequence_length,
+            UniformPolicy(vocab_size, on),
+            density_ratio or DensityRatioConfig(),
+            end_token=end_token,
+            mask=mask,
+            seed=model_seed,
+            device=on,
+        )
     elif reward_model == "bleu":
         model = BleuReward(real() if callable(real) else real, vocab_size)
     elif reward_model == "constant":

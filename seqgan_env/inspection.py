@@ -16,6 +16,7 @@ from torch import Tensor
 from seqgan_env.episode_trace import EpisodeTrace, TracedCompletion, TracedStep
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
 from seqgan_env.randomness import mix
+from seqgan_env.rewards import ScoresTokens
 from seqgan_env.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -100,6 +101,7 @@ def trace_batch(
     rewards = contract_rewards(values, lengths, game.reward)
     advantages = None if advantage_fn is None else advantage_fn(rewards, lengths)
     info = game.final_info(batch, lengths)
+    worth = game.reward_model.score(batch, lengths).tolist()
 
     traces = []
     for row, length in enumerate(lengths.tolist()):
@@ -127,7 +129,7 @@ def trace_batch(
                 token_names=_names(game, steps),
                 discriminator_probability=_of_row(info, "discriminator_probability", row),
                 oracle_nll=_of_row(info, "oracle_nll", row),
-                sequence_reward=steps[-1].q,
+                sequence_reward=worth[row],
                 steps=steps,
             )
         )
@@ -265,9 +267,13 @@ def _thoughts(logits: Tensor, chosen: Tensor, top_k: int) -> list[_Thought]:
 def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) -> tuple[list[list[_Judgement]], Tensor]:
     """Complete and score every prefix: what is said of each token, and Q `(n, sequence_length)`.
 
-    Q is `MonteCarloSearch.action_values`, which does not show the completions that it averages.
+    Q is `MonteCarloSearch.action_values`, which does not show the completions that it averages. Where the reward model scores
+    tokens, there are none.
     """
     n, length = tokens.shape
+    if isinstance(game.reward_model, ScoresTokens):
+        exact = [[_Judgement(0.0, ())] * own_length for own_length in lengths.tolist()]
+        return exact, game.token_values(game.reward_model, tokens, lengths)
     streams = torch.tensor([stream_key(seed) for seed in seeds], device=game.device)
     values = torch.zeros(n, length, device=game.device)
     values[:, -1] = game.search.score(tokens, lengths)

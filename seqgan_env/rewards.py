@@ -13,6 +13,7 @@ from seqgan_env.metrics import BleuScorer
 from seqgan_env.overriding import still_agree
 from seqgan_env.randomness import mix, uniform
 from seqgan_env.reward_functions import Decode, FunctionReward
+from seqgan_env.sampling import TokenPolicy
 from seqgan_env.training_state import Resumable
 from seqgan_env.workers import Workers
 
@@ -44,6 +45,33 @@ class ScoresCompletions(RewardModel, Protocol):
 
     def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """`score`, nearly."""
+
+
+@runtime_checkable
+class ScoresTokens(RewardModel, Protocol):
+    """A reward model for which a sequence is worth the sum of what its tokens are: prefixes need no completions."""
+
+    def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """What each token is worth, `(n, sequence_length)`; 0 at and beyond `lengths`. No token's depends on later ones."""
+
+
+@runtime_checkable
+class JudgesPolicy(RewardModel, Protocol):
+    """A reward model that looks at the policy which plays, not at its sequences alone."""
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Look at this one from now on; it is held by reference."""
+
+
+@runtime_checkable
+class Discriminates(RewardModel, Protocol):
+    """A reward model that can say how likely a sequence is to be real."""
+
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """Log of the odds of being real, `(n,)`, of tokens `(n, sequence_length)`."""
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Probability of being real, `(n,)`."""
 
 
 @runtime_checkable
@@ -87,6 +115,10 @@ class DiscriminatorReward:
         probability = torch.sigmoid(log_odds)
         return probability if self.scaling == "probability" else 2 * probability - 1
 
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """Log of the odds of being real, `(n,)`."""
+        return self.discriminator.log_odds(tokens)
+
     def probability(self, tokens: Tensor) -> Tensor:
         """Probability of being real, `(n,)`."""
         return self.discriminator.probability(tokens)
@@ -115,9 +147,9 @@ def completion_score(model: RewardModel) -> Callable[[Tensor, Tensor], Tensor]:
     return model.score
 
 
-def find_discriminator(model: RewardModel) -> DiscriminatorReward | None:
+def find_discriminator(model: RewardModel) -> Discriminates | None:
     """The discriminator that a reward model is, or that is a part of a mixture."""
-    if isinstance(model, DiscriminatorReward):
+    if isinstance(model, Discriminates):
         return model
     parts = [find_discriminator(part) for _, part in model.weighted_models] if isinstance(model, MixtureReward) else []
     return next((part for part in parts if part is not None), None)
@@ -166,6 +198,12 @@ class MixtureReward:
             if isinstance(model, LearningRewardModel):
                 metrics |= model.fit(real, generated)
         return metrics
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """See `JudgesPolicy`."""
+        for _, model in self.weighted_models:
+            if isinstance(model, JudgesPolicy):
+                model.attach_policy(policy)
 
     def share_work(self, workers: Workers) -> None:
         """See `SharesWork`."""

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from seqgan_env.corpus import Vocabulary
+from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.game import SequenceGame, make_game
 from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
@@ -115,6 +116,9 @@ def load_game(
             sizes: dict[str, Any] = description["discriminator"]
             lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
             description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
+        if description.get("density_ratio") is not None:
+            ratio: dict[str, Any] = description["density_ratio"]
+            description["density_ratio"] = DensityRatioConfig(**{**ratio, "model": GeneratorConfig(**ratio["model"])})
         _put_own_reward(description, own_reward)
         real = load_sequences(folder / "real.safetensors")
         game = make_game(
@@ -274,6 +278,8 @@ def _describe_named_model(model: RewardModel) -> dict[str, Any] | None:
     if isinstance(model, DiscriminatorReward):
         config = dataclasses.asdict(model.discriminator.config)
         return {"reward_model": "discriminator", "scaling": model.scaling, "discriminator": config}
+    if isinstance(model, DensityRatioReward):
+        return {"reward_model": "density-ratio", "density_ratio": dataclasses.asdict(model.config)} | none
     if isinstance(model, RankReward):
         config, ranking = dataclasses.asdict(model.encoder.config), dataclasses.asdict(model.config)
         return {"reward_model": "rank", "ranking": ranking, "discriminator": config}
@@ -303,6 +309,8 @@ def _networks(model: RewardModel) -> dict[str, nn.Module]:
     """The networks that a reward model learns with, the first of each kind, by the names of their files."""
     if isinstance(model, DiscriminatorReward):
         return {"discriminator.safetensors": model.discriminator}
+    if isinstance(model, DensityRatioReward):
+        return {"density.safetensors": model.density}
     if isinstance(model, RankReward):
         return {"ranker.safetensors": model}
     networks: dict[str, nn.Module] = {}

@@ -173,7 +173,10 @@ def test_impossible_rules_are_refused(changes: dict[str, Any], message: str) -> 
     [
         ({"sequence_length": 0}, "sequence_length must be at least 1, got 0"),
         ({"vocab_size": 1}, "at least 2 tokens to choose from, got vocab_size=1"),
-        ({"reward_model": "critic"}, "reward_model must be one of ('discriminator', 'rank', 'bleu', 'constant', 'random')"),
+        (
+            {"reward_model": "critic"},
+            "reward_model must be one of ('discriminator', 'density-ratio', 'rank', 'bleu', 'constant', 'random')",
+        ),
         ({"device": "abacus"}, "abacus"),
     ],
 )

@@ -18,6 +18,7 @@ from seqgan_env import (
     oracle_game,
     text_game,
 )
+from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.game import SequenceGame
 from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
 from seqgan_env.storage import (
@@ -31,6 +32,7 @@ from seqgan_env.storage import (
 )
 
 CNN = TextCNNConfig(widths=(1, 2), n_filters=(3, 4), embedding_dim=4)
+DENSITY = DensityRatioConfig(members=3, model=GeneratorConfig(embedding_dim=3, hidden_dim=4, n_layers=2))
 LINES = ["夜 静 群 动 息", "a b <end>", "b a c d", "c"] * 5
 
 
@@ -41,6 +43,7 @@ def games() -> dict[str, SequenceGame]:
         "text": text_game(LINES, discriminator=CNN),
         "bleu": text_game(LINES, reward_model="bleu"),
         "ratio": oracle_game(**oracle, discriminator=CNN, scaling="ratio"),
+        "density ratio": text_game(LINES, reward_model="density-ratio", density_ratio=DENSITY),
         "rank": text_game(LINES, reward_model="rank", discriminator=CNN, ranking=RankConfig(2.0, 3, 4)),
         "constant": oracle_game(**oracle, reward_model="constant"),
         "random": oracle_game(**oracle, reward_model="random", model_seed=7),

@@ -19,6 +19,7 @@ from agents.collapse import CollapseConfig
 from agents.config import PRESETS, AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
 from agents.pretrain import PretrainConfig
 from agents.run_folder import RunFolder
+from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.ranking import RankConfig
@@ -83,7 +84,8 @@ class TestARun:
         assert any(name.startswith("events.out.tfevents") for name in names)
         assert json.loads((run / "config.json").read_text())["adversarial"]["n_rollouts"] == 2
         assert {len(line.split()) for line in (run / "samples.txt").read_text().splitlines()} == {6}
-        assert set(metrics) == {f"{phase}/{m}" for phase in ("pretraining", "adversarial") for m in train_metrics()}
+        judged = {"adversarial/discriminator_accuracy", "adversarial/discriminator_loss"}
+        assert set(metrics) == judged | {f"{p}/{m}" for p in ("pretraining", "adversarial") for m in train_metrics()}
         header = (run / "progress.csv").read_text().splitlines()[0]
         for column in ("pretraining/nll_test", "adversarial/nll_oracle", "discriminator/accuracy", "train/grad_norm"):
             assert column in header
@@ -200,11 +202,31 @@ def shares_of_different(sequences: list[list[int]]) -> list[float]:
 
 OBJECTIVE = {"objective": "tests.test_train:share_of_different"}
 RANK = {"reward_model": "rank"}
+RATIO = {"reward_model": "density-ratio"}
+SMALL_RATIO = DensityRatioConfig(model=GeneratorConfig(embedding_dim=3, hidden_dim=3), batch_size=8)
+RATIO_CHANGES: dict[str, Any] = {
+    "members": 1,
+    "model": GeneratorConfig(embedding_dim=3, hidden_dim=4),
+    "objective": "classification",
+    "batch_size": 9,
+    "epochs": 2,
+    "learning_rate": 0.1,
+    "learning_rate_decay": 0.1,
+    "max_grad_norm": 1e-4,
+}
 # Fields that have an effect beside others alone: the group, those others, and the field's change.
 COMBINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("generator", {"kind": "transformer"}, {"n_heads": 2}),
     ("adversarial", {}, OBJECTIVE),
     ("adversarial", OBJECTIVE, {"objective_weight": 0.9}),
+    *[
+        (
+            "adversarial",
+            RATIO | {"density_ratio": SMALL_RATIO},
+            {"density_ratio": dataclasses.replace(SMALL_RATIO, **{name: value})},
+        )
+        for name, value in RATIO_CHANGES.items()
+    ],
     ("adversarial", RANK, {"ranking": RankConfig(gamma=2.0)}),
     ("adversarial", RANK, {"ranking": RankConfig(n_references=3)}),
     ("adversarial", RANK, {"ranking": RankConfig(n_comparisons=3)}),
@@ -225,6 +247,30 @@ def test_an_objective_may_take_batches(tmp_path: Path) -> None:
     batched = dataclasses.replace(single, objective="tests.test_train:shares_of_different", objective_batched=True)
     one, other = (main(oracle_config(tmp_path / str(n), adversarial=a)) for n, a in enumerate((single, batched)))
     assert one == other
+
+
+class TestStartFrom:
+    def test_takes_the_place_of_likelihood(self, tmp_path: Path) -> None:
+        first = main(oracle_config(tmp_path / "first"))
+        weights = only_run(tmp_path / "first") / "generator_likelihood.safetensors"
+        unlearned = dataclasses.replace(TINY["pretrain"], epochs=50)
+        second = main(oracle_config(tmp_path / "second", start_from=weights, pretrain=unlearned))
+        assert second["pretraining/nll_test"] == first["pretraining/nll_test"]
+        start, after = (
+            load_file(only_run(tmp_path / "second") / f"{n}.safetensors") for n in ("generator_likelihood", "generator")
+        )
+        assert all(torch.equal(start[name], value) for name, value in load_file(weights).items())
+        assert any(not torch.equal(start[name], after[name]) for name in start)
+
+    def test_of_another_generator_is_refused(self, tmp_path: Path) -> None:
+        main(oracle_config(tmp_path / "first", generator=dataclasses.replace(TINY["generator"], hidden_dim=7)))
+        weights = only_run(tmp_path / "first") / "generator.safetensors"
+        with pytest.raises(ValueError, match="holds another generator than --generator describes"):
+            main(oracle_config(tmp_path / "second", start_from=weights))
+
+    def test_that_is_not_there_is_said(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="No file of weights at"):
+            main(oracle_config(tmp_path / "second", start_from=tmp_path / "nothing.safetensors"))
 
 
 class TestCollapse:
@@ -283,7 +329,8 @@ class TestAnObjectiveThatFails:
 
 def test_no_field_is_forgotten() -> None:
     groups = {field.name: field.default_factory for field in dataclasses.fields(OracleConfig)}
-    tested_elsewhere = {"actor_critic", "checkpoint", "collapse", "device", "out", "oracle_params"}
+    tested_elsewhere = {"actor_critic", "checkpoint", "collapse", "device", "out", "oracle_params", "start_from"}
+    assert {field.name for field in dataclasses.fields(DensityRatioConfig)} == set(RATIO_CHANGES) | {"precision"}
     assert set(groups) == set(CHANGES[""]) | (set(CHANGES) - {""}) | tested_elsewhere
     for group, changes in CHANGES.items():
         if group:

@@ -1,0 +1,213 @@
+"""A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqgan_env.faults import StepRecord
+from seqgan_env.generators import GeneratorConfig, make_generator
+from seqgan_env.mixture import TokenMixture
+from seqgan_env.precision import Precision, check_precision, products_in
+from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, rows_per_chunk
+from seqgan_env.token_model import TokenModel, training_mode
+from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+
+_PHASE = "a fit of the density ratio"
+
+RatioObjective = Literal["likelihood", "classification"]
+
+
+@dataclass(frozen=True)
+class DensityRatioConfig:
+    """The density of real sequences: the models that it is a mixture of, and their training."""
+
+    members: int = 2
+    """Models, alike but for their initial parameters and dropout."""
+    model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5))
+    """Each of them."""
+    objective: RatioObjective = "likelihood"
+    """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
+    batch_size: int = 64
+    """Sequences in one training step."""
+    epochs: int = 1
+    """Passes over the sequences that one fit is given."""
+    learning_rate: float = 3e-3
+    """Adam's step size in the first fit."""
+    learning_rate_decay: float = 0.98
+    """What the step size is multiplied with after each fit."""
+    max_grad_norm: float = 5.0
+    """Largest norm of the gradient."""
+    precision: Precision = "highest"
+    """How float32 products are made in fits, as torch names it; see the discriminator's. Rewards are in float32."""
+
+
+class DensityRatioReward:
+    """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
+
+    With p the density of real sequences that is learned here, a mixture of autoregressive models, and q the generator's own:
+
+        log odds of being real = log p(Y) - log q(Y) = sum over t of log p(y_t | prefix) - log q(y_t | prefix)
+
+    This is the optimal discriminator's form (Goodfellow et al., 2014, proposition 1), with q known, not learned: a
+    discriminator in which noise-contrastive estimation has the generator for its noise (Gutmann and Hyvärinen, 2012, section
+    2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. The
+    generator's expected reward is minus the Kullback-Leibler divergence of p from q.
+
+    A prefix has a score of its own: no completions are needed, and none are made. See `seqgan_env.rewards.ScoresTokens`.
+
+    Args:
+        vocab_size: number of tokens, and the pad id.
+        sequence_length: the most tokens of a sequence.
+        policy: the generator, until another one is attached.
+        config: the mixture and its training.
+        end_token: ends a sequence.
+        mask: which tokens the generator may choose; p needs none, for it learns from sequences that it allows.
+        seed: of initial parameters, dropout and the order of training.
+        device: where the mixture lies.
+
+    Raises:
+        ValueError: no members, or an unknown objective or precision.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        sequence_length: int,
+        policy: TokenPolicy,
+        config: DensityRatioConfig = DensityRatioConfig(),
+        *,
+        end_token: int | None = None,
+        mask: Mask | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if config.objective not in get_args(RatioObjective):
+            raise ValueError(f"objective must be one of {get_args(RatioObjective)}, got {config.objective!r}.")
+        check_precision(config.precision)
+        self.config = config
+        self.vocab_size = vocab_size
+        self.policy = policy
+        self.mask = mask
+        initial = torch.Generator().manual_seed(seed)
+        sizes: dict[str, Any] = {"sequence_length": sequence_length, "end_token": end_token, "device": device}
+        models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.members)]
+        self.density = TokenMixture(models)
+        self._rng = torch.Generator(device).manual_seed(seed)
+        self.optimizer = torch.optim.Adam(self.density.parameters(), lr=config.learning_rate, fused=True)
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Whose density is in the denominator from now on; held by reference."""
+        self.policy = policy
+
+    @torch.no_grad()
+    def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log ratio of each token of `(n, length)`, given those before it: `(n, length)`, 0 at and beyond `lengths`."""
+        parts = tokens.split(max(1, rows_per_chunk(self.vocab_size) // tokens.shape[1]))
+        scores = [
+            self.density.log_prob(part) - policy_log_prob(self.policy, part, self.vocab_size, self.mask) for part in parts
+        ]
+        return torch.cat(scores).float()
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log ratios `(n,)` of whole sequences."""
+        return self.token_scores(tokens, lengths).sum(dim=1)
+
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """`score`: the log odds of being real, where real and generated sequences are equally many."""
+        return self.score(tokens, (tokens < self.vocab_size).sum(dim=1))
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Probability of being real, `(n,)`."""
+        return torch.sigmoid(self.log_odds(tokens))
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences.
+
+        The objective `"likelihood"` looks at the real ones alone: the generated ones are known by their density.
+
+        Returns:
+            Means over the last pass, as seen in training. Of `"likelihood"`: `nll`, the members' mean NLL of real sequences,
+            nats per token. Of `"classification"`: `loss`, the cross-entropy in nats, and `accuracy`.
+
+        Raises:
+            ValueError: nothing to learn from.
+            NumericalFault: the loss or the gradient of a step is not finite.
+        """
+        if len(real) == 0 or len(generated) == 0:
+            raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        by_likelihood = self.config.objective == "likelihood"
+        tokens = real if by_likelihood else torch.cat([real, generated])
+        labels = (torch.arange(len(tokens), device=tokens.device) < len(real)).float()
+        n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
+        record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, tokens.device)
+        for _ in range(self.config.epochs):
+            totals = torch.zeros(3, device=tokens.device)  # nats, tokens or sequences that they are of, right answers
+            for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
+                with training_mode(self.density), products_in(self.config.precision):
+                    sums = self._nll(tokens[rows]) if by_likelihood else self._cross_entropy(tokens[rows], labels[rows])
+                    self.optimizer.zero_grad()
+                    loss = sums[0] / sums[1]
+                    loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.density.parameters(), self.config.max_grad_norm)
+                record.note(loss.detach(), norm)
+                self.optimizer.step()
+                totals += sums.detach()
+        record.check()
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.config.learning_rate_decay
+        nats, count, right = totals.tolist()
+        if by_likelihood:
+            return {"nll": nats / count}
+        return {"loss": nats / count, "accuracy": right / count}
+
+    def _nll(self, tokens: Tensor) -> Tensor:
+        """Nats that the members need for the tokens, how many that are, and 0: `(3,)`."""
+        nats = -torch.stack(self.density.log_probs(tokens)).sum()
+        count = (tokens < self.vocab_size).sum() * self.config.members
+        return torch.stack([nats, count.to(nats.dtype), torch.zeros_like(nats)])
+
+    def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the ratio's cross-entropy, the number of sequences, and right answers: `(3,)`."""
+        with torch.no_grad():
+            generators = policy_log_prob(self.policy, tokens, self.vocab_size, self.mask).sum(dim=1)
+        odds = (self.density.log_prob(tokens).sum(dim=1) - generators).float()
+        nats = F.binary_cross_entropy_with_logits(odds, labels, reduction="sum")
+        right = ((odds > 0) == (labels > 0)).sum()
+        return torch.stack([nats, torch.full_like(nats, len(tokens)), right.to(nats.dtype)])
+
+    def training_state(self) -> dict[str, Any]:
+        """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""
+        return {
+            "density": module_state(self.density),
+            "optimizer": optimizer_state(self.optimizer),
+            "rng": self._rng.get_state(),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_module_state(self.density, state["density"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self._rng.set_state(state["rng"].cpu())
+
+
+@torch.no_grad()
+def policy_log_prob(policy: TokenPolicy, tokens: Tensor, vocab_size: int, mask: Mask | None = None) -> Tensor:
+    """Log-probabilities in nats of tokens `(n, length)` int64 under a policy and a mask: `(n, length)`, 0 at padding."""
+    if isinstance(policy, TokenModel) and mask is None:
+        return policy.log_prob(tokens)
+    state = policy.initial_state(len(tokens))
+    inputs = torch.full_like(tokens[:, 0], vocab_size)
+    log_probs = []
+    for position in range(tokens.shape[1]):
+        logits, state = policy.step(inputs, state)
+        inputs = tokens[:, position]
+        written = inputs < vocab_size
+        if mask is not None:
+            logits = forbid(logits, allowed_where(written, mask, tokens[:, :position], vocab_size))
+        chosen = inputs.where(written, 0).unsqueeze(1)
+        log_probs.append(torch.log_softmax(logits, dim=-1).gather(1, chosen).squeeze(1).where(written, 0.0))
+    return torch.stack(log_probs, dim=1)
