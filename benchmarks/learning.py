@@ -189,10 +189,10 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         pretrain, generator = dataclasses.replace(paper.pretrain, epochs=40), paper.generator
     small: dict[str, Any] = {"oracle_params": config.data / ORACLE}
     if config.size == "small":
-        small = {"vocab_size": 500, "oracle_seed": seed, "n_real": 5000}
-        pretrain = dataclasses.replace(pretrain, epochs=20)
+        small = {"vocab_size": 500, "oracle_seed": seed, "n_real": 1000}  # as few tokens to a parameter
+        pretrain = dataclasses.replace(pretrain, epochs=100)
         if row.start == REGULARISED:
-            generator = GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.4)
+            generator = GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5)
     return dataclasses.replace(
         preset,
         pretrain=pretrain,
@@ -206,7 +206,6 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
             every_updates=50,
             sweep=False,
         ),
-        start_from=None if row.start == name else _folder(row.start, seed, config) / f"{LIKELIHOOD}.safetensors",
         **small,
     )
 
@@ -214,8 +213,10 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
 def run(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
     begun = time.monotonic()
-    parent = _parent(name, seed, config)
-    folder = run_in(parent, settings(name, seed, config), "paper-cpu")
+    row, start = settings(name, seed, config), ROWS[name].start
+    if name != start:
+        row = dataclasses.replace(row, start_from=_folder(start, seed, config) / f"{LIKELIHOOD}.safetensors")
+    folder = run_in(_parent(name, seed, config), row, "paper-cpu")
     trained = time.monotonic() - begun
     game = load_game(folder)
     assert game.oracle is not None

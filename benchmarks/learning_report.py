@@ -51,7 +51,7 @@ def curve(sweep: Sweep, points_between: int = 50) -> npt.NDArray[np.float64]:
     gains NLL_oracle for nearly nothing.
     """
     alpha, values = np.array([point[0] for point in sweep]), np.array([point[1:] for point in sweep])
-    slopes = np.gradient(values, alpha, axis=0)
+    slopes = np.gradient(values, alpha, axis=0, edge_order=2)
     t = np.linspace(0, 1, points_between, endpoint=False)[:, None]
     pieces = []
     for k, width in enumerate(np.diff(alpha)):

@@ -1,0 +1,175 @@
+"""The protocol of adversarial training: its arithmetic by hand, its rows, and how it goes on."""
+
+import dataclasses
+import json
+import math
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.config import PRESETS, OracleConfig
+from benchmarks import learning
+from benchmarks.learning import (
+    CONTROLS,
+    LEVERS,
+    OURS,
+    PUBLISHED,
+    REGULARISED,
+    ROWS,
+    Config,
+    main,
+    settings,
+    with_starts,
+)
+from benchmarks.learning_report import (
+    Result,
+    Sweep,
+    against_controls,
+    best_sum,
+    curve,
+    draw,
+    gain_at_equal_coverage,
+    interval,
+    nll_oracle_at,
+    nll_test_at,
+    read_results,
+    tables,
+)
+
+ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
+
+
+def parabola(better: float = 0.0, colder: float = 0.0) -> Sweep:
+    """NLL_oracle 10 - 1.2 a, less `better`, and NLL_test 7 + (a - 1)^2, at a = alpha + `colder`."""
+    return [(x, 10 - 1.2 * (x + colder) - better, 7 + (x + colder - 1) ** 2) for x in ALPHAS]
+
+
+def result(row: str, seed: int, sweep: Sweep | None = None, **changes: Any) -> Result:
+    return Result(
+        **{"row": row, "seed": seed, "sweep": sweep or parabola(), "accuracy": 0.8, "loss": 0.4, "seconds": 90.0} | changes
+    )
+
+
+class TestArithmetic:
+    def test_the_best_sum_lies_between_temperatures(self) -> None:
+        """(a - 1)^2 - 1.2 a is least at a = 1.6: 7.36 + 8.08."""
+        assert best_sum(parabola()) == pytest.approx(15.44, abs=1e-3)
+        assert min(oracle + test for _, oracle, test in parabola()) > 15.449  # the temperatures alone do not reach it
+
+    def test_quality_at_a_coverage_and_the_other_way_round(self) -> None:
+        assert nll_oracle_at(parabola(), 7.04) == pytest.approx(8.56, abs=0.02)  # at a = 1.2
+        assert nll_test_at(parabola(), 8.08) == pytest.approx(7.36, abs=0.02)  # at a = 1.6
+        assert nll_test_at(parabola(), 9.9) == pytest.approx(7.0)  # the lowest of the whole curve, which is at a = 1
+        assert math.isnan(nll_oracle_at(parabola(), 6.9))
+        assert math.isnan(nll_test_at(parabola(), 6.0))
+
+    def test_the_curve_runs_through_the_measured_points(self) -> None:
+        points = curve(parabola(), points_between=10).tolist()
+        assert len(points) == 10 * (len(ALPHAS) - 1) + 1
+        assert [points[10 * k] for k in range(len(ALPHAS))] == [pytest.approx(list(point[1:])) for point in parabola()]
+
+    def test_colder_is_no_gain_and_better_is(self) -> None:
+        start = parabola()
+        assert gain_at_equal_coverage(parabola(), start) == 0
+        assert gain_at_equal_coverage(parabola(colder=0.2), start) == pytest.approx(0, abs=0.02)
+        assert parabola(colder=0.2)[2][1] < start[2][1] - 0.2  # although its NLL_oracle is lower
+        assert gain_at_equal_coverage(parabola(better=0.3, colder=0.2), start) == pytest.approx(-0.3, abs=0.02)
+        assert gain_at_equal_coverage(parabola(better=0.3), start, parabola(better=0.2)) == pytest.approx(-0.1)
+        unreachable = [(alpha, oracle, test + 5) for alpha, oracle, test in parabola(better=3)]
+        assert gain_at_equal_coverage(parabola(better=0.3), start, unreachable) == pytest.approx(-0.3)
+
+    def test_intervals_are_students(self) -> None:
+        assert interval([1.0, 2.0, 3.0]) == "2.000 ± 2.484"  # 4.303 / sqrt(3)
+        assert interval([0.5], signed=True) == "+0.500"
+        assert interval([1.0, math.nan]) == interval([]) == "–"
+
+
+class TestReport:
+    def test_tables_by_hand(self) -> None:
+        results = [result(REGULARISED, seed) for seed in (0, 1)]
+        results += [result(OURS, seed, parabola(better=0.1 + 0.1 * seed)) for seed in (0, 1)]
+        lines = tables(results, list(ROWS)).splitlines()
+        assert lines[2].startswith(f"| {REGULARISED} | 8.800 ± 0.000 | 7.000 ± 0.000 | 15.440 ± 0.000 |")
+        assert lines[3].startswith(f"| {OURS} | 8.650 ± 0.635 | 7.000 ± 0.000 | 15.290 ± 0.635 |")
+        assert lines[-1] == f"| {OURS} | -0.150 ± 0.635 | -0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.5 |"
+
+    def test_controls_by_hand(self) -> None:
+        name, control = next(iter(CONTROLS.items()))
+        results = [result(REGULARISED, 0), result(OURS, 0, parabola(better=0.4)), result(control, 0, parabola(better=0.1))]
+        assert against_controls(results, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | -0.300 | 1 |"]
+        worse = [*results[:2], result(control, 0, parabola(better=-9))]  # then its start is the better control
+        assert against_controls(worse, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | -0.400 | 1 |"]
+        assert against_controls(results[:2], OURS, CONTROLS).splitlines()[3:] == []
+
+    def test_what_is_written_is_read_and_the_later_counts(self, tmp_path: Path) -> None:
+        runs = [result(OURS, 0), result(OURS, 1), result(OURS, 0, parabola(better=1), accuracy=math.nan)]
+        (tmp_path / "learning.jsonl").write_text("".join(json.dumps(dataclasses.asdict(run)) + "\n" for run in runs))
+        assert str(read_results(tmp_path)) == str([runs[2], runs[1]])
+        assert read_results(tmp_path / "nothing") == []
+
+    def test_a_picture(self, tmp_path: Path) -> None:
+        (path,) = draw([result(OURS, 0), result(REGULARISED, 0)], tmp_path)
+        assert path.stat().st_size > 10_000
+        assert draw([], tmp_path) == []
+
+
+class TestRows:
+    def test_our_row_is_the_preset(self) -> None:
+        preset, ours = PRESETS["paper-cpu"][0], settings(OURS, 3, Config(data=Path("data"), out=Path("out")))
+        assert isinstance(ours, OracleConfig)
+        for group in ("generator", "pretrain", "discriminator", "adversarial", "collapse"):
+            assert getattr(ours, group) == getattr(preset, group)
+        assert (ours.seed, ours.oracle_params) == (3, Path("data/seqgan_paper_oracle.npz"))
+
+    def test_controls_and_levers_differ_in_what_they_say_alone(self) -> None:
+        ours = settings(OURS, 0, Config()).adversarial
+        for model, name in CONTROLS.items():
+            assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, n_rollouts=1)
+        for name, changes in LEVERS.items():
+            assert settings(f"{REGULARISED}; {name}", 0, Config()).adversarial == dataclasses.replace(ours, **changes)
+            assert changes != {}
+        assert len({str(settings(name, 0, Config())) for name in ROWS}) == len(ROWS)
+
+    def test_the_published_start_is_the_papers(self) -> None:
+        paper, row = PRESETS["paper"][0], settings(PUBLISHED, 0, Config())
+        assert row.generator == paper.generator
+        assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40)
+
+    def test_starts_come_first_and_once(self) -> None:
+        order = with_starts([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1)])
+        assert order == [(REGULARISED, 0), (REGULARISED, 1), (OURS, 0), (CONTROLS["random"], 0), (OURS, 1)]
+
+
+def test_goes_on_with_what_is_left_each_run_after_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, _: object, name: str, seed: int, config: Config) -> "Future[Result]":
+            called.append((name, seed))
+            future: Future[Result] = Future()
+            future.set_result(result(name, seed))
+            return future
+
+    called: list[tuple[str, int]] = []
+    monkeypatch.setattr(learning, "ProcessPoolExecutor", Pool)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "learning.jsonl").write_text(json.dumps(dataclasses.asdict(result(REGULARISED, 0))) + "\n")
+    config = Config(seeds=(0, 1), rows=(OURS,), out=tmp_path)
+    main(config)
+    assert set(called) == {(OURS, 0), (REGULARISED, 1), (OURS, 1)}
+    assert called.index((REGULARISED, 1)) < called.index((OURS, 1))
+    assert len(called) == 3
+    assert f"| {OURS} | 8.800 ± 0.000 |" in capsys.readouterr().out
+    called.clear()
+    main(config)
+    main(dataclasses.replace(config, rows=(CONTROLS["random"],), report_only=True))
+    assert called == []
