@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from gymnasium.envs.registration import register
 
 from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
+from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.game import SequenceGame, oracle_game, resolve_device, text_game
 from seqgan_env.generators import GeneratorConfig, make_generator
@@ -33,6 +34,8 @@ __all__ = [
     "BleuReward",
     "ConstantReward",
     "Corpus",
+    "DensityRatioConfig",
+    "DensityRatioReward",
     "DiscriminatorReward",
     "FunctionReward",
     "GeneratorConfig",

@@ -111,14 +111,13 @@ def load_game(
             )
         vocabulary, oracle_sizes = description.pop("vocabulary"), description.pop("oracle")
         _check_that_files_hold(folder, description["vocab_size"], oracle_sizes, description["discriminator"])
+        if description.get("density_ratio") is not None:
+            description["density_ratio"] = _density_ratio(description["density_ratio"], description, folder)
         oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
         if description["discriminator"] is not None:
             sizes: dict[str, Any] = description["discriminator"]
             lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
             description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
-        if description.get("density_ratio") is not None:
-            ratio: dict[str, Any] = description["density_ratio"]
-            description["density_ratio"] = DensityRatioConfig(**{**ratio, "model": GeneratorConfig(**ratio["model"])})
         _put_own_reward(description, own_reward)
         real = load_sequences(folder / "real.safetensors")
         game = make_game(
@@ -191,9 +190,23 @@ def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int]
         widths, numbers, embedding = cnn["widths"], cnn["n_filters"], cnn.get("embedding_dim", 0)
         windows = sum(width * number for width, number in zip(widths, numbers, strict=True))
         declared = max(declared, (vocab_size + windows) * embedding + 2 * sum(numbers) ** 2)
+    _check_that_they_hold(folder, declared)
+
+
+def _check_that_they_hold(folder: Path, declared: int) -> None:
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if declared > max(stored, _HARMLESS):
         raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
+
+
+def _density_ratio(settings: dict[str, Any], description: dict[str, Any], folder: Path) -> DensityRatioConfig:
+    """The settings of a density ratio, whose models the files can hold."""
+    model, members = GeneratorConfig(**settings["model"]), settings["members"]
+    _check_that_they_hold(folder, members * model.n_layers * 1024)  # as modules, without parameters, they take memory, too
+    rules: dict[str, Any] = {"sequence_length": description["sequence_length"], "end_token": description["end_token"]}
+    without_memory = make_generator(model, description["vocab_size"], **rules, device="meta")
+    _check_that_they_hold(folder, members * sum(parameter.numel() for parameter in without_memory.parameters()))
+    return DensityRatioConfig(**{**settings, "model": model})
 
 
 def _check_that_they_fit(game: SequenceGame, real: Tensor) -> None:

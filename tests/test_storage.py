@@ -244,3 +244,16 @@ def test_sequences_that_are_none(tmp_path: Path) -> None:
     save_weights(torch.nn.Linear(2, 2), path)
     with pytest.raises(ValueError, match="holds no tokens"):
         load_sequences(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("members", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("objective", "guessing")]
+)
+def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, setting: str, value: Any) -> None:
+    save_game(games()["density ratio"], tmp_path)
+    description = json.loads((tmp_path / "game.json").read_text())
+    settings = description["density_ratio"]
+    (settings if setting in settings else settings["model"])[setting] = value
+    (tmp_path / "game.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="does not describe a game: (it declares|objective must be one of)"):
+        load_game(tmp_path)
