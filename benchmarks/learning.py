@@ -188,7 +188,9 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         paper, _ = train.command_line(["paper"])
         pretrain, generator = dataclasses.replace(paper.pretrain, epochs=40), paper.generator
     small: dict[str, Any] = {"oracle_params": config.data / ORACLE}
+    changes = row.changes
     if config.size == "small":
+        changes = {"updates": 60, "d_pretrain_steps": 50} | changes
         small = {"vocab_size": 500, "oracle_seed": seed, "n_real": 1000}  # as few tokens to a parameter
         pretrain = dataclasses.replace(pretrain, epochs=100)
         if row.start == REGULARISED:
@@ -197,7 +199,7 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         preset,
         pretrain=pretrain,
         generator=generator,
-        adversarial=dataclasses.replace(preset.adversarial, **row.changes),
+        adversarial=dataclasses.replace(preset.adversarial, **changes),
         evaluation=dataclasses.replace(
             preset.evaluation,
             n_samples=2000,

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 import train
+from benchmarks import learning
 from benchmarks.controls import Curve, lowest_at, read_curve, spread, table
+from benchmarks.learning_report import best_sum, gain_at_equal_coverage
 
 
 def curve_of(tmp_path: Path, **adversarial: Any) -> Curve:
@@ -32,6 +34,19 @@ def test_the_discriminator_beats_both_controls_at_equal_coverage(tmp_path: Path)
         control = curve_of(tmp_path / name, reward_model=name)
         assert control[0] == judged[0]  # the same start
         assert oracle_after < lowest_at(control, test_after) - 0.07, name
+
+
+@pytest.mark.slow
+def test_the_density_ratio_moves_the_curve_over_temperatures_and_its_controls_do_not(tmp_path: Path) -> None:
+    """On the small oracle of the protocol. A sharper generator gains nothing here: temperatures are free on both sides."""
+    config = learning.Config(size="small", seeds=(0,), n_samples=3000, out=tmp_path)
+    start, ours = (learning.run(name, 0, config) for name in (learning.REGULARISED, learning.OURS))
+    assert best_sum(ours.sweep) < best_sum(start.sweep) - 0.05
+    assert ours.accuracy > 0.6  # on real sequences that it has not seen
+    for name in learning.CONTROLS.values():
+        control = learning.run(name, 0, config)
+        assert best_sum(control.sweep) > best_sum(start.sweep) - 0.02, name
+        assert gain_at_equal_coverage(ours.sweep, start.sweep, control.sweep) < -0.1, name
 
 
 def test_a_constant_reward_moves_nothing_once_centred_and_something_without(tmp_path: Path) -> None:

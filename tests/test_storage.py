@@ -255,5 +255,5 @@ def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, s
     settings = description["density_ratio"]
     (settings if setting in settings else settings["model"])[setting] = value
     (tmp_path / "game.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match="does not describe a game: (it declares|objective must be one of)"):
+    with pytest.raises(ValueError, match=r"does not describe a game: (it declares|objective must be one of)"):
         load_game(tmp_path)
