@@ -24,20 +24,23 @@ import tyro
 
 import train
 from agents.config import OracleConfig
+from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
-from benchmarks.learning_report import Result, against_controls, draw, read_results, tables
+from benchmarks.learning_report import Result, Sweep, against_controls, draw, read_results, tables
 from benchmarks.results import ORACLE
-from seqgan_env.density_ratio import DensityRatioConfig
+from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
-from seqgan_env.metrics import temperature_sweep
+from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
 from seqgan_env.run_inspection import LAST, LIKELIHOOD
 from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences
+from seqgan_env.token_model import TokenModel
 
 Size = Literal["full", "small"]
 
-PUBLISHED, REGULARISED = "likelihood, published", "likelihood, regularised"
+UNIFORM, PUBLISHED, REGULARISED = "uniform", "likelihood, published", "likelihood, regularised"
 STARTS = (PUBLISHED, REGULARISED)
 OURS = f"{REGULARISED}; density ratio"
+DENSITY = f"{REGULARISED}; the ratio's density itself"
 CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constant", "random")}
 
 NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
@@ -85,22 +88,28 @@ class Row:
     start: str
     changes: dict[str, Any] = field(default_factory=dict)
     """Of `AdversarialConfig`."""
+    needs: tuple[str, ...] = ()
+    """The rows that have to be there before it."""
     lever: bool = False
     """Shown as one lever alone, not among the rows of the protocol."""
 
 
 def _rows() -> dict[str, Row]:
-    rows = {start: Row(start, NO_UPDATES) for start in STARTS}
+    def after(start: str, changes: dict[str, Any], lever: bool = False) -> Row:
+        return Row(start, changes, (start,), lever)
+
+    rows = {UNIFORM: Row(UNIFORM)} | {start: Row(start, NO_UPDATES) for start in STARTS}
     for start in STARTS:
         for model in ("discriminator", "constant", "random"):
-            rows[f"{start}; published update, {model}"] = Row(start, {**AS_PUBLISHED, "reward_model": model})
-    rows[f"{PUBLISHED}; PG-BLEU"] = Row(PUBLISHED, {**AS_PUBLISHED, "reward_model": "bleu"})
-    rows[OURS] = Row(REGULARISED)
+            rows[f"{start}; published update, {model}"] = after(start, {**AS_PUBLISHED, "reward_model": model})
+    rows[f"{PUBLISHED}; PG-BLEU"] = after(PUBLISHED, {**AS_PUBLISHED, "reward_model": "bleu"})
+    rows[OURS] = after(REGULARISED, {})
+    rows[DENSITY] = Row(REGULARISED, needs=(REGULARISED, OURS))
     for model, name in CONTROLS.items():
-        rows[name] = Row(REGULARISED, {"reward_model": model, "n_rollouts": 1})
-    rows[f"{PUBLISHED}; density ratio"] = Row(PUBLISHED, lever=True)
+        rows[name] = after(REGULARISED, {"reward_model": model, "n_rollouts": 1})
+    rows[f"{PUBLISHED}; density ratio"] = after(PUBLISHED, {}, lever=True)
     for name, changes in LEVERS.items():
-        rows[f"{REGULARISED}; {name}"] = Row(REGULARISED, changes, lever=True)
+        rows[f"{REGULARISED}; {name}"] = after(REGULARISED, changes, lever=True)
     return rows
 
 
@@ -116,7 +125,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the real sequences and of the run."""
     rows: tuple[str, ...] = tuple(name for name, row in ROWS.items() if not row.lever)
-    """Which rows to run, and the starts that they need; by default all but the levers."""
+    """Which rows to run, and those that they need; by default all but the levers."""
     levers: bool = False
     """Run the levers too."""
     data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
@@ -139,7 +148,7 @@ def main(config: Config) -> None:
     wanted = [(name, seed) for seed in config.seeds for name in rows]
     if not config.report_only:
         out.mkdir(parents=True, exist_ok=True)
-        run_all([run for run in with_starts(wanted) if run not in finished], config)
+        run_all([run for run in with_needs(wanted) if run not in finished], config)
     results = [result for result in read_results(out) if result.seed in config.seeds]
     print(tables(results, list(ROWS)))
     print(against_controls(results, OURS, CONTROLS))
@@ -147,16 +156,20 @@ def main(config: Config) -> None:
         print(path)
 
 
-def with_starts(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Runs, each once and after the start that it needs; the starts of all come first, so that no process waits."""
+def with_needs(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Runs, each once and after those that it needs; those of all come first, so that no process waits."""
     runs = list(runs)
-    starts = [(ROWS[name].start, seed) for name, seed in runs]
-    return list(dict.fromkeys(starts + runs))
+    return list(dict.fromkeys([(name, seed) for wanted, seed in runs for name in ROWS[wanted].needs] + runs))
 
 
 def run_all(left: list[tuple[str, int]], config: Config) -> None:
-    """Run rows side by side, each as soon as its start is there."""
-    waiting = [run for run in left if ROWS[run[0]].start != run[0] and (ROWS[run[0]].start, run[1]) in left]
+    """Run rows side by side, each as soon as what it needs is there."""
+
+    def is_ready(one: tuple[str, int]) -> bool:
+        return not any((name, one[1]) in missing for name in ROWS[one[0]].needs)
+
+    missing = dict.fromkeys(left)
+    waiting = [one for one in left if not is_ready(one)]
     with (
         ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool,
         (config.out / config.size / "learning.jsonl").open("a") as file,
@@ -171,9 +184,10 @@ def run_all(left: list[tuple[str, int]], config: Config) -> None:
             file.write(json.dumps(dataclasses.asdict(result)) + "\n")
             file.flush()
             n_done += 1
+            del missing[result.row, result.seed]
             remaining = (time.monotonic() - begun) / n_done * (len(left) - n_done) / 60
             print(f"{n_done} of {len(left)}: {result.row}, seed {result.seed}; about {remaining:.0f} minutes left", flush=True)
-            ready = [one for one in waiting if (ROWS[one[0]].start, one[1]) == (result.row, result.seed)]
+            ready = [one for one in waiting if is_ready(one)]
             waiting = [one for one in waiting if one not in ready]
             futures.update({pool.submit(run, *one, config): None for one in ready})
 
@@ -214,29 +228,46 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
 
 def run(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
+    if name == UNIFORM:
+        return run_uniform(seed, config)
+    if name == DENSITY:
+        folder = _folder(OURS, seed, config)
+        density = load_game(folder).reward_model
+        assert isinstance(density, DensityRatioReward)
+        return Result(name, seed, sweep_of(density.density, folder, seed, max(1, config.n_samples // 5)))
     begun = time.monotonic()
     row, start = settings(name, seed, config), ROWS[name].start
     if name != start:
         row = dataclasses.replace(row, start_from=_folder(start, seed, config) / f"{LIKELIHOOD}.safetensors")
     folder = run_in(_parent(name, seed, config), row, "paper-cpu")
-    trained = time.monotonic() - begun
-    game = load_game(folder)
-    assert game.oracle is not None
-    points = temperature_sweep(
-        load_generator(folder / f"{LAST}.safetensors", game),
-        game.oracle,
-        load_sequences(folder / HELD_OUT),
-        torch.Generator().manual_seed(seed + 4_000_037),
-        n_samples=config.n_samples,
-        length=game.sequence_length,
-    )
+    seconds = time.monotonic() - begun
     log = read_log(folder / "progress.csv")
-    judged = {
-        name: next((float(row[key]) for row in reversed(log) if row.get(key)), math.nan)
-        for name, key in (("accuracy", "adversarial/discriminator_accuracy"), ("loss", "adversarial/discriminator_loss"))
-    }
-    sweep = [(point.inverse_temperature, point.nll_oracle, point.nll_test) for point in points]
-    return Result(name, seed, sweep, judged["accuracy"], judged["loss"], trained)
+    accuracy, loss = (
+        next((float(row[key]) for row in reversed(log) if row.get(key)), math.nan)
+        for key in ("adversarial/discriminator_accuracy", "adversarial/discriminator_loss")
+    )
+    generator = load_generator(folder / f"{LAST}.safetensors", load_game(folder))
+    return Result(name, seed, sweep_of(generator, folder, seed, config.n_samples), accuracy, loss, seconds)
+
+
+def run_uniform(seed: int, config: Config) -> Result:
+    """Tokens drawn evenly: the same at every temperature."""
+    task = make_oracle_task(settings(PUBLISHED, seed, config))
+    oracle, shape = task.game.oracle, (config.n_samples, task.game.sequence_length)
+    assert oracle is not None
+    tokens = torch.randint(oracle.vocab_size, shape, generator=torch.Generator().manual_seed(seed + 4_000_037))
+    own = mean_nll(oracle, tokens), math.log(oracle.vocab_size)
+    return Result(UNIFORM, seed, [(alpha, *own) for alpha in INVERSE_TEMPERATURES])
+
+
+def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> Sweep:
+    """The temperature sweep of a generator against the oracle and the held-out sequences in a run's folder."""
+    torch.set_num_threads(1)
+    game, held_out = load_game(folder), load_sequences(folder / HELD_OUT)[:n_samples]
+    assert game.oracle is not None
+    rng, length = torch.Generator().manual_seed(seed + 4_000_037), game.sequence_length
+    points = temperature_sweep(generator, game.oracle, held_out, rng, n_samples=n_samples, length=length)
+    return [(point.inverse_temperature, point.nll_oracle, point.nll_test) for point in points]
 
 
 def _parent(name: str, seed: int, config: Config) -> Path:

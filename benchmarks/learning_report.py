@@ -28,12 +28,12 @@ class Result:
     row: str
     seed: int
     sweep: Sweep
-    accuracy: float
+    accuracy: float = math.nan
     """Of the discriminator, at the end, on held-out real against newly generated sequences; NaN without one."""
-    loss: float
+    loss: float = math.nan
     """Its cross-entropy there, nats; log 2 is chance."""
-    seconds: float
-    """Of training on one thread, the start's own aside."""
+    seconds: float = math.nan
+    """Of training on one thread, the start's own aside; NaN without any."""
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -128,7 +128,7 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
                 interval([gain_at_equal_coverage(run.sweep, starts[run.seed]) for run in runs], signed=True),
                 interval([run.accuracy for run in runs]),
                 interval([run.loss for run in runs]),
-                f"{mean(run.seconds for run in runs) / 60:.1f}",
+                interval([run.seconds / 60 for run in runs]),
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

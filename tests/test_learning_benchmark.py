@@ -13,15 +13,17 @@ from agents.config import PRESETS, OracleConfig
 from benchmarks import learning
 from benchmarks.learning import (
     CONTROLS,
+    DENSITY,
     LEVERS,
     OURS,
     PUBLISHED,
     REGULARISED,
     ROWS,
+    UNIFORM,
     Config,
     main,
     settings,
-    with_starts,
+    with_needs,
 )
 from benchmarks.learning_report import (
     Result,
@@ -93,7 +95,7 @@ class TestReport:
         lines = tables(results, list(ROWS)).splitlines()
         assert lines[2].startswith(f"| {REGULARISED} | 8.800 ± 0.000 | 7.000 ± 0.000 | 15.440 ± 0.000 |")
         assert lines[3].startswith(f"| {OURS} | 8.650 ± 0.635 | 7.000 ± 0.000 | 15.290 ± 0.635 |")
-        assert lines[-1] == f"| {OURS} | -0.150 ± 0.635 | -0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.5 |"
+        assert lines[-1] == f"| {OURS} | -0.150 ± 0.635 | -0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.500 ± 0.000 |"
 
     def test_controls_by_hand(self) -> None:
         name, control = next(iter(CONTROLS.items()))
@@ -130,7 +132,8 @@ class TestRows:
         for name, changes in LEVERS.items():
             assert settings(f"{REGULARISED}; {name}", 0, Config()).adversarial == dataclasses.replace(ours, **changes)
             assert changes != {}
-        assert len({str(settings(name, 0, Config())) for name in ROWS}) == len(ROWS)
+        trained = [name for name in ROWS if name not in (UNIFORM, DENSITY)]
+        assert len({str(settings(name, 0, Config())) for name in trained}) == len(trained)
 
     def test_the_published_start_is_the_papers(self) -> None:
         paper, row = PRESETS["paper"][0], settings(PUBLISHED, 0, Config())
@@ -138,8 +141,15 @@ class TestRows:
         assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40)
 
     def test_starts_come_first_and_once(self) -> None:
-        order = with_starts([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1)])
-        assert order == [(REGULARISED, 0), (REGULARISED, 1), (OURS, 0), (CONTROLS["random"], 0), (OURS, 1)]
+        order = with_needs([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1), (DENSITY, 1)])
+        assert order == [(REGULARISED, 0), (REGULARISED, 1), (OURS, 1), (OURS, 0), (CONTROLS["random"], 0), (DENSITY, 1)]
+
+    def test_uniform_tokens_have_the_entropy_of_the_vocabulary(self) -> None:
+        """At every temperature; and for the oracle they are unlikelier than its own sequences."""
+        run = learning.run(UNIFORM, 0, Config(size="small", n_samples=200))
+        assert {test for _, _, test in run.sweep} == {math.log(500)}
+        assert len({oracle for _, oracle, _ in run.sweep}) == 1
+        assert run.sweep[0][1] > math.log(500)
 
 
 def test_goes_on_with_what_is_left_each_run_after_its_start(
