@@ -5,12 +5,9 @@ A finished run is a line of `algorithms.jsonl`: called again, the program goes o
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
@@ -18,7 +15,8 @@ from typing import Any, get_args
 import tyro
 
 from agents.config import AgentName
-from benchmarks.controls import Curve, quick, read_curve, read_log, run_in, spread
+from benchmarks.controls import Curve, quick, read_curve, read_log, run_in
+from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 
 LIKELIHOOD = ("likelihood alone", "–")
 RUNS: tuple[tuple[str, str], ...] = (
@@ -63,18 +61,13 @@ class Result:
 
 def main(config: Config) -> None:
     """Run what is left to run, print the table."""
-    path = config.out / "algorithms.jsonl"
+    file = FinishedRuns(config.out / "algorithms.jsonl", Result)
     updates = quick(0).adversarial.updates if config.updates is None else config.updates
-    results = [result for result in read_results(path) if result.updates == updates and result.seed in config.seeds]
+    results = [result for result in file.read() if result.updates == updates and result.seed in config.seeds]
     finished = {(result.agent, result.reward, result.seed) for result in results}
-    left = [(*names, seed) for seed in config.seeds for names in RUNS if (*names, seed) not in finished]
+    names = [(*names, seed) for seed in config.seeds for names in RUNS if (*names, seed) not in finished]
     if not config.table_only:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool, path.open("a") as file:
-            for done in as_completed([pool.submit(run, *names, updates, config.out) for names in left]):
-                results.append(done.result())
-                file.write(line_of(done.result()))
-                file.flush()
+        results += file.append(side_by_side(run, [(*one, updates, config.out) for one in names], config.jobs))
     print(table(results, len(config.seeds)))
 
 
@@ -95,17 +88,6 @@ def run(agent: str, reward: str, seed: int, updates: int, out: Path) -> Result:
     return Result(agent, reward, seed, updates, read_curve(log), tokens, seconds)
 
 
-def line_of(result: Result) -> str:
-    """What `read_results` reads of a finished run."""
-    return json.dumps(dataclasses.asdict(result)) + "\n"
-
-
-def read_results(path: Path) -> list[Result]:
-    """The runs that are finished."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [Result(**{**values, "curve": [tuple(point) for point in values["curve"]]}) for values in map(json.loads, lines)]
-
-
 def table(results: Sequence[Result], n_seeds: int) -> str:
     """A row for each agent and reward: means over seeds, ± standard deviation for differences."""
     lines = [
@@ -121,8 +103,8 @@ def table(results: Sequence[Result], n_seeds: int) -> str:
         cells = [f"{names[0]}{f', {len(runs)} of {n_seeds} seeds' if len(runs) < n_seeds else ''}", names[1]]
         for i in (0, 1):
             cells.append(f"{mean(b[i] for b in before):.3f} → {mean(a[i] for a in after):.3f}")
-            cells.append(spread([a[i] - b[i] for a, b in zip(after, before, strict=True)]))
-        cells.append(spread([sum(a) - sum(b) for a, b in zip(after, before, strict=True)]))
+            cells.append(spread([a[i] - b[i] for a, b in zip(after, before, strict=True)], "+"))
+        cells.append(spread([sum(a) - sum(b) for a, b in zip(after, before, strict=True)], "+"))
         cells += [f"{mean(result.tokens for result in runs):,.0f}", f"{mean(result.cpu_seconds for result in runs):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -7,12 +7,9 @@ compared at equal NLL_test: a run is set against the lowest NLL_oracle that the 
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ import tyro
 
 import train
 from agents.config import TrainConfig
+from benchmarks.finished_runs import side_by_side, spread
 
 RUNS: dict[str, dict[str, Any]] = {
     "discriminator": {"reward_model": "discriminator"},
@@ -47,19 +45,18 @@ class Config:
 def main(config: Config) -> None:
     """Run, save the curves, print the table."""
     pairs = [(name, seed) for seed in config.seeds for name in RUNS]
-    with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool:
-        curves = list(pool.map(run, *zip(*[(name, seed, config.out) for name, seed in pairs], strict=True)))
-    by_run = {name: [c for (n, _), c in zip(pairs, curves, strict=True) if n == name] for name in RUNS}
+    curves = dict(side_by_side(run, [(name, seed, config.out) for name, seed in pairs], config.jobs))
+    by_run = {name: [curves[name, seed] for seed in config.seeds] for name in RUNS}
     (config.out / "controls.json").write_text(json.dumps({"seeds": config.seeds, "curves": by_run}, indent=2) + "\n")
     print(table(by_run))
 
 
-def run(name: str, seed: int, out: Path) -> Curve:
-    """One run of the preset; its curve."""
+def run(name: str, seed: int, out: Path) -> tuple[tuple[str, int], Curve]:
+    """One run of the preset: its name and seed, and its curve."""
     config = quick(seed)
     adversarial = dataclasses.replace(config.adversarial, **RUNS[name])
     folder = out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-    return read_curve(run_in(folder, dataclasses.replace(config, adversarial=adversarial)) / "progress.csv")
+    return (name, seed), read_curve(run_in(folder, dataclasses.replace(config, adversarial=adversarial)) / "progress.csv")
 
 
 def quick(seed: int) -> TrainConfig:
@@ -114,17 +111,12 @@ def table(by_run: dict[str, list[Curve]]) -> str:
         for i in (0, 1):
             changes = [a[i] - b[i] for a, b in zip(after, before, strict=True)]
             cells.append(f"{mean(b[i] for b in before):.3f} → {mean(a[i] for a in after):.3f}")
-            cells.append(spread(changes))
-        cells.append(spread([sum(a) - sum(b) for a, b in zip(after, before, strict=True)]))
+            cells.append(spread(changes, "+"))
+        cells.append(spread([sum(a) - sum(b) for a, b in zip(after, before, strict=True)], "+"))
         gaps = [lowest_at(control, best[-1][1]) - best[-1][0] for control, best in zip(curves, judged, strict=True)]
-        cells.append("–" if name == "discriminator" else spread(gaps))
+        cells.append("–" if name == "discriminator" else spread(gaps, "+"))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{mean(values):+.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
 
 
 if __name__ == "__main__":

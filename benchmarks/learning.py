@@ -8,14 +8,11 @@ is left. `--size small` is a small oracle, for quick iteration; no conclusion re
 """
 
 import dataclasses
-import json
 import math
 import os
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +23,8 @@ import train
 from agents.config import OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
-from benchmarks.learning_report import Result, Sweep, against_controls, draw, read_results, tables
+from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
+from benchmarks.learning_report import Result, Sweep, against_controls, draw, tables
 from benchmarks.results import ORACLE
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
@@ -143,53 +141,26 @@ class Config:
 def main(config: Config) -> None:
     """Run what is left to run, print the tables, draw the pictures."""
     out = config.out / config.size
-    finished = {(result.row, result.seed) for result in read_results(out)}
-    rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
-    wanted = [(name, seed) for seed in config.seeds for name in rows]
+    file = FinishedRuns(out / "learning.jsonl", Result)
+    results = [result for result in file.read() if result.seed in config.seeds]
     if not config.report_only:
-        out.mkdir(parents=True, exist_ok=True)
-        run_all([run for run in with_needs(wanted) if run not in finished], config)
-    results = [result for result in read_results(out) if result.seed in config.seeds]
+        finished = {(result.row, result.seed) for result in results}
+        rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
+        left = [one for one in with_needs([(name, seed) for seed in config.seeds for name in rows]) if one not in finished]
+        results += file.append(side_by_side(run, [(*one, config) for one in left], config.jobs, _needs))
     print(tables(results, list(ROWS)))
     print(against_controls(results, OURS, CONTROLS))
     for path in draw(results, out):
         print(path)
 
 
-def with_needs(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+def with_needs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """Runs, each once and after those that it needs; those of all come first, so that no process waits."""
-    runs = list(runs)
-    return list(dict.fromkeys([(name, seed) for wanted, seed in runs for name in ROWS[wanted].needs] + runs))
+    return list(dict.fromkeys([(name, seed) for wanted, seed in runs for name in ROWS[wanted].needs] + [*runs]))
 
 
-def run_all(left: list[tuple[str, int]], config: Config) -> None:
-    """Run rows side by side, each as soon as what it needs is there."""
-
-    def is_ready(one: tuple[str, int]) -> bool:
-        return not any((name, one[1]) in missing for name in ROWS[one[0]].needs)
-
-    missing = dict.fromkeys(left)
-    waiting = [one for one in left if not is_ready(one)]
-    with (
-        ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool,
-        (config.out / config.size / "learning.jsonl").open("a") as file,
-    ):
-        futures: dict[Future[Result], None] = {pool.submit(run, *one, config): None for one in left if one not in waiting}
-        begun = time.monotonic()
-        n_done = 0
-        while futures:
-            done = next(as_completed(futures))
-            del futures[done]
-            result = done.result()
-            file.write(json.dumps(dataclasses.asdict(result)) + "\n")
-            file.flush()
-            n_done += 1
-            del missing[result.row, result.seed]
-            remaining = (time.monotonic() - begun) / n_done * (len(left) - n_done) / 60
-            print(f"{n_done} of {len(left)}: {result.row}, seed {result.seed}; about {remaining:.0f} minutes left", flush=True)
-            ready = [one for one in waiting if is_ready(one)]
-            waiting = [one for one in waiting if one not in ready]
-            futures.update({pool.submit(run, *one, config): None for one in ready})
+def _needs(key: Key) -> list[Key]:
+    return [(name, *key[1:]) for name in ROWS[key[0]].needs]
 
 
 def settings(name: str, seed: int, config: Config) -> OracleConfig:

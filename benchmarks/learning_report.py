@@ -1,6 +1,5 @@
 """The protocol's runs as tables and pictures: what temperature curves have in common, and what is between them."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ Sweep = list[tuple[float, float, float]]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run."""
+    """A finished row of one seed."""
 
     row: str
     seed: int
@@ -34,14 +33,6 @@ class Result:
     """Its cross-entropy there, nats; log 2 is chance."""
     seconds: float = math.nan
     """Of training on one thread, the start's own aside; NaN without any."""
-
-
-def read_results(folder: Path) -> list[Result]:
-    """The runs that are finished; of two lines for one run, the later counts."""
-    path = folder / "learning.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    results = [Result(**{**values, "sweep": [tuple(point) for point in values["sweep"]]}) for values in map(json.loads, lines)]
-    return list({(result.row, result.seed): result for result in results}.values())
 
 
 def curve(sweep: Sweep, points_between: int = 50) -> npt.NDArray[np.float64]:

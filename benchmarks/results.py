@@ -6,14 +6,10 @@ A finished run is a line of `results.jsonl`: called again, the program goes on w
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import tyro
@@ -21,6 +17,7 @@ import tyro
 import train
 from agents.config import TrainConfig
 from benchmarks.controls import Curve, read_curve, run_in
+from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 
 ORACLE = "seqgan_paper_oracle.npz"
 LIKELIHOOD: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
@@ -70,19 +67,14 @@ class Result:
 
 def main(config: Config) -> None:
     """Run what is left to run, print the table."""
-    path = config.out / "results.jsonl"
+    file = FinishedRuns(config.out / "results.jsonl", Result)
     sizes = (config.epochs, config.updates)
-    finished_runs = [result for result in read_results(path) if (result.epochs, result.updates) == sizes]
+    finished_runs = [result for result in file.read() if (result.epochs, result.updates) == sizes]
     results = [result for result in finished_runs if result.seed in config.seeds]
     finished = {(result.name, result.seed) for result in results}
-    left = [(name, seed) for seed in config.seeds for name in config.runs if (name, seed) not in finished]
-    if left and not config.table_only:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool, path.open("a") as file:
-            for done in as_completed([pool.submit(run, name, seed, config) for name, seed in left]):
-                results.append(done.result())
-                file.write(json.dumps(dataclasses.asdict(done.result())) + "\n")
-                file.flush()
+    left = [(name, seed, config) for seed in config.seeds for name in config.runs if (name, seed) not in finished]
+    if not config.table_only:
+        results += file.append(side_by_side(run, left, config.jobs))
     print(table(results))
 
 
@@ -106,26 +98,16 @@ def run(name: str, seed: int, config: Config) -> Result:
     return Result(name, seed, config.epochs, config.updates, read_curve(log))
 
 
-def read_results(path: Path) -> list[Result]:
-    """The runs that are finished."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [Result(**{**values, "curve": [tuple(point) for point in values["curve"]]}) for values in map(json.loads, lines)]
-
-
 def table(results: Sequence[Result]) -> str:
     """A row for each kind of run: means ± standard deviations over seeds, at the end."""
     lines = ["| run | NLL_oracle | NLL_test | lowest NLL_oracle on the way | seeds |", "|---|---|---|---|---|"]
     for name in RUNS:
         curves = [result.curve for result in results if result.name == name]
         if curves:
-            cells = [_spread([curve[-1][i] for curve in curves]) for i in (0, 1)]
-            cells.append(_spread([min(oracle for oracle, _ in curve) for curve in curves]))
+            cells = [spread([curve[-1][i] for curve in curves]) for i in (0, 1)]
+            cells.append(spread([min(oracle for oracle, _ in curve) for curve in curves]))
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(curves)} |")
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +38,28 @@ def times(request: pytest.FixtureRequest) -> int:
     """How many times the usual number of cases a fuzz test runs: once by default, many times under the marker."""
     number: int = request.param
     return number
+
+
+class _PoolOfThisProcess:
+    """Stands in for a `ProcessPoolExecutor`."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "_PoolOfThisProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that `benchmarks.finished_runs` would give to processes of their own."""
+    monkeypatch.setattr("benchmarks.finished_runs.ProcessPoolExecutor", _PoolOfThisProcess)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks import algorithms
-from benchmarks.algorithms import LIKELIHOOD, RUNS, Config, Result, main, read_results, table
+from benchmarks.algorithms import LIKELIHOOD, RUNS, Config, Result, main, table
+from benchmarks.finished_runs import FinishedRuns
 
 
 def result(agent: str, reward: str, seed: int, end: tuple[float, float] = (3.6, 3.2), updates: int = 200) -> Result:
@@ -33,46 +34,30 @@ def test_table_by_hand() -> None:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def played(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> list[Any]:
     """Runs in this process that take no time."""
     calls: list[Any] = []
 
-    class Pool:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
+    def run(agent: str, reward: str, seed: int, updates: int, out: Path) -> Result:
+        calls.append((agent, reward, seed))
+        return result(agent, reward, seed, updates=updates)
 
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def submit(self, _: Any, agent: str, reward: str, seed: int, updates: int, out: Path) -> Any:
-            calls.append((agent, reward, seed))
-            made = result(agent, reward, seed, updates=updates)
-            return type("Done", (), {"result": lambda self: made})()
-
-    monkeypatch.setattr(algorithms, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(algorithms, "as_completed", iter)
+    monkeypatch.setattr(algorithms, "run", run)
     return calls
 
 
 def test_goes_on_with_what_is_left(tmp_path: Path, played: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "algorithms.jsonl"
+    file = FinishedRuns(tmp_path / "algorithms.jsonl", Result)
     finished = [result(*names, 4, updates=7) for names in RUNS[:-4]]
     other = [result(*RUNS[-1], 4, updates=8), result(*RUNS[-1], 9, updates=7)]  # other sizes, another seed
-    path.write_text("".join(algorithms.line_of(one) for one in [*finished, *other]))
+    list(file.append([*finished, *other]))
     config = Config(seeds=(4,), out=tmp_path, updates=7)
     main(config)
     assert played == [(*names, 4) for names in RUNS[-4:]]
-    assert len(read_results(path)) == len(finished) + len(other) + 4
-    assert capsys.readouterr().out.count("\n") == 2 + len(RUNS)
+    assert len(file.read()) == len(finished) + len(other) + 4
+    assert capsys.readouterr().out.count("\n| ") == 1 + len(RUNS)
     main(config)
     assert len(played) == 4  # nothing is left
-
-
-def test_a_line_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text(algorithms.line_of(result("ppo", "shaped", 4)))
-    assert read_results(tmp_path / "file") == [result("ppo", "shaped", 4)]
-    assert read_results(tmp_path / "none") == []
 
 
 def test_the_table_alone_runs_nothing(tmp_path: Path, played: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import train
 from benchmarks import learning
-from benchmarks.controls import Curve, lowest_at, read_curve, spread, table
+from benchmarks.controls import Curve, lowest_at, read_curve, table
 from benchmarks.learning_report import best_sum, gain_at_equal_coverage
 
 
@@ -71,6 +71,3 @@ class TestComparison:
             == "| discriminator | 4.000 → 3.600 | -0.400 ± 0.000 | 3.000 → 3.200 | +0.200 ± 0.000 | -0.200 ± 0.000 | – |"
         )
         assert lines[3].endswith("| -0.100 ± 0.000 | +0.200 ± 0.000 |")
-
-    def test_spread(self) -> None:
-        assert spread([1.0, 2.0, 3.0]) == "+2.000 ± 1.000"

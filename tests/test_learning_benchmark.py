@@ -1,9 +1,7 @@
 """The protocol of adversarial training: its arithmetic by hand, its rows, and how it goes on."""
 
 import dataclasses
-import json
 import math
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 
 from agents.config import PRESETS, OracleConfig
 from benchmarks import learning
+from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning import (
     CONTROLS,
     DENSITY,
@@ -36,7 +35,6 @@ from benchmarks.learning_report import (
     interval,
     nll_oracle_at,
     nll_test_at,
-    read_results,
     tables,
 )
 
@@ -105,12 +103,6 @@ class TestReport:
         assert against_controls(worse, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | -0.400 | 1 |"]
         assert against_controls(results[:2], OURS, CONTROLS).splitlines()[3:] == []
 
-    def test_what_is_written_is_read_and_the_later_counts(self, tmp_path: Path) -> None:
-        runs = [result(OURS, 0), result(OURS, 1), result(OURS, 0, parabola(better=1), accuracy=math.nan)]
-        (tmp_path / "learning.jsonl").write_text("".join(json.dumps(dataclasses.asdict(run)) + "\n" for run in runs))
-        assert str(read_results(tmp_path)) == str([runs[2], runs[1]])
-        assert read_results(tmp_path / "nothing") == []
-
     def test_a_picture(self, tmp_path: Path) -> None:
         (path,) = draw([result(OURS, 0), result(REGULARISED, 0)], tmp_path)
         assert path.stat().st_size > 10_000
@@ -152,32 +144,23 @@ class TestRows:
         assert run.sweep[0][1] > math.log(500)
 
 
-def test_goes_on_with_what_is_left_each_run_after_its_start(
+@pytest.mark.usefixtures("in_this_process")
+def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Pool:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def submit(self, _: object, name: str, seed: int, config: Config) -> "Future[Result]":
-            called.append((name, seed))
-            future: Future[Result] = Future()
-            future.set_result(result(name, seed))
-            return future
+    def run(name: str, seed: int, config: Config) -> Result:
+        called.append((name, seed))
+        return result(name, seed)
 
     called: list[tuple[str, int]] = []
-    monkeypatch.setattr(learning, "ProcessPoolExecutor", Pool)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "learning.jsonl").write_text(json.dumps(dataclasses.asdict(result(REGULARISED, 0))) + "\n")
-    config = Config(seeds=(0, 1), rows=(OURS,), out=tmp_path)
+    monkeypatch.setattr(learning, "run", run)
+    list(FinishedRuns(tmp_path / "full" / "learning.jsonl", Result).append([result(REGULARISED, 0)]))
+    config = Config(seeds=(0, 1), rows=(DENSITY,), out=tmp_path)
     main(config)
-    assert set(called) == {(OURS, 0), (REGULARISED, 1), (OURS, 1)}
-    assert called.index((REGULARISED, 1)) < called.index((OURS, 1))
-    assert len(called) == 3
+    assert set(called) == {(OURS, 0), (DENSITY, 0), (REGULARISED, 1), (OURS, 1), (DENSITY, 1)}
+    assert len(called) == 5
+    assert called.index((REGULARISED, 1)) < called.index((OURS, 1)) < called.index((DENSITY, 1))
+    assert called.index((OURS, 0)) < called.index((DENSITY, 0))
     assert f"| {OURS} | 8.800 ± 0.000 |" in capsys.readouterr().out
     called.clear()
     main(config)

@@ -1,13 +1,13 @@
 """The table of published baselines: its settings, and how its program goes on with what is left."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 
 from agents.config import PRESETS, OracleConfig
 from benchmarks import results
+from benchmarks.finished_runs import FinishedRuns
 from benchmarks.results import ORACLE, RUNS, Config, Result, main, settings, table
 
 FIRST, SECOND = list(RUNS)[:2]
@@ -37,26 +37,18 @@ def test_rows_are_the_published_preset_but_for_what_they_say() -> None:
     assert len({str(settings(name, 3, config)) for name in RUNS}) == len(RUNS)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_goes_on_with_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Pool:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def __enter__(self) -> "Pool":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def submit(self, _: object, name: str, seed: int, config: Config) -> object:
-            called.append((name, seed))
-            return type("Done", (), {"result": lambda self: result(name, seed)})()
+    def run(name: str, seed: int, config: Config) -> Result:
+        called.append((name, seed))
+        return result(name, seed)
 
     called: list[tuple[str, int]] = []
-    monkeypatch.setattr(results, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(results, "as_completed", iter)
+    monkeypatch.setattr(results, "run", run)
     others = [result(FIRST, 0), result(SECOND, 0, updates=7)]  # the second is of another size
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in others))
+    list(FinishedRuns(tmp_path / "results.jsonl", Result).append(others))
     config = Config(seeds=(0, 1), runs=(FIRST, SECOND), out=tmp_path)
     main(config)
     assert called == [(SECOND, 0), (FIRST, 1), (SECOND, 1)]

@@ -1,0 +1,76 @@
+"""Runs side by side in processes of their own, each finished one a line of a file: called again, a program goes on."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Key = tuple[Any, ...]
+
+
+class FinishedRuns(Generic[Result]):
+    """The results of finished runs, a line of JSON each.
+
+    Args:
+        path: the file.
+        kind: a dataclass of numbers, texts, and lists of tuples.
+    """
+
+    def __init__(self, path: Path, kind: Callable[..., Result]) -> None:
+        self.path = path
+        self._kind = kind
+
+    def read(self) -> list[Result]:
+        """All of them; none if there is no file yet."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        return [self._kind(**{name: _with_tuples(value) for name, value in json.loads(line).items()}) for line in lines]
+
+    def append(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Write each result as soon as it comes, and hand it on."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            for result in results:
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")  # type: ignore[call-overload]
+                file.flush()
+                yield result
+
+
+def side_by_side(
+    function: Callable[..., Result], left: Sequence[Key], jobs: int, needs: Callable[[Key], Iterable[Key]] = lambda _: ()
+) -> Iterator[Result]:
+    """Call `function(*key)` for each key in processes of their own; results as they come, with the time that remains.
+
+    Args:
+        function: of a module, for it is sent to the processes by its name.
+        left: keys.
+        jobs: processes.
+        needs: the keys that have to be done before one; those that are not `left` are.
+    """
+    begun, missing, running = time.monotonic(), dict.fromkeys(left), dict[Future[Result], Key]()
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        while missing:
+            ready = [key for key in missing if key not in running.values() and missing.keys().isdisjoint(needs(key))]
+            running.update({pool.submit(function, *key): key for key in ready})
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            for future in done:
+                del missing[running.pop(future)]
+                n_done = len(left) - len(missing)
+                minutes = (time.monotonic() - begun) / n_done * len(missing) / 60
+                print(f"{n_done} of {len(left)} runs; about {minutes:.0f} minutes left", flush=True)
+                yield future.result()
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation; the sign `"+"` shows it of positive numbers, too."""
+    return f"{mean(values):{sign}.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has lists alone."""
+    return [tuple(part) if isinstance(part, list) else part for part in value] if isinstance(value, list) else value
