@@ -20,13 +20,13 @@ import torch
 import tyro
 
 import train
-from agents.config import OracleConfig
+from agents.config import PRESETS, OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, tables
 from benchmarks.results import ORACLE
-from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
 from seqgan_env.run_inspection import LAST, LIKELIHOOD
@@ -59,10 +59,17 @@ AS_PUBLISHED: dict[str, Any] = {
 }
 """The published update, with fewer rollouts and fewer, shorter fits of a lighter discriminator than published."""
 
-CNN: dict[str, Any] = {"reward_model": "discriminator", "n_rollouts": 4}
-RATIO = DensityRatioConfig(members=3, precision="medium")
+RATIO = PRESETS["paper-cpu"][0].adversarial.density_ratio
+CNN: dict[str, Any] = {
+    "reward_model": "discriminator",
+    "n_rollouts": 4,
+    "n_generated": 2000,
+    "d_pretrain_steps": 20,
+    "g_steps": 1,
+}
 LEVERS: dict[str, dict[str, Any]] = {
-    "density ratio, one model": {"density_ratio": dataclasses.replace(RATIO, members=1)},
+    "density ratio, without the start": {"density_ratio": dataclasses.replace(RATIO, with_start=False)},
+    "density ratio, two models": {"density_ratio": dataclasses.replace(RATIO, n_models=2)},
     "density ratio, by classification": {
         "density_ratio": dataclasses.replace(RATIO, objective="classification"),
     },
@@ -72,11 +79,13 @@ LEVERS: dict[str, dict[str, Any]] = {
     "density ratio, batches of 64": {"batch_size": 64},
     "density ratio, no baseline": {"baseline": "none"},
     "density ratio, likelihood steps": {"likelihood_steps": 1},
-    "CNN, centred": CNN | {"scaling": "centred", "entropy_coef": 0.0, "g_steps": 1},
-    "CNN, centred, entropy penalty": CNN | {"scaling": "centred", "entropy_coef": -0.02, "g_steps": 1},
-    "CNN, log odds, entropy penalty": CNN | {"scaling": "log", "g_steps": 1},
+    "CNN, centred": CNN | {"scaling": "centred", "entropy_coef": 0.0},
+    "CNN, centred, entropy penalty": CNN | {"scaling": "centred", "entropy_coef": -0.02},
+    "CNN, log odds, entropy penalty": CNN | {"scaling": "log"},
 }
 """What is changed, alone, in the preset `paper-cpu`."""
+
+SMALL_RATIO = dataclasses.replace(RATIO, model=GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5), epochs=4)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def _rows() -> dict[str, Row]:
     rows[OURS] = after(REGULARISED, {})
     rows[DENSITY] = Row(REGULARISED, needs=(REGULARISED, OURS))
     for model, name in CONTROLS.items():
-        rows[name] = after(REGULARISED, {"reward_model": model, "n_rollouts": 1})
+        rows[name] = after(REGULARISED, {"reward_model": model, "reward": "terminal"})
     rows[f"{PUBLISHED}; density ratio"] = after(PUBLISHED, {}, lever=True)
     for name, changes in LEVERS.items():
         rows[f"{REGULARISED}; {name}"] = after(REGULARISED, changes, lever=True)
@@ -175,7 +184,7 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
     small: dict[str, Any] = {"oracle_params": config.data / ORACLE}
     changes = row.changes
     if config.size == "small":
-        changes = {"updates": 60, "d_pretrain_steps": 50} | changes
+        changes = {"updates": 60, "density_ratio": SMALL_RATIO, "n_generated": 1000} | changes
         small = {"vocab_size": 500, "oracle_seed": seed, "n_real": 1000}  # as few tokens to a parameter
         pretrain = dataclasses.replace(pretrain, epochs=100)
         if row.start == REGULARISED:

@@ -1,5 +1,6 @@
 """A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -25,10 +26,12 @@ RatioObjective = Literal["likelihood", "classification"]
 class DensityRatioConfig:
     """The density of real sequences: the models that it is a mixture of, and their training."""
 
-    members: int = 2
-    """Models, alike but for their initial parameters and dropout."""
-    model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5))
+    n_models: int = 1
+    """Models that learn, alike but for their initial parameters and dropout."""
+    model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5))
     """Each of them."""
+    with_start: bool = True
+    """The generator as it is when the first fit begins, its likelihood start, is one of the mixture, too; it does not learn."""
     objective: RatioObjective = "likelihood"
     """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
     batch_size: int = 64
@@ -48,7 +51,7 @@ class DensityRatioConfig:
 class DensityRatioReward:
     """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
 
-    With p the density of real sequences that is learned here, a mixture of autoregressive models, and q the generator's own:
+    With p the density of real sequences that is known here, a mixture of autoregressive models, and q the generator's own:
 
         log odds of being real = log p(Y) - log q(Y) = sum over t of log p(y_t | prefix) - log q(y_t | prefix)
 
@@ -70,7 +73,7 @@ class DensityRatioReward:
         device: where the mixture lies.
 
     Raises:
-        ValueError: no members, or an unknown objective or precision.
+        ValueError: no models, or an unknown objective or precision.
     """
 
     def __init__(
@@ -94,14 +97,21 @@ class DensityRatioReward:
         self.mask = mask
         initial = torch.Generator().manual_seed(seed)
         sizes: dict[str, Any] = {"sequence_length": sequence_length, "end_token": end_token, "device": device}
-        models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.members)]
+        models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.n_models)]
         self.density = TokenMixture(models)
+        self.start: TokenModel | None = None
+        self._learning = TokenMixture(models)
         self._rng = torch.Generator(device).manual_seed(seed)
-        self.optimizer = torch.optim.Adam(self.density.parameters(), lr=config.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
 
     def attach_policy(self, policy: TokenPolicy) -> None:
         """Whose density is in the denominator from now on; held by reference."""
         self.policy = policy
+
+    def join(self, start: TokenModel) -> None:
+        """Make a generator, as it is, one of the mixture's models; it is held by reference and does not learn here."""
+        self.start = start.requires_grad_(False).eval()
+        self.density = TokenMixture([self.start, *self._learning.models])
 
     @torch.no_grad()
     def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -130,8 +140,8 @@ class DensityRatioReward:
         The objective `"likelihood"` looks at the real ones alone: the generated ones are known by their density.
 
         Returns:
-            Means over the last pass, as seen in training. Of `"likelihood"`: `nll`, the members' mean NLL of real sequences,
-            nats per token. Of `"classification"`: `loss`, the cross-entropy in nats, and `accuracy`.
+            Means over the last pass, as seen in training. Of `"likelihood"`: `nll`, the learning models' mean NLL of real
+            sequences, nats per token. Of `"classification"`: `loss`, the cross-entropy in nats, and `accuracy`.
 
         Raises:
             ValueError: nothing to learn from.
@@ -139,6 +149,8 @@ class DensityRatioReward:
         """
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        if self.config.with_start and self.start is None and isinstance(self.policy, TokenModel):
+            self.join(copy.deepcopy(self.policy))
         by_likelihood = self.config.objective == "likelihood"
         tokens = real if by_likelihood else torch.cat([real, generated])
         labels = (torch.arange(len(tokens), device=tokens.device) < len(real)).float()
@@ -147,12 +159,12 @@ class DensityRatioReward:
         for _ in range(self.config.epochs):
             totals = torch.zeros(3, device=tokens.device)  # nats, tokens or sequences that they are of, right answers
             for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
-                with training_mode(self.density), products_in(self.config.precision):
+                with training_mode(self._learning), products_in(self.config.precision):
                     sums = self._nll(tokens[rows]) if by_likelihood else self._cross_entropy(tokens[rows], labels[rows])
                     self.optimizer.zero_grad()
                     loss = sums[0] / sums[1]
                     loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.density.parameters(), self.config.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self.config.max_grad_norm)
                 record.note(loss.detach(), norm)
                 self.optimizer.step()
                 totals += sums.detach()
@@ -165,9 +177,9 @@ class DensityRatioReward:
         return {"loss": nats / count, "accuracy": right / count}
 
     def _nll(self, tokens: Tensor) -> Tensor:
-        """Nats that the members need for the tokens, how many that are, and 0: `(3,)`."""
-        nats = -torch.stack(self.density.log_probs(tokens)).sum()
-        count = (tokens < self.vocab_size).sum() * self.config.members
+        """Nats that the learning models need for the tokens, how many that are, and 0: `(3,)`."""
+        nats = -torch.stack(self._learning.log_probs(tokens)).sum()
+        count = (tokens < self.vocab_size).sum() * self.config.n_models
         return torch.stack([nats, count.to(nats.dtype), torch.zeros_like(nats)])
 
     def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
@@ -182,14 +194,20 @@ class DensityRatioReward:
     def training_state(self) -> dict[str, Any]:
         """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""
         return {
-            "density": module_state(self.density),
+            "models": module_state(self._learning),
+            "start": None if self.start is None else module_state(self.start),
             "optimizer": optimizer_state(self.optimizer),
             "rng": self._rng.get_state(),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
-        load_module_state(self.density, state["density"])
+        """Go on where `training_state` was taken down; the attached policy must be a generator like the one that joined."""
+        load_module_state(self._learning, state["models"])
+        if state["start"] is not None:
+            assert isinstance(self.policy, TokenModel)
+            start = copy.deepcopy(self.policy)
+            load_module_state(start, state["start"])
+            self.join(start)
         load_optimizer_state(self.optimizer, state["optimizer"])
         self._rng.set_state(state["rng"].cpu())
 

@@ -34,23 +34,25 @@ class TokenMixture(TokenModel):
         self.output = nn.Identity()
         self.eval()
 
-    def _members(self) -> list[TokenModel]:
+    @property
+    def models(self) -> list[TokenModel]:
+        """The members."""
         return [member for member in self.members if isinstance(member, TokenModel)]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Log-probabilities `(n, length, vocab_size)` of each token of `tokens` `(n, length)`."""
-        return _mean(torch.stack([torch.log_softmax(member.logits(tokens), dim=-1) for member in self._members()]))
+        return _mean(torch.stack([torch.log_softmax(member.logits(tokens), dim=-1) for member in self.models]))
 
     def initial_state(self, n: int) -> tuple[Any, ...]:
         """The members' states before the start token."""
-        return tuple(member.initial_state(n) for member in self._members())
+        return tuple(member.initial_state(n) for member in self.models)
 
     def step(self, tokens: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """Read tokens `(n,)` int64; return log-probabilities `(n, vocab_size)` of the next token, and the new state.
 
         A mixture's members keep equal weights in a prefix, whichever of them has foretold it best.
         """
-        steps = [member.step(tokens, own) for member, own in zip(self._members(), state, strict=True)]
+        steps = [member.step(tokens, own) for member, own in zip(self.models, state, strict=True)]
         log_probs = torch.stack([torch.log_softmax(logits, dim=-1) for logits, _ in steps])
         return _mean(log_probs), tuple(own for _, own in steps)
 
@@ -61,7 +63,7 @@ class TokenMixture(TokenModel):
 
     def log_probs(self, tokens: Tensor) -> list[Tensor]:
         """`log_prob` of each member alone."""
-        return [member.log_prob(tokens) for member in self._members()]
+        return [member.log_prob(tokens) for member in self.models]
 
 
 def _mean(log_probs: Tensor) -> Tensor:

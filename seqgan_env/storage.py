@@ -111,8 +111,9 @@ def load_game(
             )
         vocabulary, oracle_sizes = description.pop("vocabulary"), description.pop("oracle")
         _check_that_files_hold(folder, description["vocab_size"], oracle_sizes, description["discriminator"])
+        start = None
         if description.get("density_ratio") is not None:
-            description["density_ratio"] = _density_ratio(description["density_ratio"], description, folder)
+            description["density_ratio"], start = _density_ratio(description["density_ratio"], description, folder)
         oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
         if description["discriminator"] is not None:
             sizes: dict[str, Any] = description["discriminator"]
@@ -128,6 +129,9 @@ def load_game(
             **description,
         )
         _check_that_they_fit(game, real)
+        if start is not None and isinstance(game.reward_model, DensityRatioReward):
+            rules: dict[str, Any] = {"sequence_length": game.sequence_length, "end_token": game.end_token}
+            game.reward_model.join(make_generator(start, game.vocab_size, **rules, device=game.device))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a game: {error}") from error
     if oracle is not None:
@@ -199,14 +203,21 @@ def _check_that_they_hold(folder: Path, declared: int) -> None:
         raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
 
 
-def _density_ratio(settings: dict[str, Any], description: dict[str, Any], folder: Path) -> DensityRatioConfig:
-    """The settings of a density ratio, whose models the files can hold."""
-    model, members = GeneratorConfig(**settings["model"]), settings["members"]
-    _check_that_they_hold(folder, members * model.n_layers * 1024)  # as modules, without parameters, they take memory, too
-    rules: dict[str, Any] = {"sequence_length": description["sequence_length"], "end_token": description["end_token"]}
-    without_memory = make_generator(model, description["vocab_size"], **rules, device="meta")
-    _check_that_they_hold(folder, members * sum(parameter.numel() for parameter in without_memory.parameters()))
-    return DensityRatioConfig(**{**settings, "model": model})
+def _density_ratio(
+    settings: dict[str, Any], game: dict[str, Any], folder: Path
+) -> tuple[DensityRatioConfig, GeneratorConfig | None]:
+    """The settings of a density ratio, and the generator that joined it; models that the files can hold."""
+    start = settings.pop("start")
+    if start is not None:
+        start = GeneratorConfig(**{name: value for name, value in start.items() if name != "sequence_length"})
+    config = DensityRatioConfig(**{**settings, "model": GeneratorConfig(**settings["model"])})
+    rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
+    for model, count in ((config.model, config.n_models), (start, 1)):
+        if model is not None:
+            _check_that_they_hold(folder, count * model.n_layers * 1024)  # modules take memory, without parameters too
+            without_memory = make_generator(model, game["vocab_size"], **rules, device="meta")
+            _check_that_they_hold(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
+    return config, start
 
 
 def _check_that_they_fit(game: SequenceGame, real: Tensor) -> None:
@@ -292,7 +303,8 @@ def _describe_named_model(model: RewardModel) -> dict[str, Any] | None:
         config = dataclasses.asdict(model.discriminator.config)
         return {"reward_model": "discriminator", "scaling": model.scaling, "discriminator": config}
     if isinstance(model, DensityRatioReward):
-        return {"reward_model": "density-ratio", "density_ratio": dataclasses.asdict(model.config)} | none
+        start = None if model.start is None else describe_generator(model.start)
+        return {"reward_model": "density-ratio", "density_ratio": {**dataclasses.asdict(model.config), "start": start}} | none
     if isinstance(model, RankReward):
         config, ranking = dataclasses.asdict(model.encoder.config), dataclasses.asdict(model.config)
         return {"reward_model": "rank", "ranking": ranking, "discriminator": config}

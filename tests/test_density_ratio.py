@@ -29,7 +29,7 @@ from seqgan_env.token_model import TokenModel
 from seqgan_env.training_state import Resumable, detached
 from tests.small import END, T, V, episodes, no_repeats, real_sequences, seeded, small_policy
 
-SMALL = DensityRatioConfig(members=2, model=GeneratorConfig(embedding_dim=4, hidden_dim=4, dropout=0.3), batch_size=8)
+SMALL = DensityRatioConfig(n_models=2, model=GeneratorConfig(embedding_dim=4, hidden_dim=4, dropout=0.3), batch_size=8)
 LEARNER = GeneratorConfig(embedding_dim=8, hidden_dim=8)
 LENGTHS = torch.full((20,), T)
 
@@ -183,9 +183,30 @@ def test_a_trace_tells_the_rewards_that_were_earned(reward: Any) -> None:
         )
 
 
+def test_the_start_joins_at_the_first_fit_and_stays_as_it_is() -> None:
+    generator, real = small_policy(9).float(), real_sequences()
+    model, alone = ratio(generator), ratio(generator, with_start=False)
+    assert torch.equal(model.score(real, LENGTHS), alone.score(real, LENGTHS))
+    for one in (model, alone):
+        one.fit(real, real)
+    start = generator.log_prob(real)
+    own = alone.density.log_probs(real)  # the models learn alike in both
+    with torch.no_grad():
+        generator.output.weight += 1.0
+    model.fit(real, real)
+    expected = torch.stack([start, *own]).exp().mean(dim=0).log()
+    first, *learning = model.density.log_probs(real)
+    assert torch.allclose(first, start)
+    assert not torch.allclose(torch.stack(learning), torch.stack(own), atol=1e-4)
+    again = ratio(small_policy(9).float())
+    again.fit(real, real)
+    assert torch.allclose(again.density.log_prob(real), expected, atol=1e-5)
+    assert ratio(UniformPolicy(V)).fit(real, real)["nll"] > 0  # which is no generator, and does not join
+
+
 def test_learns_real_sequences() -> None:
     real = torch.arange(T).expand(200, T) % V
-    model = ratio(learning_rate=0.03, model=LEARNER)
+    model = ratio(learning_rate=0.03, model=LEARNER, with_start=False)
     history = [model.fit(real, real_sequences())["nll"] for _ in range(6)]
     assert history[-1] < 0.3 < history[0]
     assert model.probability(real[:1]).item() > 0.99
@@ -252,7 +273,7 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="precision must be one of"):
         ratio(precision="low")
     with pytest.raises(ValueError, match="no members"):
-        ratio(members=0)
+        ratio(n_models=0)
     with pytest.raises(ValueError, match="got 20 and 0"):
         ratio().fit(real_sequences(), real_sequences()[:0])
 

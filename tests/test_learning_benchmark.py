@@ -120,7 +120,7 @@ class TestRows:
     def test_controls_and_levers_differ_in_what_they_say_alone(self) -> None:
         ours = settings(OURS, 0, Config()).adversarial
         for model, name in CONTROLS.items():
-            assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, n_rollouts=1)
+            assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, reward="terminal")
         for name, changes in LEVERS.items():
             assert settings(f"{REGULARISED}; {name}", 0, Config()).adversarial == dataclasses.replace(ours, **changes)
             assert changes != {}

@@ -32,7 +32,7 @@ from seqgan_env.storage import (
 )
 
 CNN = TextCNNConfig(widths=(1, 2), n_filters=(3, 4), embedding_dim=4)
-DENSITY = DensityRatioConfig(members=3, model=GeneratorConfig(embedding_dim=3, hidden_dim=4, n_layers=2))
+DENSITY = DensityRatioConfig(n_models=3, model=GeneratorConfig(embedding_dim=3, hidden_dim=4, n_layers=2))
 LINES = ["夜 静 群 动 息", "a b <end>", "b a c d", "c"] * 5
 
 
@@ -247,7 +247,7 @@ def test_sequences_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("members", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("objective", "guessing")]
+    ("setting", "value"), [("n_models", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("objective", "guessing")]
 )
 def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, setting: str, value: Any) -> None:
     save_game(games()["density ratio"], tmp_path)

@@ -205,8 +205,9 @@ RANK = {"reward_model": "rank"}
 RATIO = {"reward_model": "density-ratio"}
 SMALL_RATIO = DensityRatioConfig(model=GeneratorConfig(embedding_dim=3, hidden_dim=3), batch_size=8)
 RATIO_CHANGES: dict[str, Any] = {
-    "members": 1,
+    "n_models": 2,
     "model": GeneratorConfig(embedding_dim=3, hidden_dim=4),
+    "with_start": False,
     "objective": "classification",
     "batch_size": 9,
     "epochs": 2,
