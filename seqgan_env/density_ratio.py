@@ -31,7 +31,7 @@ class DensityRatioConfig:
     model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5))
     """Each of them."""
     with_start: bool = True
-    """The generator as it is when the first fit begins, its likelihood start, is one of the mixture, too; it does not learn."""
+    """The generator as it is when the first fit begins, its likelihood start, is one of the mixture too, without learning."""
     objective: RatioObjective = "likelihood"
     """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
     batch_size: int = 64
