@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from seqgan_env.metrics import (
     BleuScorer,
     SweepPoint,
+    _nll_at_temperatures,
     best_sum,
     distinct_n,
     length_shares,
@@ -248,6 +249,20 @@ def test_sweep_is_that_of_nll_at_temperature_one_and_repeats_by_seed() -> None:
     assert first[0].nll_test == pytest.approx(generator.nll(held_out).mean().item(), abs=1e-6)
     samples, _ = generator.sample(20, 5, torch.Generator().manual_seed(4))
     assert first[0].nll_oracle == pytest.approx(oracle.nll(samples).mean().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("end_token", [None, 2])
+def test_the_sweep_of_a_linear_output_is_that_of_its_logits(monkeypatch: pytest.MonkeyPatch, end_token: int | None) -> None:
+    """The fast way from hidden states against the plain one, at padding too; another temperature is none of rounding."""
+    generator = TokenLSTM(6, 4, 4, initial_std=1.0, end_token=end_token, generator=torch.Generator().manual_seed(1))
+    tokens = generator.sample(30, 5, torch.Generator().manual_seed(0))[0]
+    with torch.no_grad():
+        fast = _nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
+        monkeypatch.setattr(TokenLSTM, "linear_output", lambda self: None)
+        plain = _nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
+    assert fast == pytest.approx(plain, abs=1e-6)
+    assert plain[2] != pytest.approx(plain[3], abs=1e-4)
+    assert fast[1] == pytest.approx(generator.nll(tokens).mean().item(), abs=1e-6)
 
 
 def test_sweep_reads_held_out_data_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,16 +153,20 @@ class Plain:
     step = staticmethod(small_policy(1).step)
 
 
-def test_a_policy_of_two_methods_draws_the_same_as_one_with_features() -> None:
-    tokens, uniforms = torch.arange(V), torch.rand(V, 3, generator=seeded())
+@pytest.mark.parametrize("inverse_temperature", [0.5, 1.0, 3.0])
+def test_a_policy_of_two_methods_draws_the_same_as_one_with_features(inverse_temperature: float) -> None:
+    tokens, uniforms = torch.arange(V), torch.rand(V, 30, generator=seeded())
     cpu = torch.device("cpu")
     drawn = []
     for policy in (small_policy(1), Plain()):
         state = policy.initial_state(V)
-        tokens_drawn, state = NextTokens(policy, cpu, V)(tokens, state, uniforms)
+        draw = NextTokens(policy, cpu, V, inverse_temperature=inverse_temperature)
+        tokens_drawn, state = draw(tokens, state, uniforms)
         drawn.append((tokens_drawn, state[0]))
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert torch.equal(drawn[0][1], drawn[1][1])
+    colder = NextTokens(small_policy(1), cpu, V, inverse_temperature=inverse_temperature + 0.5)
+    assert not torch.equal(colder(tokens, small_policy(1).initial_state(V), uniforms)[0], drawn[0][0])
 
 
 # Masks
