@@ -59,7 +59,7 @@ class TextCNN(nn.Module):
         device: where it lies.
 
     Raises:
-        ValueError: a window wider than the sequence, or widths and filters of different number.
+        ValueError: a window wider than the sequence, widths and filters of different number, or sizes below 1.
     """
 
     def __init__(
@@ -215,6 +215,11 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
         raise ValueError(
             f"Window widths {too_wide} do not fit sequences of {sequence_length} tokens: take widths from 1 to "
             f"{sequence_length}; widths_within({sequence_length}, config) leaves the others out."
+        )
+    if min(config.embedding_dim, *config.n_filters) < 1:
+        raise ValueError(
+            f"A discriminator needs embedding_dim and numbers of filters of at least 1, got {config.embedding_dim} and "
+            f"{config.n_filters}."
         )
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}.")

@@ -258,6 +258,8 @@ def test_penalties_shrink_their_layers(name: str, layer: str) -> None:
         ({"widths": (0, 1)}, r"widths \[0\] do not fit"),
         ({"widths": (1,)}, "got 1 widths and 2 numbers"),
         ({"widths": (), "n_filters": ()}, "got 0 widths"),
+        ({"embedding_dim": 0}, "at least 1, got 0 and"),
+        ({"n_filters": (3, 0)}, r"at least 1, got .* and \(3, 0\)"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
         ({"dropout": -0.1}, "dropout must lie in"),
         ({"precision": "low"}, r"precision must be one of \('highest', 'high', 'medium'\), got 'low'"),

@@ -60,7 +60,7 @@ def test_our_generators_are_drawn_from_by_their_features(tied: bool) -> None:
     for model in models:
         assert draws_from_features(model)
         assert not draws_from_features(model, masked=True)
-        assert not draws_from_features(model, inverse_temperature=2.0)
+        assert draws_from_features(model, inverse_temperature=2.0)
 
 
 def test_a_step_of_ones_own_is_what_samples() -> None:

@@ -164,7 +164,7 @@ def test_each_reward_model_goes_by_its_name(name: RewardName) -> None:
         _, step_reward, terminated, _, _ = env.step(1)
         reward += float(step_reward)
     assert math.isfinite(reward)
-    assert type(env.unwrapped.game.reward_model).__name__ == f"{name.title()}Reward"  # type: ignore[attr-defined]
+    assert type(env.unwrapped.game.reward_model).__name__ == f"{name.title().replace('-', '')}Reward"  # type: ignore[attr-defined]
 
 
 def test_an_empty_mixture_is_refused() -> None:
