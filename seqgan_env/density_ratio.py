@@ -18,6 +18,7 @@ from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 
 _PHASE = "a fit of the density ratio"
+_SEED_OFFSET = 1_000_000_007
 
 RatioObjective = Literal["likelihood", "classification"]
 
@@ -95,7 +96,8 @@ class DensityRatioReward:
         self.vocab_size = vocab_size
         self.policy = policy
         self.mask = mask
-        initial = torch.Generator().manual_seed(seed)
+        # A generator of the same seed shall not begin with the same parameters: models that begin alike end alike.
+        initial = torch.Generator().manual_seed(seed + _SEED_OFFSET)
         sizes: dict[str, Any] = {"sequence_length": sequence_length, "end_token": end_token, "device": device}
         models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.n_models)]
         self.density = TokenMixture(models)

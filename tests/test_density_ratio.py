@@ -13,7 +13,7 @@ from seqgan_env import SequenceEnv, SequenceVectorEnv
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward, policy_log_prob
 from seqgan_env.faults import NumericalFault
 from seqgan_env.game import SequenceGame, make_game, text_game
-from seqgan_env.generators import GeneratorConfig
+from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.inspection import trace_batch
 from seqgan_env.monte_carlo import UniformPolicy
 from seqgan_env.rewards import (
@@ -249,6 +249,11 @@ def test_the_same_seed_learns_the_same_and_can_be_taken_up_again() -> None:
     second.fit(real, real)
     assert torch.equal(score(whole), score(second))
     assert not torch.equal(score(whole), score(other))
+
+
+def test_models_do_not_begin_as_a_generator_of_the_same_seed() -> None:
+    model = make_generator(SMALL.model, V, sequence_length=T, generator=seeded(3))
+    assert not any(torch.equal(own.output.weight, model.output.weight) for own in ratio(seed=3).density.models)
 
 
 def test_members_are_no_copies_of_each_other() -> None:
