@@ -153,7 +153,7 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
     """Quality against coverage, a line for each row: means over seeds at each temperature."""
     if not results:
         return []
-    figure, axis = plt.subplots(figsize=(9, 6.5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 8), layout="constrained")
     for number, name in enumerate(dict.fromkeys(result.row for result in results)):
         sweeps = np.array([result.sweep for result in results if result.row == name])
         points = sweeps.mean(axis=0)
@@ -166,7 +166,7 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
     axis.set_xlim(5, 10.5)
     axis.set_ylim(7.2, 10)
     axis.set_title("Temperature sweeps; large dots: no change of temperature")
-    axis.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     path = folder / "learning.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
