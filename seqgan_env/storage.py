@@ -27,6 +27,7 @@ from seqgan_env.rewards import (
     ObjectiveMixture,
     RandomReward,
     RewardModel,
+    find_discriminator,
 )
 from seqgan_env.token_model import TokenModel
 
@@ -129,9 +130,10 @@ def load_game(
             **description,
         )
         _check_that_they_fit(game, real)
-        if start is not None and isinstance(game.reward_model, DensityRatioReward):
+        ratio = find_discriminator(game.reward_model)
+        if start is not None and isinstance(ratio, DensityRatioReward):
             rules: dict[str, Any] = {"sequence_length": game.sequence_length, "end_token": game.end_token}
-            game.reward_model.join(make_generator(start, game.vocab_size, **rules, device=game.device))
+            ratio.join(make_generator(start, game.vocab_size, **rules, device=game.device))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a game: {error}") from error
     if oracle is not None:
@@ -194,10 +196,11 @@ def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int]
         widths, numbers, embedding = cnn["widths"], cnn["n_filters"], cnn.get("embedding_dim", 0)
         windows = sum(width * number for width, number in zip(widths, numbers, strict=True))
         declared = max(declared, (vocab_size + windows) * embedding + 2 * sum(numbers) ** 2)
-    _check_that_they_hold(folder, declared)
+    _check_declared(folder, declared)
 
 
-def _check_that_they_hold(folder: Path, declared: int) -> None:
+def _check_declared(folder: Path, declared: int) -> None:
+    """Refuse a number of parameters that the files of weights in a folder cannot fill."""
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if declared > max(stored, _HARMLESS):
         raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
@@ -214,9 +217,9 @@ def _density_ratio(
     rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
     for model, count in ((config.model, config.n_models), (start, 1)):
         if model is not None:
-            _check_that_they_hold(folder, count * model.n_layers * 1024)  # modules take memory, without parameters too
+            _check_declared(folder, count * model.n_layers * 1024)  # modules take memory, without parameters too
             without_memory = make_generator(model, game["vocab_size"], **rules, device="meta")
-            _check_that_they_hold(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
+            _check_declared(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
     return config, start
 
 

@@ -1,5 +1,6 @@
 """A game and its generators survive the folder that they are kept in."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -257,3 +258,25 @@ def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, s
     (tmp_path / "game.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match=r"does not describe a game: (it declares|objective must be one of)"):
         load_game(tmp_path)
+
+
+@pytest.mark.parametrize("objective", [None, len], ids=["alone", "beside an objective"])
+def test_the_generator_that_joined_a_density_ratio_is_in_it_again(tmp_path: Path, objective: Any) -> None:
+    rules: dict[str, Any] = {"reward_model": "density-ratio", "density_ratio": DENSITY, "objective": objective}
+    game = text_game(LINES, **rules)
+    generator = TokenLSTM(
+        game.vocab_size, 5, 6, n_layers=2, end_token=game.end_token, generator=torch.Generator().manual_seed(1)
+    )
+    game.attach_policy(generator)
+    game.retrain(game.real_sequences[:10])
+    save_game(game, tmp_path)
+    loaded = load_game(tmp_path, own_reward=objective)
+    loaded.attach_policy(generator)
+    tokens = game.real_sequences[:12]
+    lengths = (tokens < game.vocab_size).sum(dim=1)
+    scores = game.reward_model.score(tokens, lengths)
+    assert torch.equal(loaded.reward_model.score(tokens, lengths), scores)
+    without = text_game(LINES, **(rules | {"density_ratio": dataclasses.replace(DENSITY, with_start=False)}))
+    without.attach_policy(generator)
+    without.retrain(game.real_sequences[:10])
+    assert not torch.equal(without.reward_model.score(tokens, lengths), scores)
