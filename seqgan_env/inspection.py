@@ -97,11 +97,10 @@ def trace_batch(
 
     batch, thoughts = _think(game, policy, given, seeds, top_k)
     lengths = (batch < game.vocab_size).sum(dim=1)
-    judgements, values = _judge(game, batch, lengths, seeds)
+    judgements, values, worth = _judge(game, batch, lengths, seeds)
     rewards = contract_rewards(values, lengths, game.reward)
     advantages = None if advantage_fn is None else advantage_fn(rewards, lengths)
     info = game.final_info(batch, lengths)
-    worth = game.reward_model.score(batch, lengths).tolist()
 
     traces = []
     for row, length in enumerate(lengths.tolist()):
@@ -129,7 +128,7 @@ def trace_batch(
                 token_names=_names(game, steps),
                 discriminator_probability=_of_row(info, "discriminator_probability", row),
                 oracle_nll=_of_row(info, "oracle_nll", row),
-                sequence_reward=worth[row],
+                sequence_reward=worth[row].item(),
                 steps=steps,
             )
         )
@@ -264,8 +263,8 @@ def _thoughts(logits: Tensor, chosen: Tensor, top_k: int) -> list[_Thought]:
     return [_Thought(*row) for row in zip(*columns, strict=True)]
 
 
-def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) -> tuple[list[list[_Judgement]], Tensor]:
-    """Complete and score every prefix: what is said of each token, and Q `(n, sequence_length)`.
+def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) -> tuple[list[list[_Judgement]], Tensor, Tensor]:
+    """Complete and score every prefix: what is said of each token, Q `(n, sequence_length)`, and R `(n,)`.
 
     Q is `MonteCarloSearch.action_values`, which does not show the completions that it averages. Where the reward model scores
     tokens, there are none.
@@ -273,10 +272,12 @@ def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) ->
     n, length = tokens.shape
     if isinstance(game.reward_model, ScoresTokens):
         exact = [[_Judgement(0.0, ())] * own_length for own_length in lengths.tolist()]
-        return exact, game.token_values(game.reward_model, tokens, lengths)
+        values = game.token_values(game.reward_model, tokens, lengths)
+        return exact, values, contract_rewards(values, lengths, game.reward).sum(dim=1)  # the tokens' scores, or R at the end
     streams = torch.tensor([stream_key(seed) for seed in seeds], device=game.device)
     values = torch.zeros(n, length, device=game.device)
-    values[:, -1] = game.search.score(tokens, lengths)
+    worth = game.search.score(tokens, lengths)
+    values[:, -1] = worth
     judgements: list[list[_Judgement]] = [[] for _ in seeds]
     if length > 1:
         completions = game.search.complete(tokens, lengths, mix(streams, 0), range(length - 1))
@@ -298,7 +299,7 @@ def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) ->
     for said in judgements:
         said.append(_Judgement(0.0, ()))
     played = torch.arange(length, device=game.device) < lengths.unsqueeze(1)
-    return judgements, values * played
+    return judgements, values * played, worth
 
 
 def _uniforms(seed: int, length: int, device: torch.device) -> Tensor:

@@ -55,10 +55,10 @@ def render_table(trace: EpisodeTrace, width: int = _WIDE) -> RenderableType:
         worth = (f"{step.q:.4f}", _spread(step), *((_bar(step.q, scale),) if width >= _WIDE else ()), signed(step.reward))
         advantage = () if step.advantage is None else (signed(step.advantage),)
         table.add_row(str(step.prefix_length + 1), *thought, *worth, *advantage)
-    legend = (
-        f"p, rank, entropy (nats): the policy's. Q ± se: mean score of {trace.n_rollouts} completions and its standard error; "
-        "for the last token R itself."
-    )
+    value = f"Q ± se: mean score of {trace.n_rollouts} completions and its standard error; for the last token R itself."
+    if not any(step.completions for step in trace.steps):
+        value = "Q: what the reward model itself says; no prefix was completed."
+    legend = f"p, rank, entropy (nats): the policy's. {value}"
     return Group(_header(trace), Text(""), table, Text(""), Text(legend, style="dim"))
 
 
