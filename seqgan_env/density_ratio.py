@@ -159,7 +159,7 @@ class DensityRatioReward:
         n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
         record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, tokens.device)
         for _ in range(self.config.epochs):
-            totals = torch.zeros(3, device=tokens.device)  # nats, tokens or sequences that they are of, right answers
+            totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
             for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
                 with training_mode(self._learning), products_in(self.config.precision):
                     sums = self._nll(tokens[rows]) if by_likelihood else self._cross_entropy(tokens[rows], labels[rows])
@@ -173,16 +173,14 @@ class DensityRatioReward:
         record.check()
         for group in self.optimizer.param_groups:
             group["lr"] *= self.config.learning_rate_decay
-        nats, count, right = totals.tolist()
-        if by_likelihood:
-            return {"nll": nats / count}
-        return {"loss": nats / count, "accuracy": right / count}
+        nats, count, *right = totals.tolist()
+        return {"nll": nats / count} if by_likelihood else {"loss": nats / count, "accuracy": right[0] / count}
 
     def _nll(self, tokens: Tensor) -> Tensor:
-        """Nats that the learning models need for the tokens, how many that are, and 0: `(3,)`."""
+        """Nats that the learning models need for the tokens, and how many that are: `(2,)`."""
         nats = -torch.stack(self._learning.log_probs(tokens)).sum()
         count = (tokens < self.vocab_size).sum() * self.config.n_models
-        return torch.stack([nats, count.to(nats.dtype), torch.zeros_like(nats)])
+        return torch.stack([nats, count.to(nats.dtype)])
 
     def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Sum of the ratio's cross-entropy, the number of sequences, and right answers: `(3,)`."""
