@@ -128,8 +128,8 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
 def gain_at_equal_coverage(sweep: Sweep, *controls: Sweep) -> float:
     """How much lower (negative) NLL_oracle is than any control's, at equal NLL_test.
 
-    The level is the NLL_test that the curve and the first control both have reached at their own temperatures. All curves'
-    temperatures are free up to there: a colder generator gains nothing by it.
+    The level is the NLL_test that the curve or the first control has at its own temperature, whichever is higher. The
+    temperatures of all are free up to there: a colder generator gains nothing by it.
     """
     level = max(at_own_temperature(sweep)[1], at_own_temperature(controls[0])[1])
     others = [nll_oracle_at(control, level) for control in controls]

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,23 @@ class _PoolOfThisProcess:
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+@pytest.fixture
+def runs_of_no_time(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> Callable[..., list[tuple[Any, ...]]]:
+    """Puts `make(*arguments)` in the place of a benchmark's `run`; the list has the arguments of all calls."""
+
+    def put(benchmark: ModuleType, make: Callable[..., Any]) -> list[tuple[Any, ...]]:
+        called: list[tuple[Any, ...]] = []
+
+        def run(*arguments: Any) -> Any:
+            called.append(arguments)
+            return make(*arguments)
+
+        monkeypatch.setattr(benchmark, "run", run)
+        return called
+
+    return put
 
 
 @pytest.fixture

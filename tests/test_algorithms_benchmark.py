@@ -34,15 +34,13 @@ def test_table_by_hand() -> None:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> list[Any]:
-    """Runs in this process that take no time."""
-    calls: list[Any] = []
+def played(runs_of_no_time: Any) -> list[Any]:
+    """The arguments of runs that take no time."""
 
-    def run(agent: str, reward: str, seed: int, updates: int, out: Path) -> Result:
-        calls.append((agent, reward, seed))
+    def make(agent: str, reward: str, seed: int, updates: int, _: Path) -> Result:
         return result(agent, reward, seed, updates=updates)
 
-    monkeypatch.setattr(algorithms, "run", run)
+    calls: list[Any] = runs_of_no_time(algorithms, make)
     return calls
 
 
@@ -53,7 +51,7 @@ def test_goes_on_with_what_is_left(tmp_path: Path, played: list[Any], capsys: py
     list(file.append([*finished, *other]))
     config = Config(seeds=(4,), out=tmp_path, updates=7)
     main(config)
-    assert played == [(*names, 4) for names in RUNS[-4:]]
+    assert played == [(*names, 4, 7, tmp_path) for names in RUNS[-4:]]
     assert len(file.read()) == len(finished) + len(other) + 4
     assert capsys.readouterr().out.count("\n| ") == 1 + len(RUNS)
     main(config)

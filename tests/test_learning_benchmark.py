@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from agents.config import PRESETS, OracleConfig
 from benchmarks import learning
@@ -144,25 +145,41 @@ class TestRows:
         assert run.sweep[0][1] > math.log(500)
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(name: str, seed: int, config: Config) -> Result:
-        called.append((name, seed))
-        return result(name, seed)
-
-    called: list[tuple[str, int]] = []
-    monkeypatch.setattr(learning, "run", run)
+    called = runs_of_no_time(learning, lambda name, seed, _: result(name, seed))
     list(FinishedRuns(tmp_path / "full" / "learning.jsonl", Result).append([result(REGULARISED, 0)]))
     config = Config(seeds=(0, 1), rows=(DENSITY,), out=tmp_path)
     main(config)
-    assert set(called) == {(OURS, 0), (DENSITY, 0), (REGULARISED, 1), (OURS, 1), (DENSITY, 1)}
-    assert len(called) == 5
-    assert called.index((REGULARISED, 1)) < called.index((OURS, 1)) < called.index((DENSITY, 1))
-    assert called.index((OURS, 0)) < called.index((DENSITY, 0))
+    order = [arguments[:2] for arguments in called]
+    assert set(order) == {(OURS, 0), (DENSITY, 0), (REGULARISED, 1), (OURS, 1), (DENSITY, 1)}
+    assert len(order) == 5
+    assert order.index((REGULARISED, 1)) < order.index((OURS, 1)) < order.index((DENSITY, 1))
+    assert order.index((OURS, 0)) < order.index((DENSITY, 0))
     assert f"| {OURS} | 8.800 ± 0.000 |" in capsys.readouterr().out
     called.clear()
     main(config)
     main(dataclasses.replace(config, rows=(CONTROLS["random"],), report_only=True))
     assert called == []
+
+
+def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start, an adversarial phase from it, and what its discriminator knows, one after the other, as processes do it."""
+    from tests.test_train import RATIO, SMALL_RATIO, TINY, oracle_config
+
+    def tiny(name: str, seed: int, config: Config) -> OracleConfig:
+        changes = learning.NO_UPDATES if name == REGULARISED else RATIO | {"density_ratio": SMALL_RATIO}
+        return oracle_config(tmp_path, seed=seed, adversarial=dataclasses.replace(TINY["adversarial"], **changes))
+
+    monkeypatch.setattr(learning, "settings", tiny)
+    config = Config(n_samples=40, out=tmp_path / "runs")
+    start, ours, density = (learning.run(name, 1, config) for name in (REGULARISED, OURS, DENSITY))
+    assert [alpha for alpha, _, _ in start.sweep] == list(ALPHAS)
+    assert math.isnan(start.accuracy)
+    assert 0 <= ours.accuracy <= 1
+    assert ours.loss > 0
+    assert len({str(one.sweep) for one in (start, ours, density)}) == 3
+    (first,) = (tmp_path / "runs" / "full").glob("likelihood-regularised-seed1/*/generator_likelihood.safetensors")
+    (second,) = (tmp_path / "runs" / "full").glob("*density-ratio-seed1/*/generator_likelihood.safetensors")
+    assert load_file(first)["output.bias"].tolist() == load_file(second)["output.bias"].tolist()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,21 +38,13 @@ def test_rows_are_the_published_preset_but_for_what_they_say() -> None:
     assert len({str(settings(name, 3, config)) for name in RUNS}) == len(RUNS)
 
 
-@pytest.mark.usefixtures("in_this_process")
-def test_goes_on_with_what_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(name: str, seed: int, config: Config) -> Result:
-        called.append((name, seed))
-        return result(name, seed)
-
-    called: list[tuple[str, int]] = []
-    monkeypatch.setattr(results, "run", run)
+def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    called = runs_of_no_time(results, lambda name, seed, _: result(name, seed))
     others = [result(FIRST, 0), result(SECOND, 0, updates=7)]  # the second is of another size
     list(FinishedRuns(tmp_path / "results.jsonl", Result).append(others))
     config = Config(seeds=(0, 1), runs=(FIRST, SECOND), out=tmp_path)
     main(config)
-    assert called == [(SECOND, 0), (FIRST, 1), (SECOND, 1)]
+    assert called == [(SECOND, 0, config), (FIRST, 1, config), (SECOND, 1, config)]
     assert f"| {FIRST} | 9.000 ± 0.000 | 8.700 ± 0.000 | 8.800 ± 0.000 | 2 |" in capsys.readouterr().out
     called.clear()
     main(dataclasses.replace(config, seeds=(0, 1, 2), table_only=True))
