@@ -258,7 +258,7 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
             ),
             evaluation=EvaluationConfig(every_epochs=10, every_updates=20),
         ),
-        "The published data in minutes on two CPU cores: a regularised start, then a discriminator that scores each token.",
+        "The published data at sizes for two CPU cores: a regularised start, then a discriminator that scores each token.",
     ),
     "text": (
         TextConfig(
