@@ -145,14 +145,14 @@ class LikelihoodTraining:
         rows, weight = self.workers.part(len(batch))
         with training_mode(self.generator, rows=(len(batch), rows)):
             if feed_own:
-                log_probs = _log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows)
+                log_likelihood = _log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
             else:
-                log_probs = self.generator.log_prob(batch[rows])
+                log_likelihood = self.generator.log_likelihood(batch[rows])
             count = (batch < self.generator.vocab_size).sum()
             self.optimizer.zero_grad()
-            loss = -weight * log_probs.sum() / count
+            loss = -weight * log_likelihood / count
             loss.backward()
-        own = torch.stack([loss.detach(), weight * log_probs.detach().sum()])
+        own = torch.stack([loss.detach(), weight * log_likelihood.detach()])
         loss, nats = self.workers.sum_gradients(self.generator.parameters(), own)
         norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_grad_norm)
         record.note(loss, norm)

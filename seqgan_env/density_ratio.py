@@ -178,7 +178,7 @@ class DensityRatioReward:
 
     def _nll(self, tokens: Tensor) -> Tensor:
         """Nats that the learning models need for the tokens, and how many that are: `(2,)`."""
-        nats = -torch.stack(self._learning.log_probs(tokens)).sum()
+        nats = -torch.stack([model.log_likelihood(tokens) for model in self._learning.models]).sum()
         count = (tokens < self.vocab_size).sum() * self.config.n_models
         return torch.stack([nats, count.to(nats.dtype)])
 

@@ -1,7 +1,8 @@
 """The log-probability of tokens under a linear layer's logits, without passing over the logits more often than is needed.
 
 On a CPU the logits of a batch are by far its largest tensor, and what `cross_entropy` does with them takes longer than the
-products that make them. `linear_log_prob_reference` is the plain definition that the tests compare `linear_log_prob` with.
+products that make them. Here they are made and used up in parts that stay in cache, and none is kept.
+`linear_log_prob_reference` is the plain definition that the tests compare the rest with.
 """
 
 from typing import Any, cast
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from seqgan_env.sampling import GREATEST_TOTAL, LEAST_TOTAL, rows_per_chunk
+from seqgan_env.sampling import rows_in_cache
+
+_LEAST = 1e-30  # below, a probability in float32 may have lost digits
 
 
 def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
@@ -22,68 +25,78 @@ def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, toke
 def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability in nats of tokens `(n,)` int64 under logits `weight @ hidden + bias`: `(n,)`; 0 at the id `vocab_size`.
 
-    Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`. Exponentials are not
-    shifted by a maximum where they need not be; their sums and both gradients are products or sums that read them once, and no
-    gradient of the logits is made.
+    Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`.
     """
     if hidden.device.type != "cpu":
         return linear_log_prob_reference(hidden, weight, bias, tokens)
-    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens))  # type: ignore[no-untyped-call]
+
+
+def linear_log_likelihood(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    """The sum of `linear_log_prob`, whose gradient is made on the way, while the logits are there."""
+    if hidden.device.type != "cpu":
+        return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
+    return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call]
 
 
 class _LinearLogProb(torch.autograd.Function):
-    """With logits l, e = exp(l - shift) and s its sum: log p = l_token - shift - log s; d log p / d l = 1_token - e / s."""
-
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, keep: bool) -> Tensor:
-        padding = tokens == len(bias)
-        tokens = tokens.masked_fill(padding, 0)
-        features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)
-        product = torch.cat([weight, bias.unsqueeze(1)], dim=1)  # (vocab_size, width + 1)
-        chosen = (features * product[tokens]).sum(dim=1)
-        exponentials, totals, shifts, expected = [], [], [], []
-        for rows in features.split(rows_per_chunk(len(bias))):
-            e, total, shift = _exponentials(rows, product)
-            totals.append(total)
-            shifts.append(shift)
-            if keep:
-                exponentials.append(e)
-                expected.append(e @ weight)  # while they are in cache
-        total = torch.cat(totals)
-        if keep:
-            ctx.save_for_backward(features, weight, tokens, padding, total, torch.cat(expected), *exponentials)
-        return (chosen - torch.cat(shifts) - total.log()).masked_fill_(padding, 0)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, tokens)
+        return _log_prob(hidden, weight, bias, tokens)[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        features, weight, tokens, padding, total, expected, *exponentials = ctx.saved_tensors
-        grad = grad.masked_fill(padding, 0)
-        scaled = grad / total
-        grad_hidden = grad.unsqueeze(1) * weight[tokens] - scaled.unsqueeze(1) * expected
-        grad_product = -_sum_of_products(features * scaled.unsqueeze(1), exponentials).T  # (vocab_size, width + 1)
-        grad_product.index_add_(0, tokens, features * grad.unsqueeze(1))
-        return grad_hidden, grad_product[:, :-1], grad_product[:, -1], None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The logits are made again: to keep those of a batch takes more time, and all the memory."""
+        hidden, weight, bias, tokens = ctx.saved_tensors
+        return (*_log_prob(hidden, weight, bias, tokens, grad)[1], None)
 
 
-def _sum_of_products(left: Tensor, parts: list[Tensor]) -> Tensor:
-    """`left.T @ torch.cat(parts)`."""
-    lefts = left.split([len(part) for part in parts])
-    total: Tensor = lefts[0].T @ parts[0]
-    for rows, part in zip(lefts[1:], parts[1:], strict=True):
-        total.addmm_(rows.T, part)
-    return total
+class _LinearLogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, keep: bool) -> Tensor:
+        log_prob, gradients = _log_prob(hidden, weight, bias, tokens, torch.ones_like(hidden[:, 0]) if keep else None)
+        ctx.save_for_backward(*gradients)
+        return log_prob.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(grad * gradient for gradient in ctx.saved_tensors), None, None)
 
 
-def _exponentials(features: Tensor, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Exponentials `(n, vocab_size)` of shifted logits, their sums `(n,)`, and the shifts `(n,)`, 0 wherever they can be."""
-    e = (features @ product.T).exp_()
-    total = e.sum(dim=1)
-    shift = torch.zeros_like(total)
-    inexact = ~((total > LEAST_TOTAL) & (total < GREATEST_TOTAL))
-    if inexact.any():
-        logits = features[inexact] @ product.T
-        shift[inexact] = logits.amax(dim=1)
-        e[inexact] = (logits - shift[inexact].unsqueeze(1)).exp_()
-        total[inexact] = e[inexact].sum(dim=1)
-    return e, total, shift
+def _log_prob(
+    hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, grad: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Log-probabilities `(n,)`; and what their gradient `(n,)`, if it is given, is to hidden states, weight and bias.
+
+    With p the softmax of the logits, d log p_token / d logits = 1_token - p.
+    """
+    vocab_size = len(bias)
+    padding = tokens == vocab_size
+    tokens = tokens.masked_fill(padding, 0).unsqueeze(1)
+    features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # the bias is one more column of the product
+    product = torch.cat([weight, bias.unsqueeze(1)], dim=1).T
+    chunk = rows_in_cache(vocab_size)
+    logits = features.new_empty(min(chunk, len(features)), vocab_size)  # memory that is new every time costs more than sums
+    probabilities, log_prob = torch.empty_like(logits), torch.empty_like(features[:, 0])
+    if grad is not None:
+        grad = grad.masked_fill(padding, 0).unsqueeze(1)
+        gradients = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
+    for start in range(0, len(features), chunk):
+        rows = slice(start, start + chunk)
+        n = len(features[rows])
+        p = torch.softmax(torch.mm(features[rows], product, out=logits[:n]), dim=1, out=probabilities[:n])
+        chosen = p.gather(1, tokens[rows]).squeeze(1)
+        log_prob[rows] = chosen.log()
+        small = chosen < _LEAST
+        if small.any():
+            exact = torch.log_softmax(features[rows][small] @ product, dim=1)
+            log_prob[rows][small] = exact.gather(1, tokens[rows][small]).squeeze(1)
+        if grad is not None:
+            p.scatter_add_(1, tokens[rows], -torch.ones_like(grad[rows]))
+            gradients[0][rows] = (p @ weight).mul_(-grad[rows])
+            gradients[1].addmm_(p.T, hidden[rows] * -grad[rows])
+            gradients[2].addmv_(p.T, -grad[rows, 0])
+    return log_prob.masked_fill_(padding, 0), () if grad is None else gradients

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from seqgan_env.overriding import still_agree
 
-# Rows times vocabulary that are drawn at once: 4 M logits, 16 MB in float32, stay in a processor's last-level cache.
+# Rows times vocabulary of logits that are held at once: 4 M, 16 MB in float32, stay in a processor's last-level cache.
 LOGITS_PER_CHUNK = 1 << 22
+# As many where the next step passes over them, 1 M: with their probabilities 8 MB, little enough to be kept, not mapped anew.
+_LOGITS_IN_CACHE = 1 << 20
 # A linear layer's logits are used up in such parts, so that the policy itself can read more rows at once.
 _LINEAR_LOGITS_PER_CHUNK = 1 << 24
 _BLOCK = 64
-# Sums of exponentials between these are exact enough without a shift of the logits: no term that counts is lost.
-LEAST_TOTAL, GREATEST_TOTAL = 1e-20, 1e30
 
 Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 """Which tokens may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
@@ -80,14 +80,14 @@ def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
     weights = torch.softmax(logits, dim=-1)
     if logits.shape[1] < 2 * _BLOCK:  # a small vocabulary is one block
         return _locate_share(weights.cumsum(dim=-1), uniforms)
-    return _draw_by_blocks(F.pad(weights, (0, -logits.shape[1] % _BLOCK)), uniforms)[0]
+    return _draw_by_blocks(F.pad(weights, (0, -logits.shape[1] % _BLOCK)), uniforms)
 
 
 class LinearDraws:
     """`draw_tokens` of a linear layer's logits, on a CPU, many times.
 
-    The bias is one more column of the product, and the exponentials are not shifted by a maximum, so that logits are passed
-    over three times in all: made, exponentiated, summed. Rows in which that loses precision are drawn again with a shift.
+    The bias is one more column of the product, the vocabulary is filled up to whole blocks, and everything is done in memory
+    that is there already, a part of the rows at a time that stays in cache.
 
     Args:
         weight: `(vocab_size, width)`, float32 or float64; copied.
@@ -103,8 +103,8 @@ class LinearDraws:
         product[:vocab_size, :width] = weight.detach()
         product[:vocab_size, width] = bias.detach()
         self._product = product.T
-        self._tile = rows_per_chunk(columns)
-        self._weights = product.new_empty(0, columns)
+        self._tile = rows_in_cache(columns)
+        self._logits = self._weights = product.new_empty(0, columns)
 
     def __call__(self, features: Tensor, uniforms: Tensor) -> Tensor:
         """Draw `(n, k)` int64 token ids for features `(n, width)` and uniforms `(n, k)` in [0, 1)."""
@@ -112,17 +112,14 @@ class LinearDraws:
         if self._in_one_block:
             return draw_tokens(features @ self._product, uniforms)
         if len(self._weights) < min(self._tile, len(features)):  # memory that is new every time costs more than the sums
-            self._weights = self._weights.new_empty(min(self._tile, len(features)), self._weights.shape[1])
+            self._logits = self._logits.new_empty(min(self._tile, len(features)), self._logits.shape[1])
+            self._weights = torch.empty_like(self._logits)
         parts = zip(features.split(self._tile), uniforms.split(self._tile), strict=True)
         return torch.cat([self._draw(*part) for part in parts])
 
     def _draw(self, features: Tensor, uniforms: Tensor) -> Tensor:
-        weights = torch.mm(features, self._product, out=self._weights[: len(features)]).exp_()
-        drawn, totals = _draw_by_blocks(weights, uniforms)
-        inexact = ~((totals > LEAST_TOTAL) & (totals < GREATEST_TOTAL))
-        if inexact.any():
-            drawn[inexact] = draw_tokens(features[inexact] @ self._product, uniforms[inexact])
-        return drawn
+        logits = torch.mm(features, self._product, out=self._logits[: len(features)])
+        return _draw_by_blocks(torch.softmax(logits, dim=1, out=self._weights[: len(features)]), uniforms)
 
 
 def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
@@ -185,20 +182,20 @@ class NextTokens:
         return draw_tokens(forbid(logits, allowed), uniforms), state
 
 
-def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw `(n, k)` tokens with weights `(n, whole blocks)`; also return each row's sum of weights `(n,)`."""
+def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw `(n, k)` tokens with weights `(n, whole blocks)`."""
     n, k = uniforms.shape
     blocks = weights.view(n, -1, _BLOCK)
     sums = blocks.sum(dim=-1)
     ends = sums.cumsum(dim=-1)
     targets = uniforms.to(weights.dtype) * ends[:, -1:]
-    chosen = _locate(ends, targets).clamp_(max=blocks.shape[1] - 1)  # (n, k); weights that are infinite lead beyond the last
+    chosen = _locate(ends, targets)  # (n, k)
     remainders = targets - (ends.gather(1, chosen) - sums.gather(1, chosen))
 
     first_blocks = torch.arange(n, device=weights.device).unsqueeze(1) * blocks.shape[1]
     inside = blocks.flatten(0, 1).index_select(0, (first_blocks + chosen).flatten()).cumsum(dim=-1)
     places = _locate(inside, remainders.clamp_(min=0).view(-1, 1))
-    return chosen * _BLOCK + places.view(n, k), ends[:, -1]
+    return chosen * _BLOCK + places.view(n, k)
 
 
 def _locate_share(ends: Tensor, uniforms: Tensor) -> Tensor:
@@ -270,6 +267,11 @@ def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) ->
 def rows_per_chunk(vocab_size: int) -> int:
     """How many rows of logits to hold at once (see `LOGITS_PER_CHUNK`)."""
     return max(1, LOGITS_PER_CHUNK // vocab_size)
+
+
+def rows_in_cache(vocab_size: int) -> int:
+    """How many rows of logits to hold at once where the next step passes over them (see `_LOGITS_IN_CACHE`)."""
+    return max(1, _LOGITS_IN_CACHE // vocab_size)
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgan_env.linear_log_prob import linear_log_prob
+from seqgan_env.linear_log_prob import linear_log_likelihood, linear_log_prob
+from seqgan_env.overriding import still_agree
 from seqgan_env.sampling import Mask, rows_per_chunk, sample_sequences
 
 
@@ -81,12 +82,27 @@ class TokenModel(nn.Module, ABC):
         Returns:
             `(n, length)`; 0 at padding. Gradients flow.
         """
+        if self.end_token is None:
+            return self._log_prob_of(*self._predicted(tokens)).view(tokens.shape)
+        written = tokens < self.vocab_size
+        log_probs = self._log_prob_of(*self._predicted(tokens))
+        return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
+
+    def log_likelihood(self, tokens: Tensor) -> Tensor:
+        """The sum of `log_prob(tokens)`, a scalar: the faster form where gradients are wanted, and no token's own."""
+        layer = self.linear_output()
+        if layer is None or not still_agree(self, "log_likelihood", "log_prob"):
+            return self.log_prob(tokens).sum()
+        hidden, targets = self._predicted(tokens)
+        return linear_log_likelihood(hidden, *layer, targets)
+
+    def _predicted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states `(m, width)` and the tokens `(m,)` that are predicted from them."""
         hidden = self.hidden(tokens)
         if self.end_token is None:  # sequences are full, and to look for padding would wait for a GPU
-            return self._log_prob_of(hidden.flatten(0, 1), tokens.flatten()).view(tokens.shape)
+            return hidden.flatten(0, 1), tokens.flatten()
         written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
-        log_probs = self._log_prob_of(hidden[written], tokens[written])
-        return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
+        return hidden[written], tokens[written]
 
     def _log_prob_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities `(n,)` of tokens `(n,)` after hidden states `(n, width)`; 0 at padding."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqgan_env.linear_log_prob import linear_log_prob, linear_log_prob_reference
+from seqgan_env.linear_log_prob import linear_log_likelihood, linear_log_prob, linear_log_prob_reference
 from seqgan_env.token_model import TiedOutput
 from tests.small import seeded
 
@@ -33,13 +33,48 @@ def with_gradients(result: Tensor, hidden: Tensor, layer: nn.Linear) -> list[Ten
 @pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
 def test_values_and_gradients_are_those_of_cross_entropy(scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a scale of 300 the exponentials of many logits would be infinite or zero without a shift."""
-    monkeypatch.setattr("seqgan_env.linear_log_prob.rows_per_chunk", lambda vocab_size: chunk)
+    monkeypatch.setattr("seqgan_env.linear_log_prob.rows_in_cache", lambda vocab_size: chunk)
     hidden, layer, tokens = make(scale)
     fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other)
     assert fast[0].isfinite().all()
+
+
+@pytest.mark.parametrize("chunk", [3, 1000])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_their_sum_has_the_same_gradients(scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqgan_env.linear_log_prob.rows_in_cache", lambda vocab_size: chunk)
+    hidden, layer, tokens = make(scale)
+    fast = with_gradients(linear_log_likelihood(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens).sum(), hidden, layer)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        assert torch.equal(linear_log_likelihood(hidden, layer.weight, layer.bias, tokens), fast[0])
+
+
+def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
+    """In float32, exp(-200) is 0, whose logarithm is infinite."""
+    hidden, layer = torch.ones(2, 1), nn.Linear(1, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0], [-60.0], [-200.0]]))
+        layer.bias.zero_()
+    values = linear_log_prob(hidden, layer.weight, layer.bias, torch.tensor([1, 2]))
+    assert values.tolist() == pytest.approx([-60.0, -200.0])
+    gradient = torch.autograd.grad(values.sum(), layer.bias)[0]
+    assert gradient.tolist() == pytest.approx([-2.0, 1.0, 1.0])
+    assert linear_log_likelihood(hidden, layer.weight, layer.bias, torch.tensor([1, 2])).item() == pytest.approx(-260.0)
+
+
+def test_no_tokens_have_no_likelihood() -> None:
+    """As a process has them whose part of a batch is empty."""
+    hidden, layer, tokens = make()
+    for function in (linear_log_prob, linear_log_likelihood):
+        value = function(hidden[:0], layer.weight, layer.bias, tokens[:0]).sum()
+        assert value.item() == 0
+        assert all((gradient == 0).all() for gradient in torch.autograd.grad(value, [layer.weight, layer.bias]))
 
 
 def test_a_neighbours_tokens_are_seen() -> None:

@@ -24,6 +24,26 @@ def log_prob_by_steps(model: TokenModel, sequence: list[int], *, start_step: boo
     return result if start_step else result[1:]
 
 
+@pytest.mark.parametrize("end_token", [None, 1])
+def test_log_likelihood_is_the_sum_of_log_prob(end_token: int | None) -> None:
+    model = TokenLSTM(3, 4, 4, initial_std=1.0, end_token=end_token, generator=seeded())
+    tokens = torch.tensor([[0, 2, 1], [2, 1, 3 if end_token else 0]])  # 3 is padding
+    values = [model.log_prob(tokens).sum(), model.log_likelihood(tokens)]
+    gradients = [torch.autograd.grad(value, list(model.parameters())) for value in values]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients)
+
+
+def test_log_likelihood_follows_a_log_prob_of_ones_own() -> None:
+    class Halved(TokenLSTM):
+        def log_prob(self, tokens: Tensor) -> Tensor:
+            return super().log_prob(tokens) / 2
+
+    tokens = torch.tensor([[0, 2, 1]])
+    halved, plain = (kind(3, 4, 4, generator=seeded()) for kind in (Halved, TokenLSTM))
+    torch.testing.assert_close(halved.log_likelihood(tokens), plain.log_likelihood(tokens) / 2)
+
+
 def test_log_prob_equals_the_sum_by_steps() -> None:
     model, sequence = small_policy(), [3, 0, 5, 5, 1]
     log_prob = model.log_prob(torch.tensor([sequence]))

@@ -13,6 +13,7 @@ from seqgan_env.sampling import (
     draw_tokens,
     draw_tokens_reference,
     forbid,
+    rows_in_cache,
     rows_per_chunk,
     sample_sequences,
 )
@@ -115,7 +116,7 @@ def test_draws_from_features_equal_the_reference(
     vocab_size: int, scale: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a scale of 500 exponentials would be infinite or all zero without a shift."""
-    monkeypatch.setattr("seqgan_env.sampling.rows_per_chunk", lambda columns: tile)
+    monkeypatch.setattr("seqgan_env.sampling.rows_in_cache", lambda columns: tile)
     layer, features, uniforms = linear(vocab_size, scale)
     drawn = LinearDraws(layer.weight, layer.bias)(features, uniforms)
     assert torch.equal(drawn, draw_tokens_reference(layer(features), uniforms))
@@ -130,7 +131,7 @@ def test_draws_from_features_in_float32_are_those_of_the_logits_but_for_rounding
     assert differing.double().mean() < 0.005
 
 
-def test_exponentials_that_are_infinite_are_drawn_again_for_every_uniform() -> None:
+def test_logits_whose_exponentials_are_infinite_are_drawn_from_for_every_uniform() -> None:
     layer, features, uniforms = linear(200, 500.0, torch.float32)
     uniforms[:, 0] = 0.0
     uniforms[:, 1] = LARGEST_UNIFORM
@@ -253,7 +254,7 @@ def test_first_tokens_follow_the_policy_from_the_start_token() -> None:
 
 
 def test_rows_per_chunk_is_at_least_one() -> None:
-    assert rows_per_chunk(10**9) == 1
+    assert rows_per_chunk(10**9) == rows_in_cache(10**9) == 1
     assert rows_per_chunk(5000) == (1 << 22) // 5000
 
 
