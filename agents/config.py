@@ -58,6 +58,8 @@ class AdversarialConfig:
     """What is subtracted from returns."""
     entropy_coef: float = 0.0
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
+    kl_coef: float = 0.0
+    """Weight of the divergence from the likelihood start in the objective, KL(policy || start) at each token, in nats."""
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: int = 0
@@ -72,6 +74,8 @@ class AdversarialConfig:
     """Fits in one retraining, each on newly written sequences."""
     n_generated: int = 10_000
     """Sequences written for each fit."""
+    replay: float = 0.0
+    """Share of them that gives way to sequences of earlier fits."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
         learning_rate_schedule(adversarial),
         baseline=adversarial.baseline,
         entropy_coef=adversarial.entropy_coef,
+        kl_coef=adversarial.kl_coef,
         max_grad_norm=adversarial.max_grad_norm,
         likelihood_steps=adversarial.likelihood_steps,
         rollout_lag=adversarial.rollout_lag,
@@ -92,10 +93,10 @@ def make_actor_critic(config: TrainConfig, env: SequenceVectorEnv) -> ActorCriti
     early.
     """
     adversarial, settings, game = config.adversarial, config.actor_critic, env.game
-    if adversarial.likelihood_steps:
+    if adversarial.likelihood_steps or adversarial.kl_coef:
         raise ValueError(
-            f"Only reinforce takes steps of likelihood between its updates, got likelihood_steps="
-            f"{adversarial.likelihood_steps}: set it to 0, or take the agent reinforce."
+            f"Only reinforce takes steps of likelihood between its updates, or is held to its start, got likelihood_steps="
+            f"{adversarial.likelihood_steps} and kl_coef={adversarial.kl_coef}: set them to 0, or take the agent reinforce."
         )
     player, policy, own = algorithm(config, game.sequence_length)
     generator = {"config": config.generator, "end_token": game.end_token, "seed": config.seed}

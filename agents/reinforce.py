@@ -26,6 +26,7 @@ from seqgan_env.returns import (
     Baseline,
     advantages,
     discounted_returns,
+    mean_divergence,
     mean_entropy,
     played_positions,
     policy_gradient_loss,
@@ -55,6 +56,8 @@ class Reinforce(OnPolicyAlgorithm):
         learning_rate: Adam's step size, or a schedule of the remaining progress.
         baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
         entropy_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
+        kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in what is minimised.
+            The reference is the generator as it was at the latest `sync_rollout_policy`: after pretraining, its start.
         max_grad_norm: largest norm of the gradient.
         likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
         likelihood_batch_size: real sequences in each of them.
@@ -82,6 +85,7 @@ class Reinforce(OnPolicyAlgorithm):
         *,
         baseline: Baseline = "leave-one-out",
         entropy_coef: float = 0.0,
+        kl_coef: float = 0.0,
         max_grad_norm: float = 5.0,
         likelihood_steps: int = 0,
         likelihood_batch_size: int = 64,
@@ -98,6 +102,7 @@ class Reinforce(OnPolicyAlgorithm):
         if not 0 <= rollout_lag < 1:
             raise ValueError(f"rollout_lag must lie in [0, 1), got {rollout_lag}: at 1 the rollout policy would never change.")
         self.baseline = baseline
+        self.kl_coef = kl_coef
         self.likelihood_steps = likelihood_steps
         self.likelihood_batch_size = likelihood_batch_size
         self.rollout_lag = rollout_lag
@@ -166,6 +171,7 @@ class Reinforce(OnPolicyAlgorithm):
         ).to(self.device)
         self._rng = torch.Generator(self.device).manual_seed(seed)
         self.rollout_policy: TokenModel = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
+        self.reference_policy: TokenModel | None = copy.deepcopy(self.generator) if self.kl_coef else None
         if self.env is not None:
             self.env.seed(seed)
             self.sync_rollout_policy()
@@ -191,8 +197,13 @@ class Reinforce(OnPolicyAlgorithm):
         return self._played
 
     def sync_rollout_policy(self) -> None:
-        """Give the rollout policy the generator's parameters, and let it write the environment's completions."""
+        """Give the rollout policy the generator's parameters, and let it write the environment's completions.
+
+        The reference that the generator is held to, where it is, gets them too.
+        """
         self.rollout_policy.load_state_dict(self.generator.state_dict())
+        if self.reference_policy is not None:
+            self.reference_policy.load_state_dict(self.generator.state_dict())
         if self.env is not None:
             self.game.attach_policy(self.rollout_policy)
 
@@ -251,19 +262,28 @@ class Reinforce(OnPolicyAlgorithm):
         with training_mode(self.policy, dropout=False):  # the gradient is of the policy that wrote the batch
             log_probs = self._log_prob(tokens, own_lengths)
             loss = policy_gradient_loss(log_probs, advantage[rows], own_lengths, n_actions)
-            entropy = torch.zeros_like(loss)
-            if self.ent_coef:
-                entropy = mean_entropy(self._logits(tokens, own_lengths), own_lengths, n_actions)
-                loss = loss - self.ent_coef * entropy
+            entropy = divergence = torch.zeros_like(loss)
+            if self.ent_coef or self.reference_policy is not None:
+                logits = self._logits(self.generator, tokens, own_lengths)
+                if self.ent_coef:
+                    entropy = mean_entropy(logits, own_lengths, n_actions)
+                if self.reference_policy is not None:
+                    with torch.no_grad():
+                        reference = self._logits(self.reference_policy, tokens, own_lengths)
+                    divergence = mean_divergence(logits, reference, own_lengths, n_actions)
+                loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
             nll = -log_probs.detach().sum() / n_actions
-            grad_norm, sums = self._step(weight * loss, torch.stack([entropy.detach(), nll]) * weight)
+            numbers = torch.stack([entropy.detach(), divergence.detach(), nll])
+            grad_norm, sums = self._step(weight * loss, numbers * weight)
         self._take_likelihood_steps()
         self._move_rollout_policy()
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        loss_of_all, entropy_of_all, nll_of_all = sums.tolist()
+        loss_of_all, entropy_of_all, divergence_of_all, nll_of_all = sums.tolist()
         if self.ent_coef:
             self.logger.record("train/entropy", entropy_of_all)
+        if self.reference_policy is not None:
+            self.logger.record("train/kl", divergence_of_all)
         self.logger.record("train/loss", loss_of_all)
         self.logger.record("train/grad_norm", grad_norm)
         self.logger.record("train/advantage_std", advantage.std().item())
@@ -296,17 +316,16 @@ class Reinforce(OnPolicyAlgorithm):
         """Log-probabilities `(n, length)` of tokens under the policy that wrote them, mask included."""
         if self.game.mask is None:
             return self.generator.log_prob(tokens)
-        every = torch.log_softmax(self._logits(tokens, lengths), dim=-1)
+        every = torch.log_softmax(self._logits(self.generator, tokens, lengths), dim=-1)
         played = played_positions(lengths, tokens.shape[1])
         return every.gather(2, tokens.where(played, 0).unsqueeze(2)).squeeze(2) * played
 
-    def _logits(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Logits `(n, length, vocab_size)` of tokens, mask included."""
+    def _logits(self, model: TokenModel, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """A model's logits `(n, length, vocab_size)` of tokens, mask included."""
         mask = self.game.mask
         if mask is None:
-            return self.generator.logits(tokens)
-        allowed = allowed_along(mask, tokens, lengths, self.generator.vocab_size)
-        return self.generator.masked_logits(tokens, allowed)
+            return model.logits(tokens)
+        return model.masked_logits(tokens, allowed_along(mask, tokens, lengths, model.vocab_size))
 
     def _take_likelihood_steps(self) -> None:
         for _ in range(self.likelihood_steps):
@@ -315,7 +334,7 @@ class Reinforce(OnPolicyAlgorithm):
             batch = real[rows]
             own, weight = self.game.workers.part(len(batch))
             with training_mode(self.policy, rows=(len(batch), own)):
-                loss = -weight * self.generator.log_prob(batch[own]).sum() / (batch < self.generator.vocab_size).sum()
+                loss = -weight * self.generator.log_likelihood(batch[own]) / (batch < self.generator.vocab_size).sum()
                 _, sums = self._step(loss, loss.new_zeros(0), "the likelihood's loss")
             self.logger.record("train/likelihood_loss", sums[0].item())
 
@@ -346,6 +365,7 @@ class Reinforce(OnPolicyAlgorithm):
         return {
             "generator": module_state(self.generator),
             "rollout_policy": module_state(self.rollout_policy) if lagging else None,
+            "reference_policy": None if self.reference_policy is None else module_state(self.reference_policy),
             "optimizer": optimizer_state(self.policy.optimizer),
             "rng": self._rng.get_state(),
             "n_updates": self._n_updates,
@@ -359,6 +379,8 @@ class Reinforce(OnPolicyAlgorithm):
         load_module_state(self.generator, state["generator"])
         if state["rollout_policy"] is not None:
             load_module_state(self.rollout_policy, state["rollout_policy"])
+        if self.reference_policy is not None:
+            load_module_state(self.reference_policy, state["reference_policy"])
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
         self._rng.set_state(state["rng"].cpu())
         self._n_updates = state["n_updates"]
@@ -372,11 +394,12 @@ class Reinforce(OnPolicyAlgorithm):
             self._last_obs = np.zeros(env.num_envs)  # looked at by nobody; without one, learn would reset the rows
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "rollout_policy", "_played", "_tokens"]
+        return [*super()._excluded_save_params(), "_rng", "rollout_policy", "reference_policy", "_played", "_tokens"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         lagging = ["rollout_policy"] if self.rollout_lag > 0 else []
-        return ["policy", "policy.optimizer", *lagging], []
+        reference = ["reference_policy"] if self.kl_coef else []
+        return ["policy", "policy.optimizer", *lagging, *reference], []
 
 
 def _game_env(env: VecEnv) -> SequenceVectorEnv:

@@ -25,11 +25,13 @@ from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, tables
+from benchmarks.rejection import rejection_sweep
 from benchmarks.results import ORACLE
 from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
-from seqgan_env.run_inspection import LAST, LIKELIHOOD
+from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
 from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences
 from seqgan_env.token_model import TokenModel
 
@@ -39,6 +41,9 @@ UNIFORM, PUBLISHED, REGULARISED = "uniform", "likelihood, published", "likelihoo
 STARTS = (PUBLISHED, REGULARISED)
 OURS = f"{REGULARISED}; density ratio"
 DENSITY = f"{REGULARISED}; the ratio's density itself"
+REJECTION = f"{REGULARISED}; rejection by the density ratio"
+BOTH = f"{REGULARISED}; density ratio, then rejection by it"
+AVERAGED = f"{REGULARISED}; density ratio, averaged parameters"
 CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constant", "random")}
 
 NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
@@ -60,28 +65,52 @@ AS_PUBLISHED: dict[str, Any] = {
 """The published update, with fewer rollouts and fewer, shorter fits of a lighter discriminator than published."""
 
 RATIO = PRESETS["paper-cpu"][0].adversarial.density_ratio
+RATIO_LEVERS: dict[str, dict[str, Any]] = {
+    "without the start": {"density_ratio": dataclasses.replace(RATIO, with_start=False)},
+    "two models": {"density_ratio": dataclasses.replace(RATIO, n_models=2)},
+    "by classification": {"density_ratio": dataclasses.replace(RATIO, objective="classification")},
+    "never retrained": {"g_steps": 1_000_000},
+    "returns of whole sequences": {"reward": "shaped"},
+    "no entropy penalty": {"entropy_coef": 0.0},
+    "held to the start": {"kl_coef": 0.15},
+    "batches of 64": {"batch_size": 64},
+    "step size 0.003": {"learning_rate": 3e-3, "final_learning_rate": 3e-4},
+    "no baseline": {"baseline": "none"},
+    "likelihood steps": {"likelihood_steps": 1},
+}
+"""What is changed in the preset `paper-cpu`."""
+
 CNN: dict[str, Any] = {
     "reward_model": "discriminator",
+    "scaling": "centred",
+    "entropy_coef": 0.0,
+    "updates": 30,
     "n_rollouts": 4,
     "n_generated": 2000,
-    "d_pretrain_steps": 20,
+    "d_pretrain_steps": 50,
     "g_steps": 1,
 }
-LEVERS: dict[str, dict[str, Any]] = {
-    "density ratio, without the start": {"density_ratio": dataclasses.replace(RATIO, with_start=False)},
-    "density ratio, two models": {"density_ratio": dataclasses.replace(RATIO, n_models=2)},
-    "density ratio, by classification": {"density_ratio": dataclasses.replace(RATIO, objective="classification")},
-    "density ratio, never retrained": {"g_steps": 1_000_000},
-    "density ratio, returns of whole sequences": {"reward": "shaped"},
-    "density ratio, no entropy penalty": {"entropy_coef": 0.0},
-    "density ratio, batches of 64": {"batch_size": 64},
-    "density ratio, no baseline": {"baseline": "none"},
-    "density ratio, likelihood steps": {"likelihood_steps": 1},
-    "CNN, centred": CNN | {"scaling": "centred", "entropy_coef": 0.0},
-    "CNN, centred, entropy penalty": CNN | {"scaling": "centred", "entropy_coef": -0.02},
-    "CNN, log D, entropy penalty": CNN | {"scaling": "log"},
+"""A discriminator that judges whole sequences in the ratio's place; its fits are shorter and more, the updates fewer."""
+CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no weight decay": ({}, {"weight_decay": 0.0}),
+    "no dropout": ({}, {"dropout": 0.0}),
+    "token dropout": ({}, {"token_dropout": 0.25}),
+    "embedding of 4": ({}, {"embedding_dim": 4}),
+    "windows of one token": ({}, {"widths": (1,), "n_filters": (64,)}),
+    "label smoothing": ({}, {"label_smoothing": 0.2}),
+    "spectral norm": ({}, {"spectral_norm": True}),
+    "validation": ({}, {"validation": 0.2}),
+    "replay": ({"replay": 0.5}, {}),
+    "few fits": ({"d_pretrain_steps": 5, "g_steps": 5}, {}),
+    "D": ({"scaling": "probability"}, {}),
+    "log D": ({"scaling": "log"}, {}),
+    "ratio, MaliGAN's weights": ({"scaling": "ratio", "baseline": "maligan"}, {}),
+    "rank": ({"reward_model": "rank"}, {}),
+    "entropy penalty": ({"entropy_coef": -0.02}, {}),
+    "held to the start": ({"kl_coef": 0.15}, {}),
+    "likelihood steps": ({"likelihood_steps": 1}, {}),
 }
-"""What is changed in the preset `paper-cpu`; with the CNN also its fits, which are shorter and more."""
+"""What is changed of `CNN`, and of the discriminator itself."""
 
 SMALL_RATIO = dataclasses.replace(RATIO, model=GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5), epochs=4)
 
@@ -93,6 +122,8 @@ class Row:
     start: str
     changes: dict[str, Any] = field(default_factory=dict)
     """Of `AdversarialConfig`."""
+    discriminator: dict[str, Any] = field(default_factory=dict)
+    """Of its `TextCNNConfig`."""
     needs: tuple[str, ...] = ()
     """The rows that have to be there before it."""
     lever: bool = False
@@ -100,8 +131,8 @@ class Row:
 
 
 def _rows() -> dict[str, Row]:
-    def after(start: str, changes: dict[str, Any], lever: bool = False) -> Row:
-        return Row(start, changes, (start,), lever)
+    def after(start: str, changes: dict[str, Any], discriminator: dict[str, Any] | None = None, lever: bool = False) -> Row:
+        return Row(start, changes, discriminator or {}, (start,), lever)
 
     rows = {UNIFORM: Row(UNIFORM)} | {start: Row(start, NO_UPDATES) for start in STARTS}
     for start in STARTS:
@@ -112,9 +143,14 @@ def _rows() -> dict[str, Row]:
     rows[DENSITY] = Row(REGULARISED, needs=(REGULARISED, OURS))
     for model, name in CONTROLS.items():
         rows[name] = after(REGULARISED, {"reward_model": model, "reward": "terminal"})
+    for name in (REJECTION, BOTH, AVERAGED):
+        rows[name] = Row(REGULARISED, needs=(REGULARISED, OURS), lever=True)
     rows[f"{PUBLISHED}; density ratio"] = after(PUBLISHED, {}, lever=True)
-    for name, changes in LEVERS.items():
-        rows[f"{REGULARISED}; {name}"] = after(REGULARISED, changes, lever=True)
+    for name, changes in RATIO_LEVERS.items():
+        rows[f"{REGULARISED}; density ratio, {name}"] = after(REGULARISED, changes, lever=True)
+    rows[f"{REGULARISED}; CNN"] = after(REGULARISED, CNN, lever=True)
+    for name, (changes, discriminator) in CNN_LEVERS.items():
+        rows[f"{REGULARISED}; CNN, {name}"] = after(REGULARISED, CNN | changes, discriminator, lever=True)
     return rows
 
 
@@ -191,6 +227,7 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         preset,
         pretrain=pretrain,
         generator=generator,
+        discriminator=dataclasses.replace(preset.discriminator, **row.discriminator),
         adversarial=dataclasses.replace(preset.adversarial, **changes),
         evaluation=dataclasses.replace(
             preset.evaluation,
@@ -208,12 +245,8 @@ def run(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
     if name == UNIFORM:
         return run_uniform(seed, config)
-    if name == DENSITY:
-        folder = _folder(OURS, seed, config)
-        density = load_game(folder).reward_model
-        assert isinstance(density, DensityRatioReward)
-        n_samples = max(1, config.n_samples // 5)  # a mixture has no fast way to be sampled
-        return Result(name, seed, sweep_of(density.density, folder, seed, n_samples))
+    if name in (DENSITY, REJECTION, BOTH, AVERAGED):
+        return run_without_training(name, seed, config)
     begun = time.monotonic()
     row, start = settings(name, seed, config), ROWS[name].start
     if name != start:
@@ -234,9 +267,31 @@ def run_uniform(seed: int, config: Config) -> Result:
     task = make_oracle_task(settings(PUBLISHED, seed, config))
     oracle, shape = task.game.oracle, (config.n_samples, task.game.sequence_length)
     assert oracle is not None
-    tokens = torch.randint(oracle.vocab_size, shape, generator=torch.Generator().manual_seed(seed + 4_000_037))
+    tokens = torch.randint(oracle.vocab_size, shape, generator=_rng(seed))
     own = mean_nll(oracle, tokens), math.log(oracle.vocab_size)
     return Result(UNIFORM, seed, [(alpha, *own) for alpha in INVERSE_TEMPERATURES])
+
+
+def run_without_training(name: str, seed: int, config: Config) -> Result:
+    """Rows that are made of what our best agent's run has left: its density, its discriminator, its parameters on the way."""
+    torch.set_num_threads(1)
+    folder = _folder(OURS, seed, config)
+    game = load_game(folder)
+    ratio, oracle = game.reward_model, game.oracle
+    assert isinstance(ratio, DensityRatioReward)
+    assert oracle is not None
+    if name == DENSITY:
+        n_samples = max(1, config.n_samples // 5)  # a mixture has no fast way to be sampled
+        return Result(name, seed, sweep_of(ratio.density, folder, seed, n_samples))
+    generator = load_generator(folder / f"{LIKELIHOOD if name == REJECTION else LAST}.safetensors", game)
+    if name == AVERAGED:
+        middle = load_generator(folder / f"{MIDDLE}.safetensors", game).state_dict()
+        generator.load_state_dict({key: (value + middle[key]) / 2 for key, value in generator.state_dict().items()})
+        return Result(name, seed, sweep_of(generator, folder, seed, config.n_samples))
+    assert isinstance(generator, TokenLSTM)
+    ratio.attach_policy(generator)
+    held_out, rng = load_sequences(folder / HELD_OUT)[: config.n_samples], _rng(seed)
+    return Result(name, seed, rejection_sweep(generator, ratio.log_odds, oracle, held_out, rng, config.n_samples))
 
 
 def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> Sweep:
@@ -244,9 +299,14 @@ def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> 
     torch.set_num_threads(1)
     game, held_out = load_game(folder), load_sequences(folder / HELD_OUT)[:n_samples]
     assert game.oracle is not None
-    rng, length = torch.Generator().manual_seed(seed + 4_000_037), game.sequence_length
-    points = temperature_sweep(generator, game.oracle, held_out, rng, n_samples=n_samples, length=length)
+    length = game.sequence_length
+    points = temperature_sweep(generator, game.oracle, held_out, _rng(seed), n_samples=n_samples, length=length)
     return [(point.inverse_temperature, point.nll_oracle, point.nll_test) for point in points]
+
+
+def _rng(seed: int) -> torch.Generator:
+    """What samples of a row are drawn with; apart from all that a run draws."""
+    return torch.Generator().manual_seed(seed + 4_000_037)
 
 
 def _parent(name: str, seed: int, config: Config) -> Path:

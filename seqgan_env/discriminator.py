@@ -1,6 +1,8 @@
 """The discriminator: a convolutional network that tells real sequences from generated ones."""
 
+import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
+from torch.nn.utils.parametrizations import spectral_norm
 
 from seqgan_env.faults import StepRecord, check_finite
 from seqgan_env.precision import Precision, check_precision, products_in
+from seqgan_env.randomness import key_of_each, uniform
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
@@ -39,6 +43,15 @@ class TextCNNConfig:
     """Adam's step size."""
     weight_decay: float = 0.0
     """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
+    token_dropout: float = 0.0
+    """Share of the tokens that are left out in training, as padding is."""
+    label_smoothing: float = 0.0
+    """Share of each label that training takes for undecided (Szegedy et al., 2016)."""
+    spectral_norm: bool = False
+    """Divide the weights of all layers but the embedding by their largest singular value (Miyato et al., 2018)."""
+    validation: float = 0.0
+    """Share of the sequences that fits learn nothing from, always the same ones: a fit leaves the parameters with which they
+    are told apart best, before it or after one of its passes."""
     batch_size: int = 64
     """Sequences, real and generated together, in one training step."""
     epochs: int = 3
@@ -85,8 +98,12 @@ class TextCNN(nn.Module):
             self.highway_gate = nn.Linear(self.n_features, self.n_features)
             self.highway_transform = nn.Linear(self.n_features, self.n_features)
             self.output = nn.Linear(self.n_features, 2)
+            if config.spectral_norm:
+                for layer in (*self._layers(), self.highway_gate, self.highway_transform, self.output):
+                    spectral_norm(layer)
         self.to_empty(device=device)
         self._initialise(torch.Generator().manual_seed(seed))
+        self._seed = seed
         self._generator = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.AdamW(
             self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -103,6 +120,8 @@ class TextCNN(nn.Module):
             else:
                 value = torch.full(parameter.shape, -2.0 if name == "highway_gate.bias" else 0.1)
             parameter.copy_(value)
+        for buffer in self.buffers():  # singular vectors, found a little better at each step of training
+            buffer.copy_(F.normalize(torch.randn(buffer.shape, generator=generator), dim=0))
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +146,9 @@ class TextCNN(nn.Module):
 
         In training mode with dropout, which is drawn for all of them.
         """
+        if self.training and self.config.token_dropout > 0:
+            left_out = torch.rand(tokens.shape, generator=self._generator, device=tokens.device) < self.config.token_dropout
+            tokens = tokens.masked_fill(left_out, self.vocab_size)
         features = self.features(tokens[rows])
         if self.training and self.config.dropout > 0:
             shape = (len(tokens), self.n_features)
@@ -150,7 +172,8 @@ class TextCNN(nn.Module):
         """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
 
         Returns:
-            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
+            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient. With
+            `config.validation`, the cross-entropy (nats) of the sequences aside under the parameters that are kept.
 
         Raises:
             ValueError: nothing to learn from.
@@ -159,26 +182,55 @@ class TextCNN(nn.Module):
         """
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        real, generated, aside = self._set_aside(real, generated)
+        kept, validation_loss = self._best_parameters({}, math.inf, aside)
         tokens = torch.cat([real, generated])
         labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
         totals = torch.zeros(2, device=tokens.device)
         n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
         losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
-        self.train()
-        with products_in(self.config.precision):
-            for _ in range(self.config.epochs):
-                totals.zero_()
-                order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
+        for _ in range(self.config.epochs):
+            self.train()
+            totals.zero_()
+            order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
+            with products_in(self.config.precision):
                 for batch in order.split(self.config.batch_size):
                     sums = self._train_step(tokens[batch], labels[batch])
                     losses.note(sums[0])
                     totals += sums
-        self.eval()
+            self.eval()
+            kept, validation_loss = self._best_parameters(kept, validation_loss, aside)
         losses.check()
         grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
         loss, accuracy = (totals / len(tokens)).tolist()
-        return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
+        metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
+        if aside is None:
+            return metrics
+        self.load_state_dict(kept)
+        return metrics | {"validation_loss": validation_loss}
+
+    def _set_aside(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """What a fit learns from, and what it is judged by: None if that, or what is left, is not of both kinds.
+
+        Which sequences these are depends on them alone, so that none is learned from in one fit and judged by in another.
+        """
+        if self.config.validation == 0:
+            return real, generated, None
+        chosen = [uniform(key_of_each(tokens, self._seed)) < self.config.validation for tokens in (real, generated)]
+        if not all(aside.any() and not aside.all() for aside in chosen):
+            return real, generated, None
+        return real[~chosen[0]], generated[~chosen[1]], (real[chosen[0]], generated[chosen[1]])
+
+    def _best_parameters(
+        self, kept: dict[str, Tensor], loss: float, aside: tuple[Tensor, Tensor] | None
+    ) -> tuple[dict[str, Tensor], float]:
+        """The parameters that tell the sequences aside apart best, those kept or the present ones, and their cross-entropy."""
+        if aside is None:
+            return kept, loss
+        real, generated = (self.log_odds(tokens) for tokens in aside)
+        present = -(F.logsigmoid(real).mean() + F.logsigmoid(-generated).mean()).item() / 2
+        return (copy.deepcopy(self.state_dict()), present) if present < loss else (kept, loss)
 
     def training_state(self) -> dict[str, Any]:
         """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""
@@ -193,7 +245,7 @@ class TextCNN(nn.Module):
         """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
         part = self.workers.part(len(tokens))
         logits, labels = self(tokens, part.rows), labels[part.rows]
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
         self.optimizer.zero_grad()
         (part.weight * len(labels) / len(tokens) * (loss + self.config.l2 * penalty)).backward()
@@ -221,8 +273,9 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
             f"A discriminator needs embedding_dim and numbers of filters of at least 1, got {config.embedding_dim} and "
             f"{config.n_filters}."
         )
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {config.dropout}.")
+    for name in ("dropout", "token_dropout", "label_smoothing", "validation"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}.")
     check_precision(config.precision)
 
 

@@ -47,6 +47,9 @@ Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 GAMMAS: dict[str, float] = {"terminal": 1.0, "rollout": 0.0, "shaped": 1.0}
 """The discount under which each reward contract states the same objective."""
 
+REPLAYED = 10
+"""Calls of `retrain` whose generated sequences are kept for later ones, where some are replayed."""
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device that is meant: `"auto"` is a GPU where there is one.
@@ -97,6 +100,7 @@ class SequenceGame:
         n_rollouts: Monte Carlo completions of each prefix.
         retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
             own; None leaves it to the caller of `retrain`.
+        replay: share of the generated sequences of each `retrain` that are earlier ones, of the latest `REPLAYED` calls.
         mask: which tokens may follow a prefix.
         oracle: where nature is known: measures finished sequences.
         vocabulary: turns ids into text, where there is text.
@@ -110,6 +114,7 @@ class SequenceGame:
     reward: RewardContract = "terminal"
     n_rollouts: int = 16
     retrain_every: int | None = None
+    replay: float = 0.0
     end_token: int | None = None
     mask: Mask | None = None
     oracle: TokenLSTM | None = None
@@ -136,6 +141,8 @@ class SequenceGame:
                 f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} has no fit(real, generated). "
                 "Pass retrain_every=None."
             )
+        if not 0 <= self.replay < 1:
+            raise ValueError(f"replay must lie in [0, 1), got {self.replay}: it is the share of earlier sequences in a fit.")
         self.search = MonteCarloSearch(
             UniformPolicy(self.vocab_size, self.device),
             self.reward_model.score,
@@ -147,6 +154,7 @@ class SequenceGame:
         )
         self.workers: Workers = ALONE
         self._finished: list[Tensor] = []
+        self._earlier: list[Tensor] = []
         self._generator = torch.Generator(self.device)
         self.seed(0)
 
@@ -257,7 +265,7 @@ class SequenceGame:
         return self.retrain(newest)
 
     def training_state(self) -> dict[str, Any]:
-        """What changes while the game is played: its reward model, and episodes that wait for retraining.
+        """What changes while the game is played: its reward model, and sequences kept for retraining.
 
         A reward model that learns without being `Resumable` is left out.
         """
@@ -265,6 +273,7 @@ class SequenceGame:
         return {
             "rng": self._generator.get_state(),
             "finished": list(self._finished),
+            "earlier": list(self._earlier),
             "reward_model": model.training_state() if isinstance(model, Resumable) else None,
         }
 
@@ -272,13 +281,15 @@ class SequenceGame:
         """Go on where `training_state` was taken down."""
         self._generator.set_state(state["rng"].cpu())
         self._finished = [part.to(self.device) for part in state["finished"]]
+        self._earlier = [part.to(self.device) for part in state["earlier"]]
         if isinstance(self.reward_model, Resumable):
             self.reward_model.load_training_state(state["reward_model"])
 
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
 
-        Where there are fewer real ones, each is taken as often as it needs.
+        Where there are fewer real ones, each is taken as often as it needs. With `replay`, some of the generated ones give way
+        to those of earlier calls.
 
         Raises:
             TypeError: the reward model does not learn; or the sequences are no int64 tensor.
@@ -287,10 +298,21 @@ class SequenceGame:
         if not isinstance(self.reward_model, LearningRewardModel):
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
         self._check_generated(generated)
+        generated = self._with_earlier(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
         orders = [torch.randperm(n_real, generator=self._generator, device=self.device) for _ in range(passes)]
         with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
             return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
+
+    def _with_earlier(self, generated: Tensor) -> Tensor:
+        """Generated sequences, a share of them replaced by earlier ones; those that are new are kept for later calls."""
+        if self.replay == 0:
+            return generated
+        earlier = torch.cat([generated[:0], *self._earlier])
+        self._earlier = [*self._earlier, generated][-REPLAYED:]
+        order = torch.randperm(len(earlier), generator=self._generator, device=self.device)
+        replayed = earlier[order[: int(self.replay * len(generated))]]
+        return torch.cat([generated[len(replayed) :], replayed])
 
     def _check_generated(self, generated: Tensor) -> None:
         """Refuse what the reward model would choke on half-way, before anything has changed."""
@@ -337,6 +359,7 @@ def make_game(
     objective_batched: bool = False,
     model_seed: int = 0,
     retrain_every: int | None = None,
+    replay: float = 0.0,
     mask: Mask | None = None,
     end_token: int | None = None,
     oracle: TokenLSTM | None = None,
@@ -364,6 +387,7 @@ def make_game(
         objective_batched: the function takes a list of sequences, and returns as many numbers.
         model_seed: of the discriminator of either kind, the ranker, or the random control.
         retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
+        replay: share of earlier sequences among the generated ones of a fit; see `SequenceGame`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         end_token: ends a sequence early.
         oracle: measures finished sequences.
@@ -413,6 +437,7 @@ def make_game(
         reward=reward,
         n_rollouts=n_rollouts,
         retrain_every=retrain_every,
+        replay=replay,
         end_token=end_token,
         mask=mask,
         oracle=oracle,

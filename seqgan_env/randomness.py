@@ -42,6 +42,14 @@ def mix(keys: Tensor | int, counters: Tensor | int) -> Tensor:
     return words ^ _shift_right(words, 31)
 
 
+def key_of_each(tokens: Tensor, seed: int) -> Tensor:
+    """A key `(n,)` of each sequence of `(n, length)` int64: the same sequence and seed, the same key."""
+    keys = torch.full((len(tokens),), seed, dtype=torch.int64, device=tokens.device)
+    for column in tokens.T:
+        keys = mix(keys, column)
+    return keys
+
+
 def uniform(keys: Tensor) -> Tensor:
     """One float32 in [0, 1) for each int64 key, from its top 24 bits."""
     return _shift_right(keys, 40).to(torch.float32) * 2.0**-24

@@ -48,7 +48,8 @@ class RankReward(nn.Module):
     reward of a sequence does not depend on the batch that it is scored with.
 
     Args:
-        encoder: computes the features, `TextCNN.features`; its output layer is not used.
+        encoder: computes the features, `TextCNN.features`; its output layer is not used, nor what its config says of training
+            beside step size, weight decay, batch size, epochs, precision and spectral norm.
         real: real sequences `(n, sequence_length)` int64, padded.
         config: sets and sharpness.
         seed: draws the sets and the order of training.

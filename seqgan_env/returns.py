@@ -111,6 +111,21 @@ def mean_entropy(logits: Tensor, lengths: Tensor, n_actions: Tensor | None = Non
     return (entropies * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 
+def mean_divergence(logits: Tensor, reference: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
+    """KL(policy || reference) of the next-token distributions in nats, averaged over the actions taken.
+
+    Args:
+        logits: the policy's, `(n, length, vocab_size)`.
+        reference: the other one's, alike; what is forbidden must be so in both.
+        lengths: `(n,)` int64.
+        n_actions: see `policy_gradient_loss`.
+    """
+    log_probs = torch.log_softmax(logits, dim=-1)
+    divergences = (log_probs.exp() * (log_probs - torch.log_softmax(reference, dim=-1))).sum(dim=-1)
+    played = played_positions(lengths, logits.shape[1])
+    return (divergences * played).sum() / (played.sum() if n_actions is None else n_actions)
+
+
 def played_positions(lengths: Tensor, length: int) -> Tensor:
     """Which positions an episode has: `(n, length)` bool."""
     return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.metrics import BleuScorer
 from seqgan_env.overriding import still_agree
-from seqgan_env.randomness import mix, uniform
+from seqgan_env.randomness import key_of_each, uniform
 from seqgan_env.reward_functions import Decode, FunctionReward
 from seqgan_env.sampling import TokenPolicy
 from seqgan_env.training_state import Resumable
@@ -270,7 +270,4 @@ class RandomReward:
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Uniform numbers `(n,)`; the same sequence gets the same one."""
-        keys = torch.full((len(tokens),), self.seed, dtype=torch.int64, device=tokens.device)
-        for column in tokens.T:
-            keys = mix(keys, column)
-        return uniform(keys)
+        return uniform(key_of_each(tokens, self.seed))

@@ -12,12 +12,17 @@ from agents.config import PRESETS, OracleConfig
 from benchmarks import learning
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.learning import (
+    AVERAGED,
+    BOTH,
+    CNN,
+    CNN_LEVERS,
     CONTROLS,
     DENSITY,
-    LEVERS,
     OURS,
     PUBLISHED,
+    RATIO_LEVERS,
     REGULARISED,
+    REJECTION,
     ROWS,
     UNIFORM,
     Config,
@@ -122,10 +127,16 @@ class TestRows:
         ours = settings(OURS, 0, Config()).adversarial
         for model, name in CONTROLS.items():
             assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, reward="terminal")
-        for name, changes in LEVERS.items():
-            assert settings(f"{REGULARISED}; {name}", 0, Config()).adversarial == dataclasses.replace(ours, **changes)
-            assert changes != {}
-        trained = [name for name in ROWS if name not in (UNIFORM, DENSITY)]
+        for name, changes in RATIO_LEVERS.items():
+            row = settings(f"{REGULARISED}; density ratio, {name}", 0, Config())
+            assert row.adversarial == dataclasses.replace(ours, **changes)
+        cnn = settings(f"{REGULARISED}; CNN", 0, Config())
+        assert cnn.adversarial == dataclasses.replace(ours, **CNN)
+        for name, (changes, discriminator) in CNN_LEVERS.items():
+            row = settings(f"{REGULARISED}; CNN, {name}", 0, Config())
+            assert row.adversarial == dataclasses.replace(cnn.adversarial, **changes)
+            assert row.discriminator == dataclasses.replace(cnn.discriminator, **discriminator)
+        trained = [name for name in ROWS if name not in (UNIFORM, DENSITY, REJECTION, BOTH, AVERAGED)]
         assert len({str(settings(name, 0, Config())) for name in trained}) == len(trained)
 
     def test_the_published_start_is_the_papers(self) -> None:
@@ -174,12 +185,12 @@ def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(learning, "settings", tiny)
     config = Config(n_samples=40, out=tmp_path / "runs")
-    start, ours, density = (learning.run(name, 1, config) for name in (REGULARISED, OURS, DENSITY))
+    start, ours, *others = (learning.run(name, 1, config) for name in (REGULARISED, OURS, DENSITY, REJECTION, BOTH, AVERAGED))
     assert [alpha for alpha, _, _ in start.sweep] == list(ALPHAS)
     assert math.isnan(start.accuracy)
     assert 0 <= ours.accuracy <= 1
     assert ours.loss > 0
-    assert len({str(one.sweep) for one in (start, ours, density)}) == 3
+    assert len({str(one.sweep) for one in (start, ours, *others)}) == 6
     (first,) = (tmp_path / "runs" / "full").glob("likelihood-regularised-seed1/*/generator_likelihood.safetensors")
     (second,) = (tmp_path / "runs" / "full").glob("*density-ratio-seed1/*/generator_likelihood.safetensors")
     assert load_file(first)["output.bias"].tolist() == load_file(second)["output.bias"].tolist()

@@ -361,9 +361,10 @@ class TestRefusals:
             player(agent)
         player("ppo")
 
-    def test_likelihood_steps(self) -> None:
-        with pytest.raises(ValueError, match="Only reinforce takes steps of likelihood"):
-            player("a2c", adversarial=dataclasses.replace(TINY["adversarial"], likelihood_steps=1))
+    @pytest.mark.parametrize("change", [{"likelihood_steps": 1}, {"kl_coef": 0.1}])
+    def test_what_reinforce_alone_has(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="Only reinforce takes steps of likelihood between its updates, or is held"):
+            player("a2c", adversarial=dataclasses.replace(TINY["adversarial"], **change))
 
     @pytest.mark.parametrize(
         ("config", "has"),

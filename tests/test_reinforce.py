@@ -1,5 +1,6 @@
 """The generator as an SB3 policy and algorithm."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
-from seqgan_env.returns import advantages, policy_gradient_loss
+from seqgan_env.returns import advantages, mean_divergence, policy_gradient_loss
 from tests.small import T, V, no_repeats, seeded, small_game
 
 LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
@@ -128,6 +129,7 @@ class TestUpdate:
             {"learning_rate": 0.01},
             {"baseline": "none"},
             {"entropy_coef": 0.5},
+            {"kl_coef": 1.0},
             {"max_grad_norm": 1e-4},
             {"likelihood_steps": 1},
             {"rollout_lag": 0.8},
@@ -192,6 +194,47 @@ class TestRolloutPolicy:
     def test_lag_out_of_range_is_refused(self, lag: float) -> None:
         with pytest.raises(ValueError, match=r"rollout_lag must lie in \[0, 1\)"):
             new_agent(rollout_lag=lag)
+
+
+class TestReferencePolicy:
+    def test_holds_the_generator_to_its_start(self) -> None:
+        """Measured on the same sequences; the control is free to move away."""
+
+        def distance(kl_coef: float) -> float:
+            agent = new_agent(learning_rate=0.02, kl_coef=kl_coef)
+            start = copy.deepcopy(agent.generator)
+            tokens, lengths = agent.sample(64)
+            agent.learn(15 * 40)
+            return mean_divergence(agent.generator.logits(tokens), start.logits(tokens), lengths).item()
+
+        held, free = distance(20.0), distance(0.0)
+        assert held < free / 3
+        assert free > 0.01
+
+    def test_stays_as_it_is_until_it_is_synchronised(self) -> None:
+        agent = new_agent(kl_coef=1.0)
+        start = weights(agent)
+        agent.learn(2 * 40)
+        reference = agent.reference_policy
+        assert reference is not None
+        assert torch.equal(torch.cat([parameter.flatten() for parameter in reference.parameters()]), start)
+        agent.sync_rollout_policy()
+        assert torch.equal(torch.cat([parameter.flatten() for parameter in reference.parameters()]), weights(agent))
+
+    def test_is_saved(self, tmp_path: Path) -> None:
+        agent = new_agent(kl_coef=1.0)
+        agent.learn(2 * 40)
+        agent.save(tmp_path / "agent.zip")
+        loaded = Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep"))
+        assert agent.reference_policy is not None
+        assert loaded.reference_policy is not None
+        assert torch.equal(loaded.reference_policy.output.bias, agent.reference_policy.output.bias)
+        assert not torch.equal(loaded.reference_policy.output.bias, loaded.generator.output.bias)
+
+    def test_respects_the_mask(self) -> None:
+        agent = new_agent(text_env(), kl_coef=1.0)
+        agent.learn(2 * 40)
+        assert weights(agent).isfinite().all()
 
 
 class TestSaveAndLoad:

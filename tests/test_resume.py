@@ -81,6 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def lagging(out: Path, **changes: Any) -> TrainConfig:
     """A tiny run of two epochs, two fits and three updates, in which much has a state: lag, dropout, learning rates."""
     adversarial = dataclasses.replace(TINY["adversarial"], rollout_lag=0.5, likelihood_steps=1, final_learning_rate=1e-3)
+    adversarial = dataclasses.replace(adversarial, kl_coef=0.1, replay=0.5)
     pretrain = dataclasses.replace(TINY["pretrain"], final_learning_rate=1e-3)
     generator = dataclasses.replace(TINY["generator"], dropout=0.2)
     fields = {"adversarial": adversarial, "pretrain": pretrain, "generator": generator, "checkpoint": EVERY_ROUND} | changes

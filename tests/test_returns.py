@@ -1,5 +1,6 @@
 """The policy gradient by hand."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_entropy, policy_gradient_loss
+from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_divergence, mean_entropy, policy_gradient_loss
 
 REWARDS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]])
 LENGTHS = torch.tensor([3, 2])
@@ -114,6 +115,17 @@ def test_entropy_of_equal_logits_is_the_log_of_their_number() -> None:
     logits = torch.zeros(2, 3, 7)
     logits[1, 2] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])  # padding, not looked at
     assert mean_entropy(logits, LENGTHS).item() == pytest.approx(torch.log(torch.tensor(7.0)).item())
+
+
+def test_divergence_by_hand() -> None:
+    """Of (1/2, 1/2) from (1/4, 3/4): log 2 - log(3) / 2. Padding is not looked at; a policy is at no distance from itself."""
+    logits = torch.zeros(2, 3, 2)
+    reference = torch.tensor([1.0, 3.0]).log().expand(2, 3, 2).clone()
+    reference[1, 2] = torch.tensor([100.0, 0.0])
+    expected = math.log(2) - math.log(3) / 2
+    assert mean_divergence(logits, reference, LENGTHS).item() == pytest.approx(expected)
+    assert mean_divergence(logits, reference, LENGTHS, torch.tensor(10)).item() == pytest.approx(expected / 2)
+    assert mean_divergence(reference, reference, LENGTHS).item() == 0
 
 
 def test_shaped_and_terminal_rewards_have_the_same_return_up_to_a_baseline() -> None:

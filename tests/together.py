@@ -41,6 +41,7 @@ def everything(out: Path) -> TrainConfig:
         rollout_lag=0.5,
         likelihood_steps=1,
         entropy_coef=0.01,
+        kl_coef=0.1,
         n_generated=21,
         final_learning_rate=1e-3,
     )
