@@ -26,7 +26,7 @@ from seqgan_env.workers import ALONE, Workers
 from tests.test_train import ROOT, TINY, only_run, oracle_config
 from tests.together import CONFIGS, KILLED_AFTER
 
-TOLERANCE = 1e-5
+TOLERANCE = 3e-5
 """Of the norm of a network's parameters: rounding alone, which Adam makes larger where a gradient is nearly 0."""
 
 
@@ -97,9 +97,9 @@ class TestTwoProcesses:
         """A control: faults on purpose are seen, gradients apart in every phase and baselines apart in the last."""
         apart, baseline = only_run(together / "apart"), only_run(together / "baseline")
         for weights in ("generator_likelihood", "generator", "discriminator"):
-            assert distance(alone["everything"], apart, weights) > 100 * TOLERANCE
+            assert distance(alone["everything"], apart, weights) > 30 * TOLERANCE
         assert distance(alone["everything"], baseline, "generator_likelihood") < TOLERANCE
-        assert distance(alone["everything"], baseline, "generator") > 100 * TOLERANCE
+        assert distance(alone["everything"], baseline, "generator") > 30 * TOLERANCE
 
     @pytest.mark.parametrize("name", list(CONFIGS))
     def test_are_equal_to_the_last_bit_after_each_round(self, together: Path, name: str) -> None:
