@@ -59,7 +59,7 @@ class AdversarialConfig:
     entropy_coef: float = 0.0
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
     kl_coef: float = 0.0
-    """Weight of the divergence from the likelihood start in the objective, KL(policy || start) at each token, in nats."""
+    """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats."""
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: int = 0

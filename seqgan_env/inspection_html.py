@@ -15,7 +15,7 @@ _SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 _HEADER = """<header>
   <h1>Episode inspector</h1>
-  <p>Where each token’s reward comes from: what the policy thought, which completions were tried, and what they scored.</p>
+  <p>Where each token’s reward comes from: {sources}.</p>
 </header>"""
 
 
@@ -40,7 +40,10 @@ def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = Non
     Raises:
         ValueError: no episodes, titles of another number, or a trace without a JSON form.
     """
-    return page("Episode inspector", f'<body id="inspector">\n{_HEADER}\n<main>\n{inspector(traces, titles)}</main>\n</body>')
+    completed = any(step.completions for trace in traces for step in trace.steps)
+    scores = "which completions were tried, and what they scored" if completed else "and what the reward model says of it"
+    header = _HEADER.format(sources=f"what the policy thought, {scores}")
+    return page("Episode inspector", f'<body id="inspector">\n{header}\n<main>\n{inspector(traces, titles)}</main>\n</body>')
 
 
 def inspector(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ def test_the_traces_are_in_the_page_word_for_word() -> None:
     data = json.loads(Scripts(html_page([trace, trace], ["one", "</script>"])).texts["application/json"])
     assert [episode["title"] for episode in data["episodes"]] == ["one", "</script>"]
     assert all(EpisodeTrace.from_json(json.dumps(episode["trace"])) == trace for episode in data["episodes"])
+
+
+def test_completions_are_spoken_of_where_there_are_some() -> None:
+    trace = hostile_trace()
+    without = replace(trace, steps=tuple(replace(step, completions=()) for step in trace.steps))
+    assert "which completions were tried" in html_page([trace])
+    assert "completions" not in html_page([without]).split("<header>")[1].split("</header>")[0]
 
 
 def test_no_token_or_title_becomes_markup() -> None:
