@@ -84,10 +84,10 @@ CNN: dict[str, Any] = {
     "reward_model": "discriminator",
     "scaling": "centred",
     "entropy_coef": 0.0,
-    "updates": 30,
-    "n_rollouts": 4,
+    "updates": 20,
+    "n_rollouts": 2,
     "n_generated": 2000,
-    "d_pretrain_steps": 50,
+    "d_pretrain_steps": 20,
     "g_steps": 1,
 }
 """A discriminator that judges whole sequences in the ratio's place; its fits are shorter and more, the updates fewer."""
@@ -101,7 +101,7 @@ CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "spectral norm": ({}, {"spectral_norm": True}),
     "validation": ({}, {"validation": 0.2}),
     "replay": ({"replay": 0.5}, {}),
-    "few fits": ({"d_pretrain_steps": 5, "g_steps": 5}, {}),
+    "five times the fits": ({"d_pretrain_steps": 100, "d_steps": 5}, {}),
     "D": ({"scaling": "probability"}, {}),
     "log D": ({"scaling": "log"}, {}),
     "ratio, MaliGAN's weights": ({"scaling": "ratio", "baseline": "maligan"}, {}),
