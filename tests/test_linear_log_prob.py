@@ -1,5 +1,7 @@
 """Log-probabilities of a linear layer's logits against `cross_entropy`: values and gradients, large logits, and a control."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,30 +31,26 @@ def with_gradients(result: Tensor, hidden: Tensor, layer: nn.Linear) -> list[Ten
     return [result, *torch.autograd.grad((weights * result).sum(), [hidden, layer.weight, layer.bias])]
 
 
+def sum_of_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
+
+
 @pytest.mark.parametrize("chunk", [3, 1000])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
-def test_values_and_gradients_are_those_of_cross_entropy(scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("function", "reference"), [(linear_log_prob, linear_log_prob_reference), (linear_log_likelihood, sum_of_reference)]
+)
+def test_values_and_gradients_are_those_of_cross_entropy(
+    function: Any, reference: Any, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At a scale of 300 the exponentials of many logits would be infinite or zero without a shift."""
     monkeypatch.setattr("seqgan_env.linear_log_prob.rows_in_cache", lambda vocab_size: chunk)
     hidden, layer, tokens = make(scale)
-    fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens), hidden, layer)
-    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    fast = with_gradients(function(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    plain = with_gradients(reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
     for one, other in zip(fast, plain, strict=True):
         torch.testing.assert_close(one, other)
     assert fast[0].isfinite().all()
-
-
-@pytest.mark.parametrize("chunk", [3, 1000])
-@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
-def test_their_sum_has_the_same_gradients(scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqgan_env.linear_log_prob.rows_in_cache", lambda vocab_size: chunk)
-    hidden, layer, tokens = make(scale)
-    fast = with_gradients(linear_log_likelihood(hidden, layer.weight, layer.bias, tokens), hidden, layer)
-    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens).sum(), hidden, layer)
-    for one, other in zip(fast, plain, strict=True):
-        torch.testing.assert_close(one, other)
-    with torch.no_grad():
-        assert torch.equal(linear_log_likelihood(hidden, layer.weight, layer.bias, tokens), fast[0])
 
 
 def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
@@ -94,12 +92,13 @@ def test_float32_is_as_exact_as_cross_entropy(scale: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.detach().abs().max()))
 
 
-def test_without_gradients_it_is_the_same() -> None:
+@pytest.mark.parametrize("function", [linear_log_prob, linear_log_likelihood])
+def test_without_gradients_it_is_the_same(function: Any) -> None:
     hidden, layer, tokens = make()
     with torch.no_grad():
-        silent = linear_log_prob(hidden, layer.weight, layer.bias, tokens)
+        silent = function(hidden, layer.weight, layer.bias, tokens)
     assert silent.grad_fn is None
-    assert torch.equal(silent, linear_log_prob(hidden, layer.weight, layer.bias, tokens))
+    assert torch.equal(silent, function(hidden, layer.weight, layer.bias, tokens))
 
 
 def test_a_tied_layer_gets_its_gradient_through_the_embedding() -> None:
