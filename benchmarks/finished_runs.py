@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -53,7 +55,7 @@ def side_by_side(
         needs: the keys that have to be done before one; those that are not `left` are.
     """
     begun, missing, running = time.monotonic(), dict.fromkeys(left), dict[Future[Result], Key]()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         while missing:
             ready = [key for key in missing if key not in running.values() and missing.keys().isdisjoint(needs(key))]
             running.update({pool.submit(function, *key): key for key in ready})
@@ -64,6 +66,20 @@ def side_by_side(
                 minutes = (time.monotonic() - begun) / n_done * len(missing) / 60
                 print(f"{n_done} of {len(left)} runs; about {minutes:.0f} minutes left", flush=True)
                 yield future.result()
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it has ended, of whose being killed it would not hear."""
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:

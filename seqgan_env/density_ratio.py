@@ -16,6 +16,7 @@ from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, rows_per_chunk
 from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.workers import ALONE, Workers
 
 _PHASE = "a fit of the density ratio"
 _SEED_OFFSET = 1_000_000_007
@@ -103,6 +104,7 @@ class DensityRatioReward:
         self.density = TokenMixture(models)
         self.start: TokenModel | None = None
         self._learning = TokenMixture(models)
+        self.workers: Workers = ALONE
         self._rng = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
 
@@ -161,20 +163,28 @@ class DensityRatioReward:
         for _ in range(self.config.epochs):
             totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
             for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
-                with training_mode(self._learning), products_in(self.config.precision):
-                    sums = self._nll(tokens[rows]) if by_likelihood else self._cross_entropy(tokens[rows], labels[rows])
-                    self.optimizer.zero_grad()
-                    loss = sums[0] / sums[1]
-                    loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self.config.max_grad_norm)
-                record.note(loss.detach(), norm)
-                self.optimizer.step()
-                totals += sums.detach()
+                sums, norm = self._train_step(tokens[rows], labels[rows])
+                record.note(sums[0] / sums[1], norm)
+                totals += sums
         record.check()
         for group in self.optimizer.param_groups:
             group["lr"] *= self.config.learning_rate_decay
         nats, count, *right = totals.tolist()
         return {"nll": nats / count} if by_likelihood else {"loss": nats / count, "accuracy": right[0] / count}
+
+    def _train_step(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of Adam, of all workers together; returns the objective's sums over the batch, and the gradient's norm."""
+        own, weight = self.workers.part(len(tokens))
+        by_likelihood = self.config.objective == "likelihood"
+        count = (tokens < self.vocab_size).sum() * self.config.n_models if by_likelihood else len(tokens)
+        with training_mode(self._learning, rows=(len(tokens), own)), products_in(self.config.precision):
+            sums = weight * (self._nll(tokens[own]) if by_likelihood else self._cross_entropy(tokens[own], labels[own]))
+            self.optimizer.zero_grad()
+            (sums[0] / count).backward()
+        sums = self.workers.sum_gradients(self._learning.parameters(), sums.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return sums, norm
 
     def _nll(self, tokens: Tensor) -> Tensor:
         """Nats that the learning models need for the tokens, and how many that are: `(2,)`."""
@@ -190,6 +200,10 @@ class DensityRatioReward:
         nats = F.binary_cross_entropy_with_logits(odds, labels, reduction="sum")
         right = ((odds > 0) == (labels > 0)).sum()
         return torch.stack([nats, torch.full_like(nats, len(tokens)), right.to(nats.dtype)])
+
+    def share_work(self, workers: Workers) -> None:
+        """See `seqgan_env.rewards.SharesWork`."""
+        self.workers = workers
 
     def training_state(self) -> dict[str, Any]:
         """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""

@@ -23,10 +23,12 @@ from seqgan_env.rewards import (
     LearningRewardModel,
     MixtureReward,
     ScoresTokens,
+    SharesWork,
 )
 from seqgan_env.sampling import Mask
 from seqgan_env.token_model import TokenModel
 from seqgan_env.training_state import Resumable, detached
+from seqgan_env.workers import Workers
 from tests.small import END, T, V, episodes, no_repeats, real_sequences, seeded, small_policy
 
 SMALL = DensityRatioConfig(n_models=2, model=GeneratorConfig(embedding_dim=4, hidden_dim=4, dropout=0.3), batch_size=8)
@@ -47,6 +49,24 @@ def ratio_game(reward: Any = "rollout", policy: TokenModel | None = None, **chan
     return game
 
 
+class Half(Workers):
+    """The first of two, whose work nobody adds to."""
+
+    count = 2
+
+
+@pytest.mark.parametrize("objective", ["likelihood", "classification"])
+def test_each_of_several_workers_learns_from_its_rows(objective: Any) -> None:
+    """What several make together is in `tests.test_distributed`."""
+    model, seen = ratio(n_models=1, objective=objective), []
+    model.share_work(Half())
+    learner = model._learning.models[0]
+    hidden = learner.hidden
+    learner.hidden = lambda tokens: seen.append(len(tokens)) or hidden(tokens)  # type: ignore[func-returns-value]
+    model.fit(real_sequences(), real_sequences(seed=8))
+    assert set(seen) == {4, 2} if objective == "likelihood" else {4}
+
+
 class Steps:
     """A policy that can only step, as one of another library."""
 
@@ -57,7 +77,7 @@ class Steps:
 
 def test_is_what_it_says() -> None:
     model = ratio()
-    for protocol in (ScoresTokens, JudgesPolicy, Discriminates, LearningRewardModel, Resumable):
+    for protocol in (ScoresTokens, JudgesPolicy, Discriminates, LearningRewardModel, Resumable, SharesWork):
         assert isinstance(model, protocol)
 
 

@@ -87,7 +87,7 @@ def notes(folder: Path, name: str, rank: int) -> dict[str, Any]:
 class TestTwoProcesses:
     @pytest.mark.parametrize("name", list(CONFIGS))
     def test_make_what_one_makes(self, alone: dict[str, Path], together: Path, name: str) -> None:
-        for weights in ("generator_likelihood", "generator", "discriminator"):
+        for weights in ("generator_likelihood", "generator", "discriminator", "density"):
             if (alone[name] / f"{weights}.safetensors").exists():
                 assert distance(alone[name], only_run(together / name), weights) < TOLERANCE, weights
         for one, two in zip(log_of(alone[name]), log_of(only_run(together / name)), strict=True):

@@ -1,5 +1,10 @@
 """Runs side by side: in which order, what is written, and how a program goes on."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +31,46 @@ def fail(name: str) -> Run:
 def test_processes_of_their_own_do_what_they_are_given() -> None:
     results = list(side_by_side(make, [("a", 1), ("b", 2), ("c", 3)], jobs=2))
     assert sorted(results, key=str) == [Run("a", 1), Run("b", 2), Run("c", 3)]
+
+
+def count(path: Path) -> None:
+    """For a minute."""
+    for n in range(600):
+        path.write_text(str(n))
+        time.sleep(0.1)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Even if it is killed, so that it cannot tell them."""
+    counter, script, root = tmp_path / "counter", tmp_path / "parent.py", Path(__file__).parent.parent
+    script.write_text(
+        "from pathlib import Path\n"
+        "from benchmarks.finished_runs import side_by_side\n"
+        "from tests.test_finished_runs import count\n"
+        "if __name__ == '__main__':\n"
+        f"    list(side_by_side(count, [(Path({str(counter)!r}),)], 1))\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    try:
+        assert comes_true(counter.exists)
+        assert comes_true(lambda: counts_on(counter))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert comes_true(lambda: not counts_on(counter))
+
+
+def comes_true(condition: Callable[[], bool], seconds: float = 50) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
+
+
+def counts_on(counter: Path) -> bool:
+    before = counter.read_text()
+    time.sleep(2)
+    return counter.read_text() != before
 
 
 @pytest.mark.usefixtures("in_this_process")

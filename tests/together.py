@@ -21,6 +21,8 @@ from agents.config import CheckpointConfig, TrainConfig
 from agents.distributed import TorchWorkers, connected, is_restarted
 from agents.pretrain import PretrainConfig
 from agents.training import Training
+from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.generators import GeneratorConfig
 from seqgan_env.returns import advantages
 from seqgan_env.run_inspection import LAST
 from seqgan_env.storage import save_game
@@ -59,8 +61,16 @@ def sentences(out: Path) -> TrainConfig:
     return text_config(out, pretrain=pretrain, adversarial=adversarial, checkpoint=RARELY)
 
 
+def ratio(out: Path) -> TrainConfig:
+    """A discriminator that learns a density, with dropout, in batches of odd sizes; every token is scored."""
+    model = GeneratorConfig(embedding_dim=3, hidden_dim=3, dropout=0.2)
+    density_ratio = DensityRatioConfig(n_models=2, model=model, batch_size=9)
+    adversarial = dataclasses.replace(TINY["adversarial"], reward_model="density-ratio", density_ratio=density_ratio)
+    return oracle_config(out, n_real=65, adversarial=adversarial, checkpoint=RARELY)
+
+
 RARELY = CheckpointConfig(every_rounds=10_000, every_minutes=10_000.0)
-CONFIGS: dict[str, Callable[[Path], TrainConfig]] = {"everything": everything, "sentences": sentences}
+CONFIGS: dict[str, Callable[[Path], TrainConfig]] = {"everything": everything, "sentences": sentences, "ratio": ratio}
 
 
 class ApartWorkers(TorchWorkers):
@@ -86,7 +96,8 @@ def write_weights(training: Training) -> None:
 def digest(training: Training) -> str:
     """A checksum of all parameters."""
     agent, model = training.agent, training.task.game.reward_model
-    modules = [agent.generator, agent.rollout_policy, getattr(model, "discriminator", model)]  # type: ignore[attr-defined]
+    network = model.density if isinstance(model, DensityRatioReward) else getattr(model, "discriminator", model)
+    modules = [agent.generator, agent.rollout_policy, network]  # type: ignore[attr-defined]
     sums = hashlib.sha256()
     for module in modules:
         for parameter in module.parameters():
@@ -118,7 +129,7 @@ def run(name: str, config: TrainConfig, workers: Workers, folder: Path, after: C
 
 
 def compare(folder: Path) -> None:
-    """Both configs, and the first with a fault each; which files each process opened for writing."""
+    """All configs, and the first with a fault each; which files each process opened for writing."""
     opened: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
