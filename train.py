@@ -24,7 +24,7 @@ from agents.run_lock import FolderInUse
 from agents.run_report import write_report
 from agents.tasks import judge_discriminator
 from agents.training import Phase, Terminated, Training
-from seqgan_env.faults import NumericalFault
+from seqgan_env.faults import NumericalFault, OutOfMemory
 from seqgan_env.metrics import SweepPoint, temperature_sweep
 from seqgan_env.rewards import LearningRewardModel
 from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
@@ -296,5 +296,5 @@ if __name__ == "__main__":
         sys.exit(143)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, TypeError, ImportError, OSError, FolderInUse, NumericalFault) as error:
+    except (ValueError, TypeError, ImportError, OSError, FolderInUse, NumericalFault, OutOfMemory) as error:
         sys.exit(f"error: {error}")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.faults import StepRecord
+from seqgan_env.faults import StepRecord, room_for
 from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.sampling import draw_tokens
 from seqgan_env.token_model import TokenModel, training_mode
@@ -131,7 +131,7 @@ class LikelihoodTraining:
         before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
         record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
         for rows in batches:
-            with products_in(self.config.precision):
+            with products_in(self.config.precision), room_for("likelihood training", batch_size=self.config.batch_size):
                 self._step(self.real[rows], record)
             self._finished_steps += 1
             if after_step is not None and self._finished_steps < self._steps_per_epoch:

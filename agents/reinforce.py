@@ -20,7 +20,7 @@ from torch import Tensor
 
 from agents.policy import GeneratorPolicy
 from agents.sb3 import SB3VecEnv
-from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients
+from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients, room_for
 from seqgan_env.game import SequenceGame
 from seqgan_env.returns import (
     Baseline,
@@ -251,6 +251,7 @@ class Reinforce(OnPolicyAlgorithm):
 
         Raises:
             NumericalFault: rewards, loss or gradient are not finite; the generator is as it was before the step.
+            OutOfMemory: the batch is too large.
         """
         self._update_learning_rate(self.policy.optimizer)
         rewards, lengths = self._played.rewards.to(self.device), self._played.lengths.to(self.device)
@@ -258,23 +259,10 @@ class Reinforce(OnPolicyAlgorithm):
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
         n_actions = lengths.sum()
         rows, weight = self.game.workers.part(len(lengths))
-        tokens, own_lengths = self._tokens[rows], lengths[rows]
-        with training_mode(self.policy, dropout=False):  # the gradient is of the policy that wrote the batch
-            log_probs = self._log_prob(tokens, own_lengths)
-            loss = policy_gradient_loss(log_probs, advantage[rows], own_lengths, n_actions)
-            entropy = divergence = torch.zeros_like(loss)
-            if self.ent_coef or self.reference_policy is not None:
-                logits = self._logits(self.generator, tokens, own_lengths)
-                if self.ent_coef:
-                    entropy = mean_entropy(logits, own_lengths, n_actions)
-                if self.reference_policy is not None:
-                    with torch.no_grad():
-                        reference = self._logits(self.reference_policy, tokens, own_lengths)
-                    divergence = mean_divergence(logits, reference, own_lengths, n_actions)
-                loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
-            nll = -log_probs.detach().sum() / n_actions
-            numbers = torch.stack([entropy.detach(), divergence.detach(), nll])
-            grad_norm, sums = self._step(weight * loss, numbers * weight)
+        # Without dropout, for the gradient is of the policy that wrote the batch.
+        with room_for("an update of the policy", batch_size=len(lengths)), training_mode(self.policy, dropout=False):
+            loss, numbers = self._loss(self._tokens[rows], advantage[rows], lengths[rows], n_actions)
+            grad_norm, sums = self._step(weight * loss, weight * numbers)
         self._take_likelihood_steps()
         self._move_rollout_policy()
         self._n_updates += 1
@@ -300,6 +288,22 @@ class Reinforce(OnPolicyAlgorithm):
     ) -> SelfReinforce:
         """Train until `total_timesteps` tokens were written; see SB3."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> tuple[Tensor, Tensor]:
+        """What is minimised, of some rows of a batch; and their parts of entropy, divergence and NLL of the batch, `(3,)`."""
+        log_probs = self._log_prob(tokens, lengths)
+        loss = policy_gradient_loss(log_probs, advantage, lengths, n_actions)
+        entropy = divergence = torch.zeros_like(loss)
+        if self.ent_coef or self.reference_policy is not None:
+            logits = self._logits(self.generator, tokens, lengths)
+            if self.ent_coef:
+                entropy = mean_entropy(logits, lengths, n_actions)
+            if self.reference_policy is not None:
+                with torch.no_grad():
+                    reference = self._logits(self.reference_policy, tokens, lengths)
+                divergence = mean_divergence(logits, reference, lengths, n_actions)
+            loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
+        return loss, torch.stack([entropy.detach(), divergence.detach(), -log_probs.detach().sum() / n_actions])
 
     def _step(self, loss: Tensor, numbers: Tensor, name: str = "the policy's loss") -> tuple[float, Tensor]:
         """A step of all workers together; the gradient's norm, and their sums of the loss and of other numbers, `(1 + k,)`."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.faults import StepRecord
+from seqgan_env.faults import StepRecord, room_for
 from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.mixture import TokenMixture
 from seqgan_env.precision import Precision, check_precision, products_in
@@ -163,7 +163,8 @@ class DensityRatioReward:
         for _ in range(self.config.epochs):
             totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
             for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
-                sums, norm = self._train_step(tokens[rows], labels[rows])
+                with room_for(_PHASE, batch_size=self.config.batch_size):
+                    sums, norm = self._train_step(tokens[rows], labels[rows])
                 record.note(sums[0] / sums[1], norm)
                 totals += sums
         record.check()

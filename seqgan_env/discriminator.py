@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.nn.utils.parametrizations import spectral_norm
 
-from seqgan_env.faults import StepRecord, check_finite
+from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.randomness import key_of_each, uniform
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
@@ -193,7 +193,7 @@ class TextCNN(nn.Module):
             self.train()
             totals.zero_()
             order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
-            with products_in(self.config.precision):
+            with products_in(self.config.precision), room_for(_PHASE, batch_size=self.config.batch_size):
                 for batch in order.split(self.config.batch_size):
                     sums = self._train_step(tokens[batch], labels[batch])
                     losses.note(sums[0])

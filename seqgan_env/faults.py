@@ -1,7 +1,8 @@
-"""Numbers that are not numbers: caught at the step where they appear, and named."""
+"""What ends training, caught where it appears and named: numbers that are not numbers, and memory that is not there."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,32 @@ _ADVICE = (
 
 class NumericalFault(RuntimeError):  # noqa: N818 - what is at fault is a number
     """A loss, a reward, a gradient or a parameter is infinite or no number."""
+
+
+class OutOfMemory(MemoryError):  # noqa: N818 - what is at fault is the machine's size
+    """A batch does not fit into memory, the processor's or the GPU's."""
+
+
+@contextmanager
+def room_for(what: str, **sizes: int) -> Iterator[None]:
+    """Say what to lower where memory does not suffice.
+
+    Args:
+        what: is made in the context, for the message.
+        sizes: the settings with which its memory grows, by name.
+
+    Raises:
+        OutOfMemory: in place of torch's own error, whether of a GPU or of the processor.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if isinstance(error, OutOfMemory) or not lacking:
+            raise
+        settings = " or ".join(f"{name}={size:,}" for name, size in sizes.items())
+        said = (str(error).splitlines() or ["no more was said"])[0]
+        raise OutOfMemory(f"There is not enough memory for {what} with {settings}: lower it. ({said[:300]})") from error
 
 
 def check_finite(name: str, value: Tensor | float, phase: str, step: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from seqgan_env.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.faults import room_for
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
 from seqgan_env.ranking import RankConfig, RankReward
@@ -213,11 +214,15 @@ class SequenceGame:
 
         The contract `"terminal"` needs no completions: all is 0 but what a finished sequence is worth. Nor does a reward model
         that scores tokens; see `token_values`.
+
+        Raises:
+            OutOfMemory: there are too many completions.
         """
         if isinstance(self.reward_model, ScoresTokens) and self.reward != "terminal":
             return self.token_values(self.reward_model, tokens, lengths)[:, positions.start : positions.stop]
         if self.reward != "terminal":
-            return self.search.action_values(tokens, lengths, keys, positions)
+            with room_for("the completions of a batch", num_envs=len(tokens), n_rollouts=self.n_rollouts):
+                return self.search.action_values(tokens, lengths, keys, positions)
         values = torch.zeros(len(tokens), len(positions), device=self.device)
         finished = self.is_finished(tokens, lengths)
         last = lengths - 1 - positions.start

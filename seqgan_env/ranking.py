@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from seqgan_env.discriminator import TextCNN
-from seqgan_env.faults import StepRecord, check_finite
+from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import products_in
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import Workers
@@ -110,7 +110,7 @@ class RankReward(nn.Module):
             orders = [torch.randperm(len(s), generator=self._generator, device=s.device) for s in (real, generated)]
             for start in starts:
                 n_batch = min(half, starts.stop - start)
-                with products_in(settings.precision):
+                with products_in(settings.precision), room_for(_PHASE, batch_size=settings.batch_size):
                     sums = self._train_step(*self._step_sets(real, generated, orders, start, n_batch))
                 losses.note(sums[0])
                 totals += sums * n_batch

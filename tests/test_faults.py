@@ -8,10 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agents.pretrain import PretrainConfig, pretrain
+from agents.pretrain import LikelihoodTraining, PretrainConfig, pretrain
 from agents.reinforce import Reinforce
 from seqgan_env.discriminator import TextCNN
-from seqgan_env.faults import NumericalFault, StepRecord, check_finite, check_parameters, clip_finite_gradients
+from seqgan_env.faults import (
+    NumericalFault,
+    OutOfMemory,
+    StepRecord,
+    check_finite,
+    check_parameters,
+    clip_finite_gradients,
+    room_for,
+)
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import Ordinal, T, real_sequences, seeded, small_discriminator, small_game, small_policy
 
@@ -297,3 +305,53 @@ def pretrain_once() -> None:
 def test_a_fit_of_no_epochs_has_nothing_to_look_at() -> None:
     network = small_discriminator(epochs=0).discriminator
     assert network.fit(real_sequences(), real_sequences())["grad_norm"] == 0
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+class TestMemory:
+    def test_a_batch_of_completions_that_no_machine_holds(self) -> None:
+        """By torch's own error on a CPU: nothing is simulated."""
+        game = small_game(reward="rollout", n_rollouts=10**12)
+        tokens = real_sequences(2)
+        with pytest.raises(
+            OutOfMemory, match=r"completions of a batch with num_envs=2 or n_rollouts=1,000,000,000,000: lower"
+        ):
+            game.action_values(tokens, torch.full((2,), T), torch.arange(2), range(T))
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to\nmore"), MemoryError()])
+    def test_a_gpus_error_and_pythons_are_told_with_the_setting(self, error: Exception) -> None:
+        with (
+            pytest.raises(OutOfMemory, match=r"for a fit with batch_size=64: lower it") as caught,
+            room_for("a fit", batch_size=64),
+        ):
+            raise error
+        assert "\n" not in str(caught.value)
+        assert caught.value.__cause__ is error
+
+    @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), ValueError("no"), OutOfMemory("told already")])
+    def test_other_errors_pass_as_they_are(self, error: Exception) -> None:
+        with pytest.raises(type(error)) as caught, room_for("a fit", batch_size=64):
+            raise error
+        assert caught.value is error
+
+    @pytest.mark.parametrize(
+        ("owner", "method", "phase"),
+        [
+            (TextCNN, "_train_step", "a fit of the discriminator with batch_size=8"),
+            (LikelihoodTraining, "_step", "likelihood training with batch_size=4"),
+            (Reinforce, "_loss", "an update of the policy with batch_size=8"),
+        ],
+    )
+    def test_every_phase_names_its_own(self, owner: type, method: str, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(owner, method, fail)
+        with pytest.raises(OutOfMemory, match=phase):  # noqa: PT012 - the phase that fails is one of the three
+            policy = small_policy().float().requires_grad_(True)
+            pretrain(policy, real_sequences(), PretrainConfig(epochs=1, batch_size=4), seeded())
+            small_discriminator().fit(real_sequences(), real_sequences())
+            game = small_game(reward="rollout")
+            Reinforce("GeneratorPolicy", SequenceVectorEnv(game, N, autoreset_mode="SameStep"), seed=0).learn(N * T)
