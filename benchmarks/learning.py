@@ -24,7 +24,7 @@ from agents.config import PRESETS, OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
-from benchmarks.learning_report import Result, Sweep, against_controls, draw, tables
+from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, tables
 from benchmarks.rejection import rejection_sweep
 from benchmarks.results import ORACLE
 from seqgan_env.density_ratio import DensityRatioReward
@@ -186,15 +186,22 @@ def main(config: Config) -> None:
     out = config.out / config.size
     file = FinishedRuns(out / "learning.jsonl", Result)
     results = [result for result in file.read() if result.seed in config.seeds]
+    rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
+    wanted = with_needs([(name, seed) for seed in config.seeds for name in rows])
     if not config.report_only:
         finished = {(result.row, result.seed) for result in results}
-        rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
-        left = [one for one in with_needs([(name, seed) for seed in config.seeds for name in rows]) if one not in finished]
+        left = [one for one in wanted if one not in finished]
         results += file.append(side_by_side(run, [(*one, config) for one in left], config.jobs, _needs))
-    print(tables(results, list(ROWS)))
+    if not results:
+        print(f"No run is finished in {file.path}.")
+        return
+    asked_for = {name for name, _ in wanted}
+    shown = [name for name in ROWS if name in asked_for]
+    print(tables(results, shown))
     print(against_controls(results, OURS, CONTROLS))
-    for path in draw(results, out):
-        print(path)
+    print(draw(results, [name for name in shown if not ROWS[name].lever], out / "learning.png"))
+    if config.levers:
+        print(draw_gains(results, [name for name in shown if ROWS[name].lever or name == OURS], out / "levers.png"))
 
 
 def with_needs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

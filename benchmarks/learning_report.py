@@ -149,14 +149,14 @@ def against_controls(results: Sequence[Result], row: str, controls: Mapping[str,
     return "\n".join(lines)
 
 
-def draw(results: Sequence[Result], folder: Path) -> list[Path]:
+def draw(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
     """Quality against coverage, a line for each row: means over seeds at each temperature."""
-    if not results:
-        return []
     figure, axis = plt.subplots(figsize=(9, 8), layout="constrained")
-    for number, name in enumerate(dict.fromkeys(result.row for result in results)):
-        sweeps = np.array([result.sweep for result in results if result.row == name])
-        points = sweeps.mean(axis=0)
+    for number, name in enumerate(rows):
+        sweeps = [result.sweep for result in results if result.row == name]
+        if not sweeps:
+            continue
+        points = np.array(sweeps).mean(axis=0)
         style = ("-", "--", ":", "-.")[number // 10 % 4]
         (line,) = axis.plot(points[:, 1], points[:, 2], style, marker=".", label=name)
         own = points[points[:, 0] == 1.0]
@@ -167,7 +167,33 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
     axis.set_ylim(7.2, 10)
     axis.set_title("Temperature sweeps; large dots: no change of temperature")
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    path = folder / "learning.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    return [path]
+    return path
+
+
+def draw_gains(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
+    """How far each row moves the best sum of its start, a dot for each seed; the first row's mean is a line through all."""
+    starts = {(result.row, result.seed): best_sum(result.sweep) for result in results}
+    gains = {
+        name: [
+            best_sum(result.sweep) - starts[name.split(";")[0], result.seed]
+            for result in results
+            if result.row == name and (name.split(";")[0], result.seed) in starts
+        ]
+        for name in rows
+    }
+    shown = {name: values for name, values in gains.items() if values}
+    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.28 * len(shown)), layout="constrained")
+    axis.axvline(0, color="grey", linewidth=1)
+    for height, values in enumerate(shown.values()):
+        if height == 0:
+            axis.axvline(mean(values), color="C1", linewidth=1, linestyle=":")
+        axis.plot(values, [height] * len(values), "o", color="C1" if height == 0 else "C0")
+    axis.set_yticks(range(len(shown)), list(shown), fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xscale("symlog", linthresh=0.2)
+    axis.set_xlabel("best sum of NLL_oracle and NLL_test less its start's, nats per token (left is better)")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path

@@ -37,6 +37,7 @@ from benchmarks.learning_report import (
     best_sum,
     curve,
     draw,
+    draw_gains,
     gain_at_equal_coverage,
     interval,
     nll_oracle_at,
@@ -110,9 +111,13 @@ class TestReport:
         assert against_controls(results[:2], OURS, CONTROLS).splitlines()[3:] == []
 
     def test_a_picture(self, tmp_path: Path) -> None:
-        (path,) = draw([result(OURS, 0), result(REGULARISED, 0)], tmp_path)
+        path = draw([result(OURS, 0), result(REGULARISED, 0)], [REGULARISED, OURS, DENSITY], tmp_path / "learning.png")
         assert path.stat().st_size > 10_000
-        assert draw([], tmp_path) == []
+
+    def test_a_picture_of_gains(self, tmp_path: Path) -> None:
+        results = [result(OURS, 0, parabola(better=0.4)), result(REGULARISED, 0), result(BOTH, 0, parabola(better=-3))]
+        path = draw_gains(results, [OURS, BOTH, AVERAGED], tmp_path / "levers.png")
+        assert path.stat().st_size > 10_000
 
 
 class TestRows:
@@ -168,11 +173,21 @@ def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
     assert len(order) == 5
     assert order.index((REGULARISED, 1)) < order.index((OURS, 1)) < order.index((DENSITY, 1))
     assert order.index((OURS, 0)) < order.index((DENSITY, 0))
-    assert f"| {OURS} | 8.800 ± 0.000 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"| {OURS} | 8.800 ± 0.000 |" in printed
+    assert "levers.png" not in printed
     called.clear()
     main(config)
     main(dataclasses.replace(config, rows=(CONTROLS["random"],), report_only=True))
+    assert f"| {DENSITY} |" not in capsys.readouterr().out.split("learning.png")[1]  # it was not asked for
+    main(dataclasses.replace(config, levers=True, report_only=True))
+    assert (tmp_path / "full" / "levers.png").exists()
     assert called == []
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(Config(out=tmp_path / "nothing", report_only=True))
+    assert capsys.readouterr().out == f"No run is finished in {tmp_path / 'nothing' / 'full' / 'learning.jsonl'}.\n"
 
 
 def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
