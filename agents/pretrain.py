@@ -131,7 +131,10 @@ class LikelihoodTraining:
         before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
         record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
         for rows in batches:
-            with products_in(self.config.precision), room_for("likelihood training", batch_size=self.config.batch_size):
+            with (
+                products_in(self.config.precision),
+                room_for("likelihood training", f"its batch_size, {self.config.batch_size}"),
+            ):
                 self._step(self.real[rows], record)
             self._finished_steps += 1
             if after_step is not None and self._finished_steps < self._steps_per_epoch:

@@ -1,6 +1,7 @@
 """REINFORCE on whole sequences: SeqGAN's generator as a Stable-Baselines3 algorithm."""
 
 import copy
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
@@ -57,7 +58,7 @@ class Reinforce(OnPolicyAlgorithm):
         baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
         entropy_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
         kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in what is minimised.
-            The reference is the generator as it was at the latest `sync_rollout_policy`: after pretraining, its start.
+            The reference is the generator as it was when the first `learn` began, or at a later `sync_rollout_policy`.
         max_grad_norm: largest norm of the gradient.
         likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
         likelihood_batch_size: real sequences in each of them.
@@ -101,6 +102,8 @@ class Reinforce(OnPolicyAlgorithm):
     ) -> None:
         if not 0 <= rollout_lag < 1:
             raise ValueError(f"rollout_lag must lie in [0, 1), got {rollout_lag}: at 1 the rollout policy would never change.")
+        if not 0 <= kl_coef < math.inf:
+            raise ValueError(f"kl_coef must be at least 0 and finite, got {kl_coef}: it is the weight of a penalty.")
         self.baseline = baseline
         self.kl_coef = kl_coef
         self.likelihood_steps = likelihood_steps
@@ -201,11 +204,14 @@ class Reinforce(OnPolicyAlgorithm):
 
         The reference that the generator is held to, where it is, gets them too.
         """
+        self._copy_generator()
+        if self.env is not None:
+            self.game.attach_policy(self.rollout_policy)
+
+    def _copy_generator(self) -> None:
         self.rollout_policy.load_state_dict(self.generator.state_dict())
         if self.reference_policy is not None:
             self.reference_policy.load_state_dict(self.generator.state_dict())
-        if self.env is not None:
-            self.game.attach_policy(self.rollout_policy)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Play another environment; see SB3."""
@@ -260,10 +266,14 @@ class Reinforce(OnPolicyAlgorithm):
         n_actions = lengths.sum()
         rows, weight = self.game.workers.part(len(lengths))
         # Without dropout, for the gradient is of the policy that wrote the batch.
-        with room_for("an update of the policy", batch_size=len(lengths)), training_mode(self.policy, dropout=False):
+        with (
+            room_for("an update of the policy", f"the batch, of {len(lengths):,} episodes"),
+            training_mode(self.policy, dropout=False),
+        ):
             loss, numbers = self._loss(self._tokens[rows], advantage[rows], lengths[rows], n_actions)
             grad_norm, sums = self._step(weight * loss, weight * numbers)
-        self._take_likelihood_steps()
+        with room_for("steps of likelihood", f"likelihood_batch_size, {self.likelihood_batch_size}"):
+            self._take_likelihood_steps()
         self._move_rollout_policy()
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -286,23 +296,31 @@ class Reinforce(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfReinforce:
-        """Train until `total_timesteps` tokens were written; see SB3."""
+        """Train until `total_timesteps` tokens were written; see SB3.
+
+        Rollout and reference policy begin with what the generator has learned before its first update, by likelihood.
+        """
+        if self._n_updates == 0:
+            self._copy_generator()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> tuple[Tensor, Tensor]:
         """What is minimised, of some rows of a batch; and their parts of entropy, divergence and NLL of the batch, `(3,)`."""
-        log_probs = self._log_prob(tokens, lengths)
-        loss = policy_gradient_loss(log_probs, advantage, lengths, n_actions)
-        entropy = divergence = torch.zeros_like(loss)
-        if self.ent_coef or self.reference_policy is not None:
-            logits = self._logits(self.generator, tokens, lengths)
+        entropy = divergence = advantage.new_zeros(())
+        if not self.ent_coef and self.reference_policy is None and self.game.mask is None:
+            log_probs = self.generator.log_prob(tokens)
+        else:
+            every = self._log_probs(self.generator, tokens, lengths)
+            log_probs = every.gather(2, tokens.clamp(max=self.generator.vocab_size - 1).unsqueeze(2)).squeeze(2)
+            log_probs = log_probs * played_positions(lengths, tokens.shape[1])
             if self.ent_coef:
-                entropy = mean_entropy(logits, lengths, n_actions)
+                entropy = mean_entropy(every, lengths, n_actions)
             if self.reference_policy is not None:
                 with torch.no_grad():
-                    reference = self._logits(self.reference_policy, tokens, lengths)
-                divergence = mean_divergence(logits, reference, lengths, n_actions)
-            loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
+                    reference = self._log_probs(self.reference_policy, tokens, lengths)
+                divergence = mean_divergence(every, reference, lengths, n_actions)
+        loss = policy_gradient_loss(log_probs, advantage, lengths, n_actions)
+        loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
         return loss, torch.stack([entropy.detach(), divergence.detach(), -log_probs.detach().sum() / n_actions])
 
     def _step(self, loss: Tensor, numbers: Tensor, name: str = "the policy's loss") -> tuple[float, Tensor]:
@@ -316,20 +334,13 @@ class Reinforce(OnPolicyAlgorithm):
         self.policy.optimizer.step()
         return norm, sums
 
-    def _log_prob(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Log-probabilities `(n, length)` of tokens under the policy that wrote them, mask included."""
-        if self.game.mask is None:
-            return self.generator.log_prob(tokens)
-        every = torch.log_softmax(self._logits(self.generator, tokens, lengths), dim=-1)
-        played = played_positions(lengths, tokens.shape[1])
-        return every.gather(2, tokens.where(played, 0).unsqueeze(2)).squeeze(2) * played
-
-    def _logits(self, model: TokenModel, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """A model's logits `(n, length, vocab_size)` of tokens, mask included."""
+    def _log_probs(self, model: TokenModel, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """A model's log-probabilities `(n, length, vocab_size)` of every token at every position, mask included."""
         mask = self.game.mask
         if mask is None:
-            return model.logits(tokens)
-        return model.masked_logits(tokens, allowed_along(mask, tokens, lengths, model.vocab_size))
+            return torch.log_softmax(model.logits(tokens), dim=-1)
+        allowed = allowed_along(mask, tokens, lengths, model.vocab_size)
+        return torch.log_softmax(model.masked_logits(tokens, allowed), dim=-1)
 
     def _take_likelihood_steps(self) -> None:
         for _ in range(self.likelihood_steps):

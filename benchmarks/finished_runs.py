@@ -48,6 +48,8 @@ def side_by_side(
 ) -> Iterator[Result]:
     """Call `function(*key)` for each key in processes of their own; results as they come, with the time that remains.
 
+    A key that fails does not stop the others, those that need it aside; its error is raised when they are done.
+
     Args:
         function: of a module, for it is sent to the processes by its name.
         left: keys.
@@ -55,21 +57,31 @@ def side_by_side(
         needs: the keys that have to be done before one; those that are not `left` are.
     """
     begun, missing, running = time.monotonic(), dict.fromkeys(left), dict[Future[Result], Key]()
+    failed: dict[Key, BaseException] = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        while missing:
-            ready = [key for key in missing if key not in running.values() and missing.keys().isdisjoint(needs(key))]
+        while missing.keys() - failed.keys():
+            begun_or_failed = {*running.values(), *failed}
+            ready = [key for key in missing if key not in begun_or_failed and missing.keys().isdisjoint(needs(key))]
             running.update({pool.submit(function, *key): key for key in ready})
-            done = wait(running, return_when=FIRST_COMPLETED).done
-            for future in done:
-                del missing[running.pop(future)]
+            if not running:  # what is left needs what failed
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key, error = running.pop(future), future.exception()
+                if error is not None:
+                    failed[key] = error
+                    print(f"{key} failed: {error!r}", flush=True)
+                    continue
+                del missing[key]
                 n_done = len(left) - len(missing)
                 minutes = (time.monotonic() - begun) / n_done * len(missing) / 60
                 print(f"{n_done} of {len(left)} runs; about {minutes:.0f} minutes left", flush=True)
                 yield future.result()
+    for error in failed.values():
+        raise error
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it has ended, of whose being killed it would not hear."""
+    """End this process when its parent has ended: a killed parent cannot shut the pool down."""
     parent = parent_process()
     if parent is None:
         return

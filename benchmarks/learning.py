@@ -30,7 +30,6 @@ from benchmarks.results import ORACLE
 from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
-from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
 from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences
 from seqgan_env.token_model import TokenModel
@@ -201,7 +200,7 @@ def main(config: Config) -> None:
     print(against_controls(results, OURS, CONTROLS))
     print(draw(results, [name for name in shown if not ROWS[name].lever], out / "learning.png"))
     if config.levers:
-        print(draw_gains(results, [name for name in shown if ROWS[name].lever or name == OURS], out / "levers.png"))
+        print(draw_gains(results, [name for name in shown if ROWS[name].lever or name == OURS], OURS, out / "levers.png"))
 
 
 def with_needs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -295,7 +294,6 @@ def run_without_training(name: str, seed: int, config: Config) -> Result:
         middle = load_generator(folder / f"{MIDDLE}.safetensors", game).state_dict()
         generator.load_state_dict({key: (value + middle[key]) / 2 for key, value in generator.state_dict().items()})
         return Result(name, seed, sweep_of(generator, folder, seed, config.n_samples))
-    assert isinstance(generator, TokenLSTM)
     ratio.attach_policy(generator)
     held_out, rng = load_sequences(folder / HELD_OUT)[: config.n_samples], _rng(seed)
     return Result(name, seed, rejection_sweep(generator, ratio.log_odds, oracle, held_out, rng, config.n_samples))

@@ -172,8 +172,8 @@ def draw(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
     return path
 
 
-def draw_gains(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
-    """How far each row moves the best sum of its start, a dot for each seed; the first row's mean is a line through all."""
+def draw_gains(results: Sequence[Result], rows: Sequence[str], reference: str, path: Path) -> Path:
+    """How far each row moves the best sum of its start, a dot for each seed; the reference's mean is a line through all."""
     starts = {(result.row, result.seed): best_sum(result.sweep) for result in results}
     gains = {
         name: [
@@ -186,10 +186,10 @@ def draw_gains(results: Sequence[Result], rows: Sequence[str], path: Path) -> Pa
     shown = {name: values for name, values in gains.items() if values}
     figure, axis = plt.subplots(figsize=(9, 1.5 + 0.28 * len(shown)), layout="constrained")
     axis.axvline(0, color="grey", linewidth=1)
-    for height, values in enumerate(shown.values()):
-        if height == 0:
+    for height, (name, values) in enumerate(shown.items()):
+        if name == reference:
             axis.axvline(mean(values), color="C1", linewidth=1, linestyle=":")
-        axis.plot(values, [height] * len(values), "o", color="C1" if height == 0 else "C0")
+        axis.plot(values, [height] * len(values), "o", color="C1" if name == reference else "C0")
     axis.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axis.invert_yaxis()
     axis.set_xscale("symlog", linthresh=0.2)

@@ -8,23 +8,25 @@ With q the generator, at any temperature, and r(Y) the discriminator's log odds 
 like any generator; Z is a mean over samples.
 """
 
-import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll
-from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.metrics import INVERSE_TEMPERATURES, nll_at_temperatures
 from seqgan_env.token_model import TokenModel
 
 KEPT_FOR_SURE = 0.05
 """Share of what the generator writes that is kept with probability 1: the sequences that look most real. It decides c."""
+LEAST_EFFECTIVE = 0.05
+"""Effective number of samples, (sum of a)^2 / sum of a^2, as a share of all: with fewer, the mean of a is that of a few, and
+both figures look better than they are."""
 
 
 @torch.no_grad()
 def rejection_sweep(
-    generator: TokenLSTM,
+    generator: TokenModel,
     log_odds: Callable[[Tensor], Tensor],
     oracle: TokenModel,
     held_out: Tensor,
@@ -33,13 +35,16 @@ def rejection_sweep(
 ) -> list[tuple[float, float, float]]:
     """Inverse temperature, NLL_oracle of what is kept of `n_samples`, and NLL_test, both in nats per token.
 
+    A sample counts for NLL_oracle by its probability of being kept: the mean is that of keeping some of them, with less noise.
+    Temperatures at which too few count are left out; see `LEAST_EFFECTIVE`.
+
     Args:
         generator: what writes; the discriminator's odds stay those against it without any change of temperature.
         log_odds: the discriminator's, `(n,)`, of sequences `(n, length)`.
         oracle: measures quality.
         held_out: real sequences `(m, length)`, none of which ends early.
         rng: on the generator's device.
-        n_samples: sequences written at each temperature, of which some are kept.
+        n_samples: sequences written at each temperature.
     """
     length = held_out.shape[1]
     threshold = torch.quantile(log_odds(generator.sample(n_samples, length, rng)[0]), 1 - KEPT_FOR_SURE)
@@ -47,22 +52,17 @@ def rejection_sweep(
     def log_acceptance(tokens: Tensor) -> Tensor:
         return (log_odds(tokens) - threshold).clamp(max=0).double()
 
-    log_accepted_real = log_acceptance(held_out).mean()
+    log_accepted_real = log_acceptance(held_out).mean().item()
     points = []
-    for alpha in INVERSE_TEMPERATURES:
-        colder = at_temperature(generator, alpha)
-        written, _ = colder.sample(n_samples, length, rng)
+    for alpha, nll_test in zip(
+        INVERSE_TEMPERATURES, nll_at_temperatures(generator, held_out, INVERSE_TEMPERATURES), strict=True
+    ):
+        written, _ = generator.sample(n_samples, length, rng, inverse_temperature=alpha)
         log_accepted = log_acceptance(written)
-        log_share = log_accepted.logsumexp(dim=0) - torch.tensor(n_samples).log()
-        kept = written[torch.rand(n_samples, generator=rng, device=rng.device) < log_accepted.exp()]
-        nll_test = mean_nll(colder, held_out) - ((log_accepted_real - log_share) / length).item()
-        points.append((alpha, mean_nll(oracle, kept), nll_test))
+        shares = log_accepted.softmax(dim=0)
+        if 1 / shares.square().sum() < LEAST_EFFECTIVE * n_samples:
+            continue
+        nll_oracle = (shares @ oracle.nll(written)).item()
+        log_share = log_accepted.logsumexp(dim=0).item() - math.log(n_samples)
+        points.append((alpha, nll_oracle, nll_test - (log_accepted_real - log_share) / length))
     return points
-
-
-def at_temperature(generator: TokenLSTM, inverse_temperature: float) -> TokenLSTM:
-    """A generator whose own logits are those of another times an inverse temperature."""
-    colder = copy.deepcopy(generator)
-    for parameter in colder.output.parameters():
-        parameter.mul_(inverse_temperature)
-    return colder

@@ -163,7 +163,7 @@ class DensityRatioReward:
         for _ in range(self.config.epochs):
             totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
             for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
-                with room_for(_PHASE, batch_size=self.config.batch_size):
+                with room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
                     sums, norm = self._train_step(tokens[rows], labels[rows])
                 record.note(sums[0] / sums[1], norm)
                 totals += sums

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import get_total_norm, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from seqgan_env.faults import StepRecord, check_finite, room_for
@@ -23,6 +23,8 @@ from seqgan_env.workers import ALONE, Workers
 # Sequences scored together: enough for large products; at the paper's sizes the largest takes 15 MB.
 _SCORE_CHUNK = 1024
 _PHASE = "a fit of the discriminator"
+_POWER_ITERATIONS = 15
+_ASIDE = 5  # decides, with a sequence, whether validation sets it aside: in every run and after every loading the same
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class TextCNNConfig:
     spectral_norm: bool = False
     """Divide the weights of all layers but the embedding by their largest singular value (Miyato et al., 2018)."""
     validation: float = 0.0
-    """Share of the sequences that fits learn nothing from, always the same ones: a fit leaves the parameters with which they
-    are told apart best, before it or after one of its passes."""
+    """Share of the sequences that fits learn nothing from, always the same ones: a fit leaves the network as it told them
+    apart best, before it or after one of its passes."""
     batch_size: int = 64
     """Sequences, real and generated together, in one training step."""
     epochs: int = 3
@@ -99,11 +101,10 @@ class TextCNN(nn.Module):
             self.highway_transform = nn.Linear(self.n_features, self.n_features)
             self.output = nn.Linear(self.n_features, 2)
             if config.spectral_norm:
-                for layer in (*self._layers(), self.highway_gate, self.highway_transform, self.output):
+                for layer in self._normalised_layers():
                     spectral_norm(layer)
         self.to_empty(device=device)
         self._initialise(torch.Generator().manual_seed(seed))
-        self._seed = seed
         self._generator = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.AdamW(
             self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -120,13 +121,18 @@ class TextCNN(nn.Module):
             else:
                 value = torch.full(parameter.shape, -2.0 if name == "highway_gate.bias" else 0.1)
             parameter.copy_(value)
-        for buffer in self.buffers():  # singular vectors, found a little better at each step of training
+        for buffer in self.buffers():
             buffer.copy_(F.normalize(torch.randn(buffer.shape, generator=generator), dim=0))
+        if self.config.spectral_norm:  # each look in training mode takes the singular vectors a step further
+            self.train()
+            for layer in self._normalised_layers() * _POWER_ITERATIONS:
+                _ = layer.weight
+            self.eval()
 
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
-        return self.output.weight.device
+        return self.embedding.weight.device
 
     def features(self, tokens: Tensor) -> Tensor:
         """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
@@ -140,6 +146,9 @@ class TextCNN(nn.Module):
         for layer in self.filters:
             assert isinstance(layer, nn.Linear)
             yield layer
+
+    def _normalised_layers(self) -> list[nn.Linear]:
+        return [*self._layers(), self.highway_gate, self.highway_transform, self.output]
 
     def forward(self, tokens: Tensor, rows: slice = slice(None)) -> Tensor:
         """Logits of generated and real for some rows of tokens `(n, sequence_length)`, by default all: `(n, 2)`.
@@ -172,8 +181,9 @@ class TextCNN(nn.Module):
         """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
 
         Returns:
-            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient. With
-            `config.validation`, the cross-entropy (nats) of the sequences aside under the parameters that are kept.
+            Mean loss (nats, of smoothed labels where there are) and accuracy over the last pass, as seen in training; norm of
+            the last step's gradient. With `config.validation`, the cross-entropy (nats) of the sequences aside, under the
+            parameters that are kept.
 
         Raises:
             ValueError: nothing to learn from.
@@ -183,7 +193,7 @@ class TextCNN(nn.Module):
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
         real, generated, aside = self._set_aside(real, generated)
-        kept, validation_loss = self._best_parameters({}, math.inf, aside)
+        kept, validation_loss = self._better({}, math.inf, aside)
         tokens = torch.cat([real, generated])
         labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
         totals = torch.zeros(2, device=tokens.device)
@@ -193,13 +203,13 @@ class TextCNN(nn.Module):
             self.train()
             totals.zero_()
             order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
-            with products_in(self.config.precision), room_for(_PHASE, batch_size=self.config.batch_size):
+            with products_in(self.config.precision), room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
                 for batch in order.split(self.config.batch_size):
                     sums = self._train_step(tokens[batch], labels[batch])
                     losses.note(sums[0])
                     totals += sums
             self.eval()
-            kept, validation_loss = self._best_parameters(kept, validation_loss, aside)
+            kept, validation_loss = self._better(kept, validation_loss, aside)
         losses.check()
         grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
@@ -207,7 +217,8 @@ class TextCNN(nn.Module):
         metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
         if aside is None:
             return metrics
-        self.load_state_dict(kept)
+        self.load_state_dict(kept["network"])
+        self.optimizer.load_state_dict(kept["optimizer"])
         return metrics | {"validation_loss": validation_loss}
 
     def _set_aside(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
@@ -217,20 +228,24 @@ class TextCNN(nn.Module):
         """
         if self.config.validation == 0:
             return real, generated, None
-        chosen = [uniform(key_of_each(tokens, self._seed)) < self.config.validation for tokens in (real, generated)]
+        chosen = [uniform(key_of_each(tokens, _ASIDE)) < self.config.validation for tokens in (real, generated)]
         if not all(aside.any() and not aside.all() for aside in chosen):
             return real, generated, None
         return real[~chosen[0]], generated[~chosen[1]], (real[chosen[0]], generated[chosen[1]])
 
-    def _best_parameters(
-        self, kept: dict[str, Tensor], loss: float, aside: tuple[Tensor, Tensor] | None
-    ) -> tuple[dict[str, Tensor], float]:
-        """The parameters that tell the sequences aside apart best, those kept or the present ones, and their cross-entropy."""
+    def _better(self, kept: dict[str, Any], loss: float, aside: tuple[Tensor, Tensor] | None) -> tuple[dict[str, Any], float]:
+        """What tells the sequences aside apart better, the network that was kept or the present one, and its cross-entropy."""
         if aside is None:
             return kept, loss
-        real, generated = (self.log_odds(tokens) for tokens in aside)
-        present = -(F.logsigmoid(real).mean() + F.logsigmoid(-generated).mean()).item() / 2
-        return (copy.deepcopy(self.state_dict()), present) if present < loss else (kept, loss)
+
+        def look() -> dict[str, Any]:
+            real, generated = (self.log_odds(tokens) for tokens in aside)
+            return {"loss": -(F.logsigmoid(real).mean() + F.logsigmoid(-generated).mean()).item() / 2}
+
+        present = self.workers.of_first(look)["loss"]  # one decides for all, whose last digits may differ
+        if present >= loss:
+            return kept, loss
+        return copy.deepcopy({"network": self.state_dict(), "optimizer": self.optimizer.state_dict()}), present
 
     def training_state(self) -> dict[str, Any]:
         """Parameters, optimiser and random numbers; see `seqgan_env.training_state.Resumable`."""
@@ -244,9 +259,10 @@ class TextCNN(nn.Module):
     def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
         part = self.workers.part(len(tokens))
-        logits, labels = self(tokens, part.rows), labels[part.rows]
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
+        with parametrize.cached():  # the output's weights are looked at twice
+            logits, labels = self(tokens, part.rows), labels[part.rows]
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
         self.optimizer.zero_grad()
         (part.weight * len(labels) / len(tokens) * (loss + self.config.l2 * penalty)).backward()
         right = (logits.detach().argmax(dim=1) == labels).sum()

@@ -14,6 +14,9 @@ _ADVICE = (
 )
 
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+
 class NumericalFault(RuntimeError):  # noqa: N818 - what is at fault is a number
     """A loss, a reward, a gradient or a parameter is infinite or no number."""
 
@@ -23,12 +26,12 @@ class OutOfMemory(MemoryError):  # noqa: N818 - what is at fault is the machine'
 
 
 @contextmanager
-def room_for(what: str, **sizes: int) -> Iterator[None]:
+def room_for(what: str, lower: str) -> Iterator[None]:
     """Say what to lower where memory does not suffice.
 
     Args:
         what: is made in the context, for the message.
-        sizes: the settings with which its memory grows, by name.
+        lower: the settings with which its memory grows, and what they are.
 
     Raises:
         OutOfMemory: in place of torch's own error, whether of a GPU or of the processor.
@@ -36,12 +39,11 @@ def room_for(what: str, **sizes: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
         if isinstance(error, OutOfMemory) or not lacking:
             raise
-        settings = " or ".join(f"{name}={size:,}" for name, size in sizes.items())
         said = (str(error).splitlines() or ["no more was said"])[0]
-        raise OutOfMemory(f"There is not enough memory for {what} with {settings}: lower it. ({said[:300]})") from error
+        raise OutOfMemory(f"There is not enough memory for {what}. Lower {lower}. ({said[:300]})") from error
 
 
 def check_finite(name: str, value: Tensor | float, phase: str, step: int) -> None:

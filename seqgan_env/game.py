@@ -101,7 +101,8 @@ class SequenceGame:
         n_rollouts: Monte Carlo completions of each prefix.
         retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
             own; None leaves it to the caller of `retrain`.
-        replay: share of the generated sequences of each `retrain` that are earlier ones, of the latest `REPLAYED` calls.
+        replay: share of the generated sequences of each `retrain` that are earlier ones, of the latest `REPLAYED` calls; not
+            for a density ratio.
         mask: which tokens may follow a prefix.
         oracle: where nature is known: measures finished sequences.
         vocabulary: turns ids into text, where there is text.
@@ -144,6 +145,15 @@ class SequenceGame:
             )
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay must lie in [0, 1), got {self.replay}: it is the share of earlier sequences in a fit.")
+        if self.replay and not isinstance(self.reward_model, LearningRewardModel):
+            raise ValueError(
+                f"replay={self.replay}, but {type(self.reward_model).__name__} has no fit(real, generated). Pass replay=0."
+            )
+        if self.replay and isinstance(find_discriminator(self.reward_model), DensityRatioReward):
+            raise ValueError(
+                f"replay={self.replay}, but a density ratio knows the density of the present generator, not of earlier ones. "
+                "Pass replay=0."
+            )
         self.search = MonteCarloSearch(
             UniformPolicy(self.vocab_size, self.device),
             self.reward_model.score,
@@ -218,10 +228,12 @@ class SequenceGame:
         Raises:
             OutOfMemory: there are too many completions.
         """
+        rows = f"the environment's rows (a run's batch_size), {len(tokens):,}"
         if isinstance(self.reward_model, ScoresTokens) and self.reward != "terminal":
-            return self.token_values(self.reward_model, tokens, lengths)[:, positions.start : positions.stop]
+            with room_for("the scores of a batch", rows):
+                return self.token_values(self.reward_model, tokens, lengths)[:, positions.start : positions.stop]
         if self.reward != "terminal":
-            with room_for("the completions of a batch", num_envs=len(tokens), n_rollouts=self.n_rollouts):
+            with room_for("the completions of a batch", f"{rows}, or n_rollouts, {self.n_rollouts:,}"):
                 return self.search.action_values(tokens, lengths, keys, positions)
         values = torch.zeros(len(tokens), len(positions), device=self.device)
         finished = self.is_finished(tokens, lengths)

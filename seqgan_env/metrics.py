@@ -367,7 +367,7 @@ def temperature_sweep(
         raise ValueError(f"A sweep needs samples and held-out sequences, got {n_samples} and {len(held_out)}.")
     if not inverse_temperatures or not all(0 < alpha < math.inf for alpha in inverse_temperatures):
         raise ValueError(f"inverse_temperatures must be positive and finite, at least one, got {inverse_temperatures}.")
-    nll_tests = _nll_at_temperatures(generator, held_out, inverse_temperatures)
+    nll_tests = nll_at_temperatures(generator, held_out, inverse_temperatures)
     points = []
     for alpha, nll_test in zip(inverse_temperatures, nll_tests, strict=True):
         samples, _ = generator.sample(n_samples, length, rng, inverse_temperature=alpha)
@@ -375,8 +375,9 @@ def temperature_sweep(
     return points
 
 
-def _nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
-    """`generator.nll(tokens).mean()` at each temperature, reading the sequences once."""
+@torch.no_grad()
+def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
+    """The mean NLL of sequences `(n, length)` at each temperature, in nats per token; they are read once for all."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
     for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size) // tokens.shape[1])):
         log_probs_at = _log_probs_by_temperature(generator, part)

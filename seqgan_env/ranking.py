@@ -110,7 +110,7 @@ class RankReward(nn.Module):
             orders = [torch.randperm(len(s), generator=self._generator, device=s.device) for s in (real, generated)]
             for start in starts:
                 n_batch = min(half, starts.stop - start)
-                with products_in(settings.precision), room_for(_PHASE, batch_size=settings.batch_size):
+                with products_in(settings.precision), room_for(_PHASE, f"its batch_size, {settings.batch_size}"):
                     sums = self._train_step(*self._step_sets(real, generated, orders, start, n_batch))
                 losses.note(sums[0])
                 totals += sums * n_batch

@@ -100,29 +100,30 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, lengths: Tensor,
     return -(advantages.detach() * log_probs * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 
-def mean_entropy(logits: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
-    """Entropy of the next-token distributions in nats, averaged over the actions taken; logits `(n, length, vocab_size)`.
+def mean_entropy(log_probs: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
+    """Entropy of the next-token distributions in nats, averaged over the actions taken.
 
-    For `n_actions` see `policy_gradient_loss`.
+    Args:
+        log_probs: of every token, `(n, length, vocab_size)`, finite.
+        lengths: `(n,)` int64.
+        n_actions: see `policy_gradient_loss`.
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
     entropies = -(log_probs.exp() * log_probs).sum(dim=-1)
-    played = played_positions(lengths, logits.shape[1])
+    played = played_positions(lengths, log_probs.shape[1])
     return (entropies * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 
-def mean_divergence(logits: Tensor, reference: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
+def mean_divergence(log_probs: Tensor, reference: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
     """KL(policy || reference) of the next-token distributions in nats, averaged over the actions taken.
 
     Args:
-        logits: the policy's, `(n, length, vocab_size)`.
+        log_probs: the policy's, of every token, `(n, length, vocab_size)`, finite.
         reference: the other one's, alike; what is forbidden must be so in both.
         lengths: `(n,)` int64.
         n_actions: see `policy_gradient_loss`.
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
-    divergences = (log_probs.exp() * (log_probs - torch.log_softmax(reference, dim=-1))).sum(dim=-1)
-    played = played_positions(lengths, logits.shape[1])
+    divergences = (log_probs.exp() * (log_probs - reference)).sum(dim=-1)
+    played = played_positions(lengths, log_probs.shape[1])
     return (divergences * played).sum() / (played.sum() if n_actions is None else n_actions)
 
 

@@ -189,7 +189,7 @@ def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
     sums = blocks.sum(dim=-1)
     ends = sums.cumsum(dim=-1)
     targets = uniforms.to(weights.dtype) * ends[:, -1:]
-    chosen = _locate(ends, targets)  # (n, k)
+    chosen = _locate(ends, targets).clamp_(max=blocks.shape[1] - 1)  # (n, k); weights that are no numbers lead beyond the last
     remainders = targets - (ends.gather(1, chosen) - sums.gather(1, chosen))
 
     first_blocks = torch.arange(n, device=weights.device).unsqueeze(1) * blocks.shape[1]

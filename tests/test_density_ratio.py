@@ -49,6 +49,11 @@ def ratio_game(reward: Any = "rollout", policy: TokenModel | None = None, **chan
     return game
 
 
+def test_has_no_use_for_sequences_of_earlier_generators() -> None:
+    with pytest.raises(ValueError, match=r"replay=0.5, but a density ratio knows the density of the present generator"):
+        ratio_game(replay=0.5)
+
+
 class Half(Workers):
     """The first of two, whose work nobody adds to."""
 

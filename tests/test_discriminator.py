@@ -210,11 +210,12 @@ def largest_singular_values(model: TextCNN) -> list[float]:
 
 def test_spectral_norm_keeps_the_largest_singular_value_at_one() -> None:
     tokens = with_padding(80)
-    model, free = small_cnn(spectral_norm=True, epochs=5), small_cnn(epochs=5)
+    model, free = (small_cnn(spectral_norm=normalised, epochs=5, learning_rate=1e-3) for normalised in (True, False))
     for one in (model, free):
         one.fit(tokens[:40], tokens[40:])
     assert largest_singular_values(model) == pytest.approx([1.0] * 5, abs=0.1)
     assert max(abs(value - 1) for value in largest_singular_values(free)) > 0.2
+    assert largest_singular_values(small_cnn(spectral_norm=True)) == pytest.approx([1.0] * 5, abs=0.1)  # from the start
     assert torch.equal(model.log_odds(tokens), model.log_odds(tokens))  # scoring does not go on looking for it
     torch.testing.assert_close(model(tokens), reference_logits(model, tokens))
 
@@ -254,20 +255,29 @@ class TestValidation:
 
     def test_the_best_pass_is_kept(self) -> None:
         real, generated = torch.randint(0, 4, (60, T), generator=seeded(1)), torch.randint(2, V, (60, T), generator=seeded(2))
-        model = small_cnn(validation=0.3, epochs=12, learning_rate=0.02)
-        losses = []
-        best = model._best_parameters
+        model = small_cnn(validation=0.3, epochs=40, learning_rate=0.03, dropout=0.0)
+        losses, steps = [], []
+        better = model._better
 
-        def note(kept: dict[str, Tensor], loss: float, aside: Any) -> tuple[dict[str, Tensor], float]:
-            losses.append(best({}, float("inf"), aside)[1])
-            return best(kept, loss, aside)
+        def note(kept: dict[str, Any], loss: float, aside: Any) -> tuple[dict[str, Any], float]:
+            losses.append(better({}, float("inf"), aside)[1])
+            steps.append(len(model.optimizer.state) and int(model.optimizer.state[model.output.bias]["step"]))
+            return better(kept, loss, aside)
 
-        model._best_parameters = note  # type: ignore[method-assign]
+        model._better = note  # type: ignore[method-assign]
         metrics = model.fit(real, generated)
         aside = model._set_aside(real, generated)[2]
-        assert len(losses) == 13
+        assert len(losses) == 41
         assert min(losses) < 0.5 < losses[0]
-        assert metrics["validation_loss"] == min(losses) == best({}, float("inf"), aside)[1]
+        assert metrics["validation_loss"] == min(losses) == better({}, float("inf"), aside)[1]
+        best = losses.index(min(losses))
+        assert best < 40  # else there would be nothing to go back from
+        assert int(model.optimizer.state[model.output.bias]["step"]) == steps[best]
+
+    def test_is_the_same_in_every_run(self) -> None:
+        tokens = real_sequences(200)
+        one, other = (small_cnn(seed=seed, validation=0.3)._set_aside(tokens, tokens)[0] for seed in (0, 1))
+        assert torch.equal(one, other)
 
     def test_too_few_sequences_are_all_learned_from(self) -> None:
         assert "validation_loss" not in small_cnn(validation=0.1).fit(with_padding(1), with_padding(30))

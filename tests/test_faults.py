@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from agents.pretrain import LikelihoodTraining, PretrainConfig, pretrain
 from agents.reinforce import Reinforce
+from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.faults import (
     NumericalFault,
@@ -20,8 +21,10 @@ from seqgan_env.faults import (
     clip_finite_gradients,
     room_for,
 )
+from seqgan_env.game import SequenceGame
+from seqgan_env.ranking import RankReward
 from seqgan_env.vector_env import SequenceVectorEnv
-from tests.small import Ordinal, T, real_sequences, seeded, small_discriminator, small_game, small_policy
+from tests.small import Ordinal, T, V, real_sequences, seeded, small_discriminator, small_game, small_policy
 
 WRONG = [math.nan, math.inf, -math.inf]
 N = 8
@@ -314,17 +317,23 @@ class TestMemory:
     def test_a_batch_of_completions_that_no_machine_holds(self) -> None:
         """By torch's own error on a CPU: nothing is simulated."""
         game = small_game(reward="rollout", n_rollouts=10**12)
-        tokens = real_sequences(2)
-        with pytest.raises(
-            OutOfMemory, match=r"completions of a batch with num_envs=2 or n_rollouts=1,000,000,000,000: lower"
-        ):
-            game.action_values(tokens, torch.full((2,), T), torch.arange(2), range(T))
+        with pytest.raises(OutOfMemory, match=r"completions of a batch. Lower the environment's rows .* n_rollouts, 1,000"):
+            values_of(game)
 
-    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to\nmore"), MemoryError()])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to\nmore"),
+            RuntimeError("CUDA error: out of memory"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+            MemoryError(),
+        ],
+    )
     def test_a_gpus_error_and_pythons_are_told_with_the_setting(self, error: Exception) -> None:
         with (
-            pytest.raises(OutOfMemory, match=r"for a fit with batch_size=64: lower it") as caught,
-            room_for("a fit", batch_size=64),
+            pytest.raises(OutOfMemory, match=r"for a fit. Lower its batch_size, 64. \(") as caught,
+            room_for("a fit", "its batch_size, 64"),
         ):
             raise error
         assert "\n" not in str(caught.value)
@@ -332,26 +341,42 @@ class TestMemory:
 
     @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), ValueError("no"), OutOfMemory("told already")])
     def test_other_errors_pass_as_they_are(self, error: Exception) -> None:
-        with pytest.raises(type(error)) as caught, room_for("a fit", batch_size=64):
+        with pytest.raises(type(error)) as caught, room_for("a fit", "its batch_size, 64"):
             raise error
         assert caught.value is error
 
     @pytest.mark.parametrize(
-        ("owner", "method", "phase"),
+        ("owner", "method", "message"),
         [
-            (TextCNN, "_train_step", "a fit of the discriminator with batch_size=8"),
-            (LikelihoodTraining, "_step", "likelihood training with batch_size=4"),
-            (Reinforce, "_loss", "an update of the policy with batch_size=8"),
+            (TextCNN, "_train_step", "a fit of the discriminator. Lower its batch_size, 8"),
+            (RankReward, "_train_step", "a fit of the ranker. Lower its batch_size, 8"),
+            (DensityRatioReward, "_train_step", "a fit of the density ratio. Lower its batch_size, 64"),
+            (DensityRatioReward, "token_scores", "the scores of a batch. Lower the environment's rows"),
+            (LikelihoodTraining, "_step", "likelihood training. Lower its batch_size, 4"),
+            (Reinforce, "_loss", "an update of the policy. Lower the batch, of 8 episodes"),
+            (Reinforce, "_take_likelihood_steps", "steps of likelihood. Lower likelihood_batch_size, 64"),
         ],
     )
-    def test_every_phase_names_its_own(self, owner: type, method: str, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_phase_names_its_own(self, owner: type, method: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
+        real, policy = real_sequences(), small_policy().float().requires_grad_(True)
+        models = [
+            small_discriminator(),
+            RankReward(small_discriminator().discriminator, real),
+            DensityRatioReward(V, T, policy),
+        ]
+        agent = Reinforce(env=SequenceVectorEnv(small_game(), N, autoreset_mode="SameStep"), seed=0)  # type: ignore[arg-type]
         monkeypatch.setattr(owner, method, fail)
-        with pytest.raises(OutOfMemory, match=phase):  # noqa: PT012 - the phase that fails is one of the three
-            policy = small_policy().float().requires_grad_(True)
-            pretrain(policy, real_sequences(), PretrainConfig(epochs=1, batch_size=4), seeded())
-            small_discriminator().fit(real_sequences(), real_sequences())
-            game = small_game(reward="rollout")
-            Reinforce("GeneratorPolicy", SequenceVectorEnv(game, N, autoreset_mode="SameStep"), seed=0).learn(N * T)
+        with pytest.raises(OutOfMemory, match=message):  # noqa: PT012 - the phase that fails is one of these
+            pretrain(policy, real, PretrainConfig(epochs=1, batch_size=4), seeded())
+            for model in models:
+                model.fit(real, real)
+            values_of(small_game(reward="rollout", reward_model=models[-1]))
+            agent.learn(N * T)
+
+
+def values_of(game: SequenceGame) -> Tensor:
+    real = real_sequences()
+    return game.action_values(real, torch.full((len(real),), T), torch.arange(len(real)), range(T))

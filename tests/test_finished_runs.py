@@ -34,8 +34,8 @@ def test_processes_of_their_own_do_what_they_are_given() -> None:
 
 
 def count(path: Path) -> None:
-    """For a minute."""
-    for n in range(600):
+    """For five minutes."""
+    for n in range(3000):
         path.write_text(str(n))
         time.sleep(0.1)
 
@@ -87,6 +87,21 @@ class TestOrder:
     def test_a_failure_is_told(self) -> None:
         with pytest.raises(LookupError, match="this one"):
             list(side_by_side(fail, [("this one",)], 1))
+
+    def test_a_failure_does_not_stop_the_others(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """But those that need what failed."""
+
+        def make_or_fail(name: str) -> Run:
+            return fail(name) if name == "bad" else Run(name)
+
+        left = [("bad",), ("needs it",), ("good",), ("better",)]
+        runs = side_by_side(make_or_fail, left, 1, lambda key: [("bad",)][: key[0] == "needs it"])
+        assert {next(runs).name, next(runs).name} == {"good", "better"}
+        with pytest.raises(LookupError, match="bad"):
+            next(runs)
+        printed = capsys.readouterr().out
+        assert "('bad',) failed: LookupError('bad')" in printed
+        assert "2 of 4 runs" in printed
 
     def test_what_came_before_a_failure_is_kept(self, tmp_path: Path) -> None:
         def make_or_fail(name: str) -> Run:

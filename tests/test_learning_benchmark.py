@@ -116,7 +116,7 @@ class TestReport:
 
     def test_a_picture_of_gains(self, tmp_path: Path) -> None:
         results = [result(OURS, 0, parabola(better=0.4)), result(REGULARISED, 0), result(BOTH, 0, parabola(better=-3))]
-        path = draw_gains(results, [OURS, BOTH, AVERAGED], tmp_path / "levers.png")
+        path = draw_gains(results, [OURS, BOTH, AVERAGED], OURS, tmp_path / "levers.png")
         assert path.stat().st_size > 10_000
 
 

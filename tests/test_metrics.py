@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from seqgan_env.metrics import (
     BleuScorer,
     SweepPoint,
-    _nll_at_temperatures,
     best_sum,
     distinct_n,
     length_shares,
     mean_nll,
+    nll_at_temperatures,
     novel_share,
     self_bleu,
     temperature_sweep,
@@ -257,9 +257,9 @@ def test_the_sweep_of_a_linear_output_is_that_of_its_logits(monkeypatch: pytest.
     generator = TokenLSTM(6, 4, 4, initial_std=1.0, end_token=end_token, generator=torch.Generator().manual_seed(1))
     tokens = generator.sample(30, 5, torch.Generator().manual_seed(0))[0]
     with torch.no_grad():
-        fast = _nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
+        fast = nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
         monkeypatch.setattr(TokenLSTM, "linear_output", lambda self: None)
-        plain = _nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
+        plain = nll_at_temperatures(generator, tokens, (0.5, 1.0, 2.0, 2.1))
     assert fast == pytest.approx(plain, abs=1e-6)
     assert plain[2] != pytest.approx(plain[3], abs=1e-4)
     assert fast[1] == pytest.approx(generator.nll(tokens).mean().item(), abs=1e-6)

@@ -205,14 +205,17 @@ class TestReferencePolicy:
             start = copy.deepcopy(agent.generator)
             tokens, lengths = agent.sample(64)
             agent.learn(15 * 40)
-            return mean_divergence(agent.generator.logits(tokens), start.logits(tokens), lengths).item()
+            of_both = (torch.log_softmax(one.logits(tokens), dim=2) for one in (agent.generator, start))
+            return mean_divergence(*of_both, lengths).item()
 
         held, free = distance(20.0), distance(0.0)
         assert held < free / 3
         assert free > 0.01
 
-    def test_stays_as_it_is_until_it_is_synchronised(self) -> None:
-        agent = new_agent(kl_coef=1.0)
+    def test_is_the_generator_as_learning_from_rewards_began(self) -> None:
+        agent = new_agent(kl_coef=1.0, rollout_lag=0.5)
+        with torch.no_grad():
+            agent.generator.output.bias += 1  # as by maximum likelihood
         start = weights(agent)
         agent.learn(2 * 40)
         reference = agent.reference_policy
@@ -231,10 +234,32 @@ class TestReferencePolicy:
         assert torch.equal(loaded.reference_policy.output.bias, agent.reference_policy.output.bias)
         assert not torch.equal(loaded.reference_policy.output.bias, loaded.generator.output.bias)
 
-    def test_respects_the_mask(self) -> None:
-        agent = new_agent(text_env(), kl_coef=1.0)
-        agent.learn(2 * 40)
-        assert weights(agent).isfinite().all()
+    @pytest.mark.parametrize("mask", [None, no_repeats])
+    def test_is_at_the_distance_that_the_mask_leaves(self, mask: Any) -> None:
+        """By hand: each next token's divergence over what the mask allows, and the mean over the actions taken."""
+        game = small_game(reward="terminal", mask=mask)
+        agent = Reinforce("GeneratorPolicy", SequenceVectorEnv(game, 8, autoreset_mode="SameStep"), 0.1, kl_coef=1.0, seed=0)
+        agent.learn(8 * T)
+        tokens, lengths = agent.sample(8)
+        nothing = torch.zeros(8, T)
+        divergence = agent._loss(tokens, nothing, lengths, lengths.sum())[1][1].item()
+        assert agent.reference_policy is not None
+        expected = []
+        for row in tokens:
+            for position in range(T):
+                allowed = torch.ones(V, dtype=torch.bool) if mask is None else torch.from_numpy(mask(row[:position].numpy()))
+                p, q = (
+                    torch.softmax(model.logits(row.unsqueeze(0))[0, position][allowed], dim=0)
+                    for model in (agent.generator, agent.reference_policy)
+                )
+                expected.append((p * (p / q).log()).sum().item())
+        assert divergence == pytest.approx(sum(expected) / len(expected), rel=1e-3)
+        assert divergence > 1e-3
+
+    @pytest.mark.parametrize("kl_coef", [-0.1, float("inf"), float("nan")])
+    def test_a_penalty_is_not_negative(self, kl_coef: float) -> None:
+        with pytest.raises(ValueError, match="kl_coef must be at least 0 and finite"):
+            new_agent(kl_coef=kl_coef)
 
 
 class TestSaveAndLoad:
@@ -457,14 +482,15 @@ class TestUnderAMask:
         agent = self.agent()
         agent.learn(16 * T)
         lengths = torch.full((16,), T)
-        for row, log_probs in zip(agent._tokens.tolist(), agent._log_prob(agent._tokens, lengths).tolist(), strict=True):
+        every = agent._log_probs(agent.generator, agent._tokens, lengths).tolist()
+        for row, log_probs in zip(agent._tokens.tolist(), every, strict=True):
             state = agent.generator.initial_state(1)
             last = torch.tensor([V])
             for position, token in enumerate(row):
                 logits, state = agent.generator.step(last, state)
                 left = torch.from_numpy(np.flatnonzero(no_repeats(np.array(row[:position], dtype=np.int64))))
                 expected = logits[0, token] - torch.logsumexp(logits[0, left], dim=0)
-                assert log_probs[position] == pytest.approx(expected.item(), abs=1e-5)
+                assert log_probs[position][token] == pytest.approx(expected.item(), abs=1e-5)
                 last = torch.tensor([token])
 
     def test_a_mask_that_allows_all_changes_no_more_than_rounding(self) -> None:

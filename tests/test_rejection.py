@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.rejection import KEPT_FOR_SURE, at_temperature, rejection_sweep
-from seqgan_env.metrics import mean_nll, temperature_sweep
+from benchmarks.rejection import KEPT_FOR_SURE, rejection_sweep
+from seqgan_env.metrics import temperature_sweep
 from seqgan_env.recurrent import TokenLSTM
 from tests.small import seeded
 
@@ -30,7 +30,8 @@ def test_the_likelihood_of_what_is_kept_is_exact_but_for_the_share() -> None:
     of_all = odds(generator.sample(20_000, LENGTH, seeded())[0])  # the same draws
     threshold = torch.quantile(of_all, 1 - KEPT_FOR_SURE)
     for alpha, nll_oracle, nll_test in sweep:
-        written = at_temperature(generator, alpha).log_prob(EVERY_SEQUENCE).sum(dim=1).exp()
+        log_probs = torch.log_softmax(alpha * generator.logits(EVERY_SEQUENCE), dim=2)
+        written = log_probs.gather(2, EVERY_SEQUENCE.unsqueeze(2)).sum(dim=(1, 2)).exp()
         density = written * (odds(EVERY_SEQUENCE) - threshold).exp().clamp(max=1)
         density /= density.sum()
         assert nll_test == pytest.approx(-density[::2].log().mean().item() / LENGTH, abs=0.02)
@@ -49,10 +50,15 @@ def test_odds_that_know_nothing_keep_everything() -> None:
         assert nll_oracle == pytest.approx(point.nll_oracle, abs=0.05)
 
 
-def test_at_temperature_leaves_the_generator_as_it_is() -> None:
+def test_temperatures_at_which_a_few_samples_decide_are_left_out() -> None:
+    """The likelihood would be that of a share that the samples do not show."""
+
     generator = model(0)
-    before = generator.logits(EVERY_SEQUENCE)
-    colder = at_temperature(generator, 2.0)
-    torch.testing.assert_close(colder.logits(EVERY_SEQUENCE), 2 * before)
-    assert torch.equal(generator.logits(EVERY_SEQUENCE), before)
-    assert mean_nll(colder, EVERY_SEQUENCE) != mean_nll(generator, EVERY_SEQUENCE)
+
+    def rare(tokens: Tensor) -> Tensor:
+        return -50 * generator.log_prob(tokens).sum(dim=1)
+
+    left = [alpha for alpha, _, _ in rejection_sweep(generator, rare, model(1), EVERY_SEQUENCE[::2], seeded(), 2000)]
+    assert 1.0 in left
+    assert 3.0 not in left  # a cold generator writes next to none of them
+    assert len(rejection_sweep(generator, odds, model(1), EVERY_SEQUENCE[::2], seeded(), 2000)) == 10

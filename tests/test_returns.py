@@ -114,17 +114,17 @@ def test_no_gradient_flows_through_advantages() -> None:
 def test_entropy_of_equal_logits_is_the_log_of_their_number() -> None:
     logits = torch.zeros(2, 3, 7)
     logits[1, 2] = torch.tensor([100.0, 0, 0, 0, 0, 0, 0])  # padding, not looked at
-    assert mean_entropy(logits, LENGTHS).item() == pytest.approx(torch.log(torch.tensor(7.0)).item())
+    assert mean_entropy(torch.log_softmax(logits, dim=2), LENGTHS).item() == pytest.approx(torch.log(torch.tensor(7.0)).item())
 
 
 def test_divergence_by_hand() -> None:
     """Of (1/2, 1/2) from (1/4, 3/4): log 2 - log(3) / 2. Padding is not looked at; a policy is at no distance from itself."""
-    logits = torch.zeros(2, 3, 2)
-    reference = torch.tensor([1.0, 3.0]).log().expand(2, 3, 2).clone()
-    reference[1, 2] = torch.tensor([100.0, 0.0])
+    log_probs = torch.tensor([0.5, 0.5]).log().expand(2, 3, 2)
+    reference = torch.tensor([0.25, 0.75]).log().expand(2, 3, 2).clone()
+    reference[1, 2] = torch.tensor([1e-4, 1 - 1e-4]).log()
     expected = math.log(2) - math.log(3) / 2
-    assert mean_divergence(logits, reference, LENGTHS).item() == pytest.approx(expected)
-    assert mean_divergence(logits, reference, LENGTHS, torch.tensor(10)).item() == pytest.approx(expected / 2)
+    assert mean_divergence(log_probs, reference, LENGTHS).item() == pytest.approx(expected)
+    assert mean_divergence(log_probs, reference, LENGTHS, torch.tensor(10)).item() == pytest.approx(expected / 2)
     assert mean_divergence(reference, reference, LENGTHS).item() == 0
 
 
