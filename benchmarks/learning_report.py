@@ -173,27 +173,22 @@ def draw(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
 
 
 def draw_gains(results: Sequence[Result], rows: Sequence[str], reference: str, path: Path) -> Path:
-    """How far each row moves the best sum of its start, a dot for each seed; the reference's mean is a line through all."""
-    starts = {(result.row, result.seed): best_sum(result.sweep) for result in results}
-    gains = {
-        name: [
-            best_sum(result.sweep) - starts[name.split(";")[0], result.seed]
-            for result in results
-            if result.row == name and (name.split(";")[0], result.seed) in starts
-        ]
-        for name in rows
-    }
-    shown = {name: values for name, values in gains.items() if values}
-    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.28 * len(shown)), layout="constrained")
+    """NLL_oracle at equal NLL_test less its start's, a dot for each row and seed, and a line for the reference's mean."""
+    starts = {(result.row, result.seed): result.sweep for result in results}
+    gains: dict[str, list[float]] = {}
+    for name in rows:
+        runs = [result for result in results if result.row == name and (name.split(";")[0], result.seed) in starts]
+        if runs:
+            gains[name] = [gain_at_equal_coverage(run.sweep, starts[name.split(";")[0], run.seed]) for run in runs]
+    figure, axis = plt.subplots(figsize=(9, 1 + 0.25 * len(gains)), layout="constrained")
     axis.axvline(0, color="grey", linewidth=1)
-    for height, (name, values) in enumerate(shown.items()):
+    for height, (name, values) in enumerate(gains.items()):
         if name == reference:
             axis.axvline(mean(values), color="C1", linewidth=1, linestyle=":")
         axis.plot(values, [height] * len(values), "o", color="C1" if name == reference else "C0")
-    axis.set_yticks(range(len(shown)), list(shown), fontsize=8)
-    axis.invert_yaxis()
-    axis.set_xscale("symlog", linthresh=0.2)
-    axis.set_xlabel("best sum of NLL_oracle and NLL_test less its start's, nats per token (left is better)")
+    axis.set_yticks(range(len(gains)), list(gains), fontsize=8)
+    axis.set_ylim(len(gains) - 0.5, -0.5)
+    axis.set_xlabel("NLL_oracle at equal NLL_test, less its start's (left is better)")
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

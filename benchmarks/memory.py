@@ -95,6 +95,8 @@ def as_arguments(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
         flag = prefix + name.replace("_", "-")
         if isinstance(value, dict):
             yield from as_arguments(value, f"{flag}.")
+        elif isinstance(value, bool):
+            yield flag if value else f"{prefix}no-{name.replace('_', '-')}"
         else:
             yield flag
             yield from map(str, value if isinstance(value, tuple) else (value,))

@@ -5,6 +5,7 @@ products that make them. Here they are made and used up in parts that stay in ca
 `linear_log_prob_reference` is the plain definition that the tests compare the rest with.
 """
 
+import threading
 from typing import Any, cast
 
 import torch
@@ -66,6 +67,20 @@ class _LinearLogLikelihood(torch.autograd.Function):
         return (*(grad * gradient for gradient in ctx.saved_tensors), None, None)
 
 
+_kept = threading.local()
+
+
+def _room(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Memory for logits and probabilities, the same for every call of a thread: to map it anew takes as long as a product."""
+    key = rows, columns, dtype
+    if getattr(_kept, "key", None) != key:
+        with torch.inference_mode(False):  # tensors made in it could not be written to outside of it
+            _kept.room = torch.empty(rows, columns, dtype=dtype), torch.empty(rows, columns, dtype=dtype)
+        _kept.key = key
+    room: tuple[Tensor, Tensor] = _kept.room
+    return room
+
+
 def _log_prob(
     hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, grad: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -79,8 +94,8 @@ def _log_prob(
     features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # the bias is one more column of the product
     product = torch.cat([weight, bias.unsqueeze(1)], dim=1).T
     chunk = rows_in_cache(vocab_size)
-    logits = features.new_empty(min(chunk, len(features)), vocab_size)  # memory that is new every time costs more than sums
-    probabilities, log_prob = torch.empty_like(logits), torch.empty_like(features[:, 0])
+    logits, probabilities = _room(chunk, vocab_size, features.dtype)
+    log_prob = torch.empty_like(features[:, 0])
     if grad is not None:
         grad = grad.masked_fill(padding, 0).unsqueeze(1)
         gradients = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)

@@ -1,5 +1,6 @@
 """Log-probabilities of a linear layer's logits against `cross_entropy`: values and gradients, large logits, and a control."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -99,6 +100,26 @@ def test_without_gradients_it_is_the_same(function: Any) -> None:
         silent = function(hidden, layer.weight, layer.bias, tokens)
     assert silent.grad_fn is None
     assert torch.equal(silent, function(hidden, layer.weight, layer.bias, tokens))
+
+
+def test_works_in_inference_mode_and_after_it() -> None:
+    hidden, layer, tokens = make()
+    values = [linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens)]
+    with torch.inference_mode():
+        values.append(linear_log_prob(hidden, layer.weight, layer.bias, tokens))
+    values.append(linear_log_prob(hidden, layer.weight, layer.bias, tokens))
+    for value in values[1:]:
+        torch.testing.assert_close(value, values[0])
+
+
+def test_threads_do_not_share_their_memory() -> None:
+    hidden, layer, tokens = make()
+    many = [hidden.detach().roll(k, 0) for k in range(8)] * 20
+    expected = [linear_log_prob_reference(h, layer.weight, layer.bias, tokens) for h in many]
+    with ThreadPoolExecutor(4) as pool:
+        values = list(pool.map(lambda h: linear_log_prob(h, layer.weight, layer.bias, tokens), many))
+    for value, wanted in zip(values, expected, strict=True):
+        torch.testing.assert_close(value, wanted)
 
 
 def test_a_tied_layer_gets_its_gradient_through_the_embedding() -> None:
