@@ -43,6 +43,8 @@ DENSITY = f"{REGULARISED}; the ratio's density itself"
 REJECTION = f"{REGULARISED}; rejection by the density ratio"
 BOTH = f"{REGULARISED}; density ratio, then rejection by it"
 AVERAGED = f"{REGULARISED}; density ratio, averaged parameters"
+WITHOUT_TRAINING = (DENSITY, REJECTION, BOTH, AVERAGED)
+"""Made of what the run of our best agent leaves."""
 CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constant", "random")}
 
 NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
@@ -139,11 +141,10 @@ def _rows() -> dict[str, Row]:
             rows[f"{start}; published update, {model}"] = after(start, {**AS_PUBLISHED, "reward_model": model})
     rows[f"{PUBLISHED}; PG-BLEU"] = after(PUBLISHED, {**AS_PUBLISHED, "reward_model": "bleu"})
     rows[OURS] = after(REGULARISED, {})
-    rows[DENSITY] = Row(REGULARISED, needs=(REGULARISED, OURS))
+    for name in WITHOUT_TRAINING:
+        rows[name] = Row(REGULARISED, needs=(REGULARISED, OURS), lever=name != DENSITY)
     for model, name in CONTROLS.items():
         rows[name] = after(REGULARISED, {"reward_model": model, "reward": "terminal"})
-    for name in (REJECTION, BOTH, AVERAGED):
-        rows[name] = Row(REGULARISED, needs=(REGULARISED, OURS), lever=True)
     rows[f"{PUBLISHED}; density ratio"] = after(PUBLISHED, {}, lever=True)
     for name, changes in RATIO_LEVERS.items():
         rows[f"{REGULARISED}; density ratio, {name}"] = after(REGULARISED, changes, lever=True)
@@ -251,7 +252,7 @@ def run(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
     if name == UNIFORM:
         return run_uniform(seed, config)
-    if name in (DENSITY, REJECTION, BOTH, AVERAGED):
+    if name in WITHOUT_TRAINING:
         return run_without_training(name, seed, config)
     begun = time.monotonic()
     row, start = settings(name, seed, config), ROWS[name].start

@@ -82,11 +82,11 @@ class TokenModel(nn.Module, ABC):
         Returns:
             `(n, length)`; 0 at padding. Gradients flow.
         """
-        if self.end_token is None:
-            return self._log_prob_of(*self._predicted(tokens)).view(tokens.shape)
-        written = tokens < self.vocab_size
         log_probs = self._log_prob_of(*self._predicted(tokens))
-        return torch.zeros(tokens.shape, dtype=log_probs.dtype, device=tokens.device).masked_scatter(written, log_probs)
+        if self.end_token is None:
+            return log_probs.view(tokens.shape)
+        written, zeros = tokens < self.vocab_size, log_probs.new_zeros(tokens.shape)
+        return zeros.masked_scatter(written, log_probs)
 
     def log_likelihood(self, tokens: Tensor) -> Tensor:
         """The sum of `log_prob(tokens)`, a scalar: the faster form where gradients are wanted, and no token's own."""

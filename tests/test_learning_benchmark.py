@@ -22,9 +22,9 @@ from benchmarks.learning import (
     PUBLISHED,
     RATIO_LEVERS,
     REGULARISED,
-    REJECTION,
     ROWS,
     UNIFORM,
+    WITHOUT_TRAINING,
     Config,
     main,
     settings,
@@ -141,7 +141,7 @@ class TestRows:
             row = settings(f"{REGULARISED}; CNN, {name}", 0, Config())
             assert row.adversarial == dataclasses.replace(cnn.adversarial, **changes)
             assert row.discriminator == dataclasses.replace(cnn.discriminator, **discriminator)
-        trained = [name for name in ROWS if name not in (UNIFORM, DENSITY, REJECTION, BOTH, AVERAGED)]
+        trained = [name for name in ROWS if name not in (UNIFORM, *WITHOUT_TRAINING)]
         assert len({str(settings(name, 0, Config())) for name in trained}) == len(trained)
 
     def test_the_published_start_is_the_papers(self) -> None:
@@ -200,7 +200,7 @@ def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(learning, "settings", tiny)
     config = Config(n_samples=40, out=tmp_path / "runs")
-    start, ours, *others = (learning.run(name, 1, config) for name in (REGULARISED, OURS, DENSITY, REJECTION, BOTH, AVERAGED))
+    start, ours, *others = (learning.run(name, 1, config) for name in (REGULARISED, OURS, *WITHOUT_TRAINING))
     assert [alpha for alpha, _, _ in start.sweep] == list(ALPHAS)
     assert math.isnan(start.accuracy)
     assert 0 <= ours.accuracy <= 1
