@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -34,6 +35,7 @@ from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
+from seqgan_env.cuda_graphs import without_graphs
 from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.game import SequenceGame, make_game, resolve_device
 from seqgan_env.oracle import seeded_oracle
@@ -83,7 +85,9 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     repeats: int = 5
-    """Of each piece, after one that is not counted."""
+    """Of each piece, after one that is not counted; on a GPU two, of which the second records graphs."""
+    graphs: bool = True
+    """On a GPU, replay recorded kernels as a run does; without, every kernel is launched by itself."""
     threads: int | None = None
     """Of torch on the CPU; by default its own choice."""
     pieces: tuple[PieceName, ...] = get_args(PieceName)
@@ -388,14 +392,14 @@ class Row:
 
 
 def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Limit, tick: Callable[[], object]) -> Row:
-    """Time a piece so many times after a first one that warms up; `tick` is called after each."""
+    """Time a piece so many times after those that warm up; `tick` is called after each."""
     seconds, limits = [], []
-    for repeat in range(1 + repeats):
+    for repeat in range(-n_uncounted(device), repeats):
         prepared = work.prepare()
         before = limit.rate() if work.flop else 0.0
         taken = clock(partial(work.run, prepared), device)
         after = limit.rate() if work.flop else 0.0
-        if repeat > 0:
+        if repeat >= 0:
             seconds.append(taken)
             limits.append((before, after))
         tick()
@@ -405,6 +409,11 @@ def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Li
     scaled = [work.scale * taken for taken in seconds]
     flop = None if work.flop is None else work.scale * work.flop
     return Row(name, label, "s", scaled, work.measured_over, flop, None if flop is None else limits)
+
+
+def n_uncounted(device: torch.device) -> int:
+    """Repeats that warm up."""
+    return 2 if device.type == "cuda" else 1
 
 
 def measure_memory(config: Config, device: torch.device) -> Row:
@@ -431,8 +440,10 @@ def main(config: Config) -> dict[str, Any]:
     names = [name for name in PIECES if name in config.pieces]
     with_memory = "memory" in config.pieces
     limit = Limit(config.limit_size or LIMIT_SIZES[device.type], device)
-    total = len(names) * (1 + config.repeats) + with_memory + (n_growth_repeats(config.growth_sizes) if config.growth else 0)
-    with tqdm(total=total, desc="speed", unit="repeat", disable=None) as bar:
+    total = len(names) * (n_uncounted(device) + config.repeats) + with_memory
+    total += n_growth_repeats(config.growth_sizes) if config.growth else 0
+    graphs = nullcontext() if config.graphs else without_graphs()
+    with graphs, tqdm(total=total, desc="speed", unit="repeat", disable=None) as bar:
         rows = []
         for name in names:
             bar.set_postfix_str(name)
@@ -480,6 +491,7 @@ def report_of(
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "device": device.type,
+        "graphs": config.graphs and device.type == "cuda",
         "processor": processor_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},

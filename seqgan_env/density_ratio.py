@@ -120,7 +120,7 @@ class DensityRatioReward:
     @torch.no_grad()
     def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Log ratio of each token of `(n, length)`, given those before it: `(n, length)`, 0 at and beyond `lengths`."""
-        parts = tokens.split(max(1, rows_per_chunk(self.vocab_size) // tokens.shape[1]))
+        parts = tokens.split(max(1, rows_per_chunk(self.vocab_size, tokens.device) // tokens.shape[1]))
         scores = [
             self.density.log_prob(part) - policy_log_prob(self.policy, part, self.vocab_size, self.mask) for part in parts
         ]

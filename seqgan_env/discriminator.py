@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from seqgan_env.cuda_graphs import replayed
 from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.randomness import key_of_each, uniform
@@ -20,8 +22,9 @@ from seqgan_env.training_state import load_module_state, load_optimizer_state, m
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
 
-# Sequences scored together: enough for large products; at the paper's sizes the largest takes 15 MB.
-_SCORE_CHUNK = 1024
+# Sequences scored together: enough for large products; at the paper's sizes the largest takes 15 MB, on a GPU 240.
+_SCORE_CHUNK = 1 << 10
+_SCORE_CHUNK_ON_GPU = 1 << 14
 _PHASE = "a fit of the discriminator"
 _POWER_ITERATIONS = 15
 _ASIDE = 5  # decides, with a sequence, whether validation sets it aside: in every run and after every loading the same
@@ -134,6 +137,11 @@ class TextCNN(nn.Module):
         """Where the parameters lie."""
         return self.embedding.weight.device
 
+    @property
+    def recordable(self) -> bool:
+        """See `seqgan_env.cuda_graphs.Recordable`; not where a subclass acts."""
+        return type(self) is TextCNN
+
     def features(self, tokens: Tensor) -> Tensor:
         """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
         padding = self.embedding.weight.new_zeros(1, self.config.embedding_dim)
@@ -150,18 +158,25 @@ class TextCNN(nn.Module):
     def _normalised_layers(self) -> list[nn.Linear]:
         return [*self._layers(), self.highway_gate, self.highway_transform, self.output]
 
-    def forward(self, tokens: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Logits of generated and real for some rows of tokens `(n, sequence_length)`, by default all: `(n, 2)`.
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits `(n, 2)` of generated and real for tokens `(n, sequence_length)`. In training mode with dropout."""
+        return self._logits(*self._drop_out(tokens))
 
-        In training mode with dropout, which is drawn for all of them.
-        """
+    def _drop_out(self, tokens: Tensor) -> list[Tensor]:
+        """In training mode what dropout leaves of tokens, and which features `(n, n_features)` bool it keeps, if not all."""
         if self.training and self.config.token_dropout > 0:
-            left_out = torch.rand(tokens.shape, generator=self._generator, device=tokens.device) < self.config.token_dropout
+            left_out = self._uniforms(*tokens.shape) < self.config.token_dropout
             tokens = tokens.masked_fill(left_out, self.vocab_size)
-        features = self.features(tokens[rows])
         if self.training and self.config.dropout > 0:
-            shape = (len(tokens), self.n_features)
-            kept = torch.rand(shape, generator=self._generator, device=features.device)[rows] >= self.config.dropout
+            return [tokens, self._uniforms(len(tokens), self.n_features) >= self.config.dropout]
+        return [tokens]
+
+    def _uniforms(self, n: int, width: int) -> Tensor:
+        return torch.rand((n, width), generator=self._generator, device=self.device)
+
+    def _logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        features = self.features(tokens)
+        if kept is not None:
             features = features * kept / (1 - self.config.dropout)
         logits: Tensor = self.output(features)
         return logits
@@ -170,7 +185,8 @@ class TextCNN(nn.Module):
     def log_odds(self, tokens: Tensor, precision: Precision = "highest") -> Tensor:
         """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
         with products_in(precision):
-            logits = torch.cat([self.output(self.features(part)) for part in tokens.split(_SCORE_CHUNK)])
+            parts = tokens.split(_SCORE_CHUNK if tokens.device.type == "cpu" else _SCORE_CHUNK_ON_GPU)
+            logits = torch.cat([self._logits(part) for part in parts])
         return logits[:, 1] - logits[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:
@@ -258,18 +274,38 @@ class TextCNN(nn.Module):
 
     def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
-        part = self.workers.part(len(tokens))
-        with parametrize.cached():  # the output's weights are looked at twice
-            logits, labels = self(tokens, part.rows), labels[part.rows]
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
+        part, n = self.workers.part(len(tokens)), len(tokens)
+        tokens, *kept = self._drop_out(tokens)  # of the whole batch: its random numbers are the same for all workers
+        inputs = [tensor[part.rows] for tensor in (tokens, labels, *kept)]
+        share = part.weight * len(inputs[0]) / n
+        gradients = partial(self._sums_and_gradients, share=share, weight=part.weight)
         self.optimizer.zero_grad()
-        (part.weight * len(labels) / len(tokens) * (loss + self.config.l2 * penalty)).backward()
-        right = (logits.detach().argmax(dim=1) == labels).sum()
-        sums = part.weight * torch.stack([loss.detach() * len(labels), right])
+        sums, *of_each = replayed(self, ("train", share, part.weight), gradients, *inputs, copies=False)
+        for parameter, gradient in zip(self.parameters(), of_each, strict=True):
+            parameter.grad = gradient
         sums = self.workers.sum_gradients(self.parameters(), sums)
         self.optimizer.step()
         return sums
+
+    def _sums_and_gradients(
+        self, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float
+    ) -> tuple[Tensor, ...]:
+        """For some rows of a batch: the sums of loss and of right answers, `(2,)`, and the gradient to each parameter.
+
+        Args:
+            tokens: `(n, sequence_length)` int64.
+            labels: `(n,)` int64, 1 where real.
+            kept: which features dropout keeps, `(n, n_features)` bool; all by default.
+            share: of the batch's mean loss that the rows' mean is.
+            weight: how much their sums count.
+        """
+        with parametrize.cached():  # the output's weights are looked at twice
+            logits = self._logits(tokens, kept)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
+            gradients = torch.autograd.grad(share * (loss + self.config.l2 * penalty), list(self.parameters()))
+        right = (logits.detach().argmax(dim=1) == labels).sum()
+        return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
 
 
 def _check(config: TextCNNConfig, sequence_length: int) -> None:

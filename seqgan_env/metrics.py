@@ -379,7 +379,7 @@ def temperature_sweep(
 def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
     """The mean NLL of sequences `(n, length)` at each temperature, in nats per token; they are read once for all."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
-    for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size) // tokens.shape[1])):
+    for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size, tokens.device) // tokens.shape[1])):
         log_probs_at = _log_probs_by_temperature(generator, part)
         lengths = (part < generator.vocab_size).sum(dim=1)
         for index, alpha in enumerate(inverse_temperatures):

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqgan_env.cuda_graphs import replayed
 from seqgan_env.randomness import mix, uniform
 from seqgan_env.sampling import Mask, NextTokens, TokenPolicy, allowed_tokens, allowed_where, map_state
 
@@ -125,6 +127,14 @@ class MonteCarloSearch:
     @torch.no_grad()
     def complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Completions:
         """Complete, for each of `positions`, the prefix that ends with its token; see `action_values` for the arguments."""
+        complete = partial(self._complete, positions=positions)
+        if self.end_token is None and self.mask is None:  # then completions of one shape all take the same steps
+            key = ("complete", positions, self.n_rollouts, self.vocab_size)
+            return Completions(*replayed(self.policy, key, complete, tokens, lengths, keys))
+        return Completions(*complete(tokens, lengths, keys))
+
+    def _complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of `Completions`. Without end token and mask nothing waits for a GPU."""
         n, length = tokens.shape
         first, last = positions.start + 1, positions.stop  # lengths of the shortest and of the longest prefix
         block = n * self.n_rollouts
@@ -176,7 +186,7 @@ class MonteCarloSearch:
             _assign(states, rows, branch)
         shape = (len(prefix_lengths), n, self.n_rollouts)
         completed_lengths = (completed < self.vocab_size).sum(dim=1)
-        return Completions(completed.view(*shape, length), completed_lengths.view(shape), is_open)
+        return completed.view(*shape, length), completed_lengths.view(shape), is_open
 
     def _under_way(self, alive: Tensor, chunk: int) -> Iterable[Rows]:
         """The rows that have started and not ended, `chunk` at a time."""

@@ -74,6 +74,11 @@ class TokenLSTM(TokenModel):
         """The LSTM layers, from the lowest to the highest."""
         return [self.lstm, *self.upper]
 
+    @property
+    def recordable(self) -> bool:
+        """See `seqgan_env.cuda_graphs.Recordable`. Not where a subclass, an output layer of another kind, or dropout acts."""
+        return type(self) is TokenLSTM and self.linear_output() is not None and not self.training
+
     def initial_state(self, n: int) -> State:
         """The state before the start token: hidden and cell of each layer in turn, `(n, hidden_dim)` each, zeros."""
         zeros = torch.zeros(n, self.hidden_dim, device=self.device, dtype=self.dtype)

@@ -13,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.cuda_graphs import replayed
 from seqgan_env.overriding import still_agree
 
-# Rows times vocabulary of logits that are held at once: 4 M, 16 MB in float32, stay in a processor's last-level cache.
-LOGITS_PER_CHUNK = 1 << 22
+# Rows times vocabulary of logits that are held at once. On a processor 4 M, 16 MB in float32, stay in its last-level cache; a
+# GPU is given 64 M, 256 MB: few kernels, each large.
+_LOGITS_PER_CHUNK = 1 << 22
+_LOGITS_PER_CHUNK_ON_GPU = 1 << 26
 # As many where the next step passes over them, 1.5 M: with their probabilities 12 MB.
 _LOGITS_IN_CACHE = 3 << 19
 # A linear layer's logits are used up in such parts, so that the policy itself can read more rows at once.
@@ -155,7 +158,7 @@ class NextTokens:
         self._linear: LinearDraws | None = None
         if device.type == "cpu" and not masked:
             self._linear = _linear_draws(policy, inverse_temperature)
-        self.rows_together = rows_per_chunk(vocab_size)
+        self.rows_together = rows_per_chunk(vocab_size, device)
         """How many rows are best given at once."""
         if self._linear is not None:
             self.rows_together = max(1, _LINEAR_LOGITS_PER_CHUNK // vocab_size)
@@ -264,9 +267,9 @@ def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) ->
     return allowed
 
 
-def rows_per_chunk(vocab_size: int) -> int:
-    """How many rows of logits to hold at once (see `LOGITS_PER_CHUNK`)."""
-    return max(1, LOGITS_PER_CHUNK // vocab_size)
+def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
+    """How many rows of logits to hold at once (see `_LOGITS_PER_CHUNK`)."""
+    return max(1, (_LOGITS_PER_CHUNK if device.type == "cpu" else _LOGITS_PER_CHUNK_ON_GPU) // vocab_size)
 
 
 def rows_in_cache(vocab_size: int) -> int:
@@ -311,11 +314,34 @@ def sample_sequences(
         ValueError: a prefix that cannot be gone on with, or a mask that allows nothing.
     """
     _check_prefix(prefix, length, vocab_size, end_token, mask)
-    device = generator.device
-    uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=device)[rows]
-    n = len(uniforms)
+    uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
+
+    def write(uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        return _write(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask, chunk)
+
+    if end_token is None and mask is None and len(uniforms):  # then every sequence takes the same steps
+        key = ("sample", tuple(prefix), vocab_size, inverse_temperature, chunk)
+        tokens, lengths = replayed(policy, key, write, uniforms)
+        return tokens, lengths
+    return write(uniforms)
+
+
+def _write(
+    policy: TokenPolicy,
+    uniforms: Tensor,
+    prefix: tuple[int, ...],
+    vocab_size: int,
+    end_token: int | None,
+    inverse_temperature: float,
+    mask: Mask | None,
+    chunk: int | None,
+) -> tuple[Tensor, Tensor]:
+    """`sample_sequences` from uniforms `(n, tokens to write)`. Without end token and mask nothing waits for a GPU."""
+    device, (n, n_written) = uniforms.device, uniforms.shape
+    length = len(prefix) + n_written
     tokens = torch.full((n, length), vocab_size, dtype=torch.int64, device=device)
-    tokens[:, : len(prefix)] = torch.tensor(prefix, dtype=torch.int64, device=device)
+    for position, token in enumerate(prefix):
+        tokens[:, position] = token
     lengths = torch.full((n,), length, dtype=torch.int64, device=device)
     if n == 0:
         return tokens, lengths
@@ -323,10 +349,11 @@ def sample_sequences(
     next_tokens = NextTokens(policy, device, vocab_size, inverse_temperature=inverse_temperature, masked=mask is not None)
     first, trunk = _draw_first(policy, next_tokens, prefix, uniforms[:, :1], vocab_size, mask)
     tokens[:, len(prefix)] = first
-    for rows_together in torch.arange(n, device=device).split(chunk or next_tokens.rows_together):
-        part = slice(int(rows_together[0]), int(rows_together[-1]) + 1)
-        state = map_state(lambda row: row.repeat_interleave(len(rows_together), dim=0), trunk)  # noqa: B023 - used at once
+    rows_together = chunk or next_tokens.rows_together
+    for start in range(0, n, rows_together):
+        part = slice(start, min(start + rows_together, n))
         last = first[part]
+        state = map_state(lambda row: row.repeat_interleave(len(last), dim=0), trunk)  # noqa: B023 - used at once
         alive = torch.ones_like(last, dtype=torch.bool)
         for position in range(len(prefix) + 1, length + 1):
             if end_token is not None:
@@ -356,11 +383,13 @@ def _draw_first(
 ) -> tuple[Tensor, Any]:
     """Draw what follows a prefix: tokens `(n,)` for uniforms `(n, 1)`, and the policy's state after it, of one row."""
     state = policy.initial_state(1)
-    inputs = torch.tensor([vocab_size, *prefix], dtype=torch.int64, device=uniforms.device)
-    for token in inputs[:-1]:
-        _, state = policy.step(token.view(1), state)
-    allowed = None if mask is None else allowed_tokens(mask, inputs[1:].unsqueeze(0), vocab_size)
-    drawn, state = next_tokens(inputs[-1:], state, uniforms.T, allowed)
+    inputs = torch.empty(1, len(prefix) + 1, dtype=torch.int64, device=uniforms.device)
+    for position, token in enumerate((vocab_size, *prefix)):  # filled in, where a list would be copied to a GPU that waits
+        inputs[:, position] = token
+    for position in range(len(prefix)):
+        _, state = policy.step(inputs[:, position], state)
+    allowed = None if mask is None else allowed_tokens(mask, inputs[:, 1:], vocab_size)
+    drawn, state = next_tokens(inputs[:, -1], state, uniforms.T, allowed)
     return drawn.squeeze(0), state
 
 

@@ -128,7 +128,7 @@ class TokenModel(nn.Module, ABC):
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
         """Negative log-likelihood of each sequence, in nats per token: `(n,)`, float64 mean over its own tokens."""
-        chunk = max(1, rows_per_chunk(self.vocab_size) // tokens.shape[1])
+        chunk = max(1, rows_per_chunk(self.vocab_size, tokens.device) // tokens.shape[1])
         lengths = (tokens < self.vocab_size).sum(dim=1)
         sums = torch.cat([self.log_prob(part).double().sum(dim=1) for part in tokens.split(chunk)])
         return -sums / lengths

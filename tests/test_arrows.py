@@ -17,6 +17,7 @@ ORDER = (
     "training_state",
     "workers",
     "randomness",
+    "cuda_graphs",
     "sampling",
     "linear_log_prob",
     "token_model",

@@ -104,7 +104,7 @@ def test_a_row_alone_gets_the_same_values(options: dict[str, Any]) -> None:
 def test_chunks_do_not_change_the_values(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, lengths = whole_episodes(5, options)
     expected = search(**options).action_values(tokens, lengths, KEYS[:5])
-    monkeypatch.setattr("seqgan_env.sampling.rows_per_chunk", lambda vocab_size: 7)
+    monkeypatch.setattr("seqgan_env.sampling.rows_per_chunk", lambda vocab_size, device: 7)
     monkeypatch.setattr("seqgan_env.sampling._LINEAR_LOGITS_PER_CHUNK", 7 * V)
     assert torch.equal(search(**options).action_values(tokens, lengths, KEYS[:5]), expected)
 

@@ -20,6 +20,7 @@ from seqgan_env.sampling import (
 from tests.small import V, no_repeats, nothing_allowed, seeded, small_policy
 
 VOCABULARIES = (2, 63, 64, 65, 128, 200, 5000)  # around the edges of blocks of 64
+CPU = torch.device("cpu")
 LARGEST_UNIFORM = 1 - 2**-24
 
 
@@ -254,8 +255,12 @@ def test_first_tokens_follow_the_policy_from_the_start_token() -> None:
 
 
 def test_rows_per_chunk_is_at_least_one() -> None:
-    assert rows_per_chunk(10**9) == rows_in_cache(10**9) == 1
-    assert rows_per_chunk(5000) == (1 << 22) // 5000
+    assert rows_per_chunk(10**9, CPU) == rows_in_cache(10**9) == 1
+    assert rows_per_chunk(5000, CPU) == (1 << 22) // 5000
+
+
+def test_a_gpu_is_given_more_rows_at_once() -> None:
+    assert rows_per_chunk(5000, torch.device("cuda")) == (1 << 26) // 5000
 
 
 def test_a_token_policy_is_known_by_its_methods() -> None:

@@ -310,6 +310,27 @@ def test_the_paper_shape_on_a_cpu_has_targets(tmp_path: Path, monkeypatch: pytes
     assert [(row["target"], row["met"]) for row in report["rows"]] == [(2e6, True), (None, None)]
 
 
+def test_on_a_gpu_the_repeat_that_records_is_not_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [speed.n_uncounted(torch.device(name)) for name in ("cpu", "cuda")] == [1, 2]
+    monkeypatch.setattr(speed, "n_uncounted", lambda device: 2)
+    report = speed.main(config(tmp_path, pieces=("sampling",), growth=False))
+    assert len(report["rows"][0]["values"]) == 2
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_the_pieces_run_with_graphs_or_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, graphs: bool) -> None:
+    seen = set()
+
+    def look(device: torch.device) -> bool:
+        seen.add(device.type)
+        return False
+
+    monkeypatch.setattr("seqgan_env.cuda_graphs._can_record", look)
+    report = speed.main(config(tmp_path, pieces=("sampling",), growth=False, graphs=graphs))
+    assert seen == ({"cpu"} if graphs else set())
+    assert report["graphs"] is False  # there are none on a CPU
+
+
 def test_no_repeats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         speed.main(dataclasses.replace(config(tmp_path), repeats=0))
