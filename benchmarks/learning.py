@@ -20,7 +20,7 @@ import torch
 import tyro
 
 import train
-from agents.config import PRESETS, OracleConfig
+from agents.config import OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.controls import read_log, run_in
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
@@ -65,23 +65,22 @@ AS_PUBLISHED: dict[str, Any] = {
 }
 """The published update, with fewer rollouts and fewer, shorter fits of a lighter discriminator than published."""
 
-RATIO = PRESETS["paper-cpu"][0].adversarial.density_ratio
-RATIO_LEVERS: dict[str, dict[str, Any]] = {
-    "without the start": {"density_ratio": dataclasses.replace(RATIO, with_start=False)},
-    "two models": {"density_ratio": dataclasses.replace(RATIO, n_models=2)},
-    "by classification": {"density_ratio": dataclasses.replace(RATIO, objective="classification")},
-    "never retrained": {"g_steps": 1_000_000},
-    "returns of whole sequences": {"reward": "shaped"},
-    "no entropy penalty": {"entropy_coef": 0.0},
-    "held to the start": {"kl_coef": 0.15},
-    "entropy bonus": {"entropy_coef": 0.15},
-    "batches of 64": {"batch_size": 64},
-    "batches of 512": {"batch_size": 512},
-    "step size 0.003": {"learning_rate": 3e-3, "final_learning_rate": 3e-4},
-    "no baseline": {"baseline": "none"},
-    "likelihood steps": {"likelihood_steps": 1},
+RATIO_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "without the start": ({}, {"with_start": False}),
+    "two models": ({}, {"n_models": 2}),
+    "by classification": ({}, {"objective": "classification"}),
+    "never retrained": ({"g_steps": 1_000_000}, {}),
+    "returns of whole sequences": ({"reward": "shaped"}, {}),
+    "no entropy penalty": ({"entropy_coef": 0.0}, {}),
+    "entropy bonus": ({"entropy_coef": 0.15}, {}),
+    "held to the start": ({"kl_coef": 0.15}, {}),
+    "batches of 64": ({"batch_size": 64}, {}),
+    "batches of 512": ({"batch_size": 512}, {}),
+    "step size 0.003": ({"learning_rate": 3e-3, "final_learning_rate": 3e-4}, {}),
+    "no baseline": ({"baseline": "none"}, {}),
+    "likelihood steps": ({"likelihood_steps": 1}, {}),
 }
-"""What is changed in the preset `paper-cpu`."""
+"""What is changed in the preset `paper-cpu`, and of its density ratio."""
 
 CNN: dict[str, Any] = {
     "reward_model": "discriminator",
@@ -118,7 +117,8 @@ CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """What is changed of `CNN`, and of the discriminator itself."""
 
-SMALL_RATIO = dataclasses.replace(RATIO, model=GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5), epochs=4)
+SMALL_RATIO: dict[str, Any] = {"model": GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5), "epochs": 4}
+"""What is changed of the density ratio on the small oracle."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ class Row:
     start: str
     changes: dict[str, Any] = field(default_factory=dict)
     """Of `AdversarialConfig`."""
+    ratio: dict[str, Any] = field(default_factory=dict)
+    """Of its `DensityRatioConfig`."""
     discriminator: dict[str, Any] = field(default_factory=dict)
     """Of its `TextCNNConfig`."""
     needs: tuple[str, ...] = ()
@@ -137,8 +139,8 @@ class Row:
 
 
 def _rows() -> dict[str, Row]:
-    def after(start: str, changes: dict[str, Any], discriminator: dict[str, Any] | None = None, lever: bool = False) -> Row:
-        return Row(start, changes, discriminator or {}, (start,), lever)
+    def after(start: str, changes: dict[str, Any], **parts: Any) -> Row:
+        return Row(start, changes, needs=(start,), **parts)
 
     rows = {UNIFORM: Row(UNIFORM)} | {start: Row(start, NO_UPDATES) for start in STARTS}
     for start in STARTS:
@@ -151,11 +153,11 @@ def _rows() -> dict[str, Row]:
     for model, name in CONTROLS.items():
         rows[name] = after(REGULARISED, {"reward_model": model, "reward": "terminal"})
     rows[f"{PUBLISHED}; density ratio"] = after(PUBLISHED, {}, lever=True)
-    for name, changes in RATIO_LEVERS.items():
-        rows[f"{REGULARISED}; density ratio, {name}"] = after(REGULARISED, changes, lever=True)
+    for name, (changes, ratio) in RATIO_LEVERS.items():
+        rows[f"{REGULARISED}; density ratio, {name}"] = after(REGULARISED, changes, ratio=ratio, lever=True)
     rows[f"{REGULARISED}; CNN"] = after(REGULARISED, CNN, lever=True)
     for name, (changes, discriminator) in CNN_LEVERS.items():
-        rows[f"{REGULARISED}; CNN, {name}"] = after(REGULARISED, CNN | changes, discriminator, lever=True)
+        rows[f"{REGULARISED}; CNN, {name}"] = after(REGULARISED, CNN | changes, discriminator=discriminator, lever=True)
     return rows
 
 
@@ -190,7 +192,7 @@ def main(config: Config) -> None:
     """Run what is left to run, print the tables, draw the pictures."""
     out = config.out / config.size
     file = FinishedRuns(out / "learning.jsonl", Result)
-    results = [result for result in file.read() if result.seed in config.seeds]
+    results = [result for result in file.read() if result.seed in config.seeds and result.n_samples == config.n_samples]
     rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
     wanted = with_needs([(name, seed) for seed in config.seeds for name in rows])
     if not config.report_only:
@@ -228,9 +230,9 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         paper, _ = train.command_line(["paper"])
         pretrain, generator = dataclasses.replace(paper.pretrain, epochs=40), paper.generator
     oracle: dict[str, Any] = {"oracle_params": config.data / ORACLE}
-    changes = row.changes
+    changes, ratio = row.changes, row.ratio
     if config.size == "small":
-        changes = {"updates": 60, "density_ratio": SMALL_RATIO, "n_generated": 1000} | changes
+        changes, ratio = {"updates": 60, "n_generated": 1000} | changes, SMALL_RATIO | ratio
         oracle = {"vocab_size": 500, "oracle_seed": seed, "n_real": 1000}  # as few tokens to a parameter
         pretrain = dataclasses.replace(pretrain, epochs=100)
         if row.start == REGULARISED:
@@ -240,7 +242,9 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
         pretrain=pretrain,
         generator=generator,
         discriminator=dataclasses.replace(preset.discriminator, **row.discriminator),
-        adversarial=dataclasses.replace(preset.adversarial, **changes),
+        adversarial=dataclasses.replace(
+            preset.adversarial, density_ratio=dataclasses.replace(preset.adversarial.density_ratio, **ratio), **changes
+        ),
         evaluation=dataclasses.replace(
             preset.evaluation,
             n_samples=2000,
@@ -254,11 +258,13 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
 
 
 def run(name: str, seed: int, config: Config) -> Result:
+    """One row of one seed."""
+    make = run_uniform if name == UNIFORM else run_without_training if name in WITHOUT_TRAINING else run_training
+    return dataclasses.replace(make(name, seed, config), n_samples=config.n_samples)
+
+
+def run_training(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
-    if name == UNIFORM:
-        return run_uniform(seed, config)
-    if name in WITHOUT_TRAINING:
-        return run_without_training(name, seed, config)
     begun = time.monotonic()
     row, start = settings(name, seed, config), ROWS[name].start
     if name != start:
@@ -274,14 +280,14 @@ def run(name: str, seed: int, config: Config) -> Result:
     return Result(name, seed, sweep_of(generator, folder, seed, config.n_samples), accuracy, loss, seconds)
 
 
-def run_uniform(seed: int, config: Config) -> Result:
+def run_uniform(name: str, seed: int, config: Config) -> Result:
     """Tokens drawn evenly: the same at every temperature."""
     task = make_oracle_task(settings(PUBLISHED, seed, config))
     oracle, shape = task.game.oracle, (config.n_samples, task.game.sequence_length)
     assert oracle is not None
     tokens = torch.randint(oracle.vocab_size, shape, generator=_rng(seed))
     own = mean_nll(oracle, tokens), math.log(oracle.vocab_size)
-    return Result(UNIFORM, seed, [(alpha, *own) for alpha in INVERSE_TEMPERATURES])
+    return Result(name, seed, [(alpha, *own) for alpha in INVERSE_TEMPERATURES])
 
 
 def run_without_training(name: str, seed: int, config: Config) -> Result:

@@ -33,6 +33,8 @@ class Result:
     """Its cross-entropy there, nats; log 2 is chance."""
     seconds: float = math.nan
     """Of training on one thread, the start's own aside; NaN without any."""
+    n_samples: int = 10_000
+    """Sequences at each temperature; runs of another number are not shown beside these."""
 
 
 def curve(sweep: Sweep, points_between: int = 50) -> npt.NDArray[np.float64]:

@@ -132,15 +132,21 @@ class TestRows:
         ours = settings(OURS, 0, Config()).adversarial
         for model, name in CONTROLS.items():
             assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, reward="terminal")
-        for name, changes in RATIO_LEVERS.items():
+        for name, (changes, parts) in RATIO_LEVERS.items():
             row = settings(f"{REGULARISED}; density ratio, {name}", 0, Config())
-            assert row.adversarial == dataclasses.replace(ours, **changes)
+            ratio = dataclasses.replace(ours.density_ratio, **parts)
+            assert row.adversarial == dataclasses.replace(ours, density_ratio=ratio, **changes)
         cnn = settings(f"{REGULARISED}; CNN", 0, Config())
         assert cnn.adversarial == dataclasses.replace(ours, **CNN)
         for name, (changes, discriminator) in CNN_LEVERS.items():
             row = settings(f"{REGULARISED}; CNN, {name}", 0, Config())
             assert row.adversarial == dataclasses.replace(cnn.adversarial, **changes)
             assert row.discriminator == dataclasses.replace(cnn.discriminator, **discriminator)
+        small = Config(size="small")
+        for name, (_, parts) in RATIO_LEVERS.items():  # levers of a size change what that size has
+            ratio = settings(f"{REGULARISED}; density ratio, {name}", 0, small).adversarial.density_ratio
+            assert ratio == dataclasses.replace(settings(OURS, 0, small).adversarial.density_ratio, **parts)
+            assert ratio.model.hidden_dim == 64
         trained = [name for name in ROWS if name not in (UNIFORM, *WITHOUT_TRAINING)]
         assert len({str(settings(name, 0, Config())) for name in trained}) == len(trained)
 
@@ -183,6 +189,8 @@ def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
     main(dataclasses.replace(config, levers=True, report_only=True))
     assert (tmp_path / "full" / "levers.png").exists()
     assert called == []
+    main(dataclasses.replace(config, seeds=(0,), rows=(REGULARISED,), n_samples=100))  # what has other sizes is another run
+    assert [arguments[:2] for arguments in called] == [(REGULARISED, 0)]
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
