@@ -408,6 +408,25 @@ class Reinforce(OnPolicyAlgorithm):
         if self.num_timesteps:
             self._last_obs = np.zeros(env.num_envs)  # looked at by nobody; without one, learn would reset the rows
 
+    def set_parameters(
+        self,
+        load_path_or_dict: str | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Stable-Baselines3's, also where `load` changes `rollout_lag` or `kl_coef`, with which policies come and go.
+
+        A rollout or reference policy that was not saved begins as the saved generator.
+        """
+        if isinstance(load_path_or_dict, dict):
+            saved, beside = dict(load_path_or_dict), {"rollout_policy", "reference_policy"}
+            here = beside & {*self._get_torch_save_params()[0]}
+            prefix, policy = "generator.", saved.get("policy", {})
+            generator = {name.removeprefix(prefix): x for name, x in policy.items() if name.startswith(prefix)}
+            saved |= {name: generator for name in here - saved.keys() if generator}
+            load_path_or_dict = {name: saved[name] for name in saved.keys() - (beside - here)}
+        super().set_parameters(load_path_or_dict, exact_match, device)
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_rng", "rollout_policy", "reference_policy", "_played", "_tokens"]
 

@@ -234,6 +234,25 @@ class TestReferencePolicy:
         assert torch.equal(loaded.reference_policy.output.bias, agent.reference_policy.output.bias)
         assert not torch.equal(loaded.reference_policy.output.bias, loaded.generator.output.bias)
 
+    @pytest.mark.parametrize("before", [{}, {"kl_coef": 1.0}, {"rollout_lag": 0.5}, {"kl_coef": 1.0, "rollout_lag": 0.5}])
+    @pytest.mark.parametrize("after", [{"kl_coef": 0.0}, {"kl_coef": 0.5}, {"rollout_lag": 0.0}, {"rollout_lag": 0.9}])
+    def test_comes_and_goes_where_loading_changes_its_weight(
+        self, tmp_path: Path, before: dict[str, float], after: dict[str, float]
+    ) -> None:
+        agent = new_agent(**before)
+        agent.learn(2 * 40)
+        agent.save(tmp_path / "agent.zip")
+        env = SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep")
+        loaded = Reinforce.load(tmp_path / "agent.zip", env=env, **after)
+        assert (loaded.reference_policy is None) == (loaded.kl_coef == 0)
+        assert (loaded.rollout_policy is loaded.generator) == (loaded.rollout_lag == 0)
+        lagging = agent.rollout_policy if loaded.rollout_lag else agent.generator
+        assert torch.equal(loaded.rollout_policy.output.bias, lagging.output.bias)
+        if loaded.reference_policy is not None:
+            start = agent.generator if agent.reference_policy is None else agent.reference_policy
+            assert torch.equal(loaded.reference_policy.output.bias, start.output.bias)
+        loaded.learn(40, reset_num_timesteps=False)
+
     @pytest.mark.parametrize("mask", [None, no_repeats])
     def test_is_at_the_distance_that_the_mask_leaves(self, mask: Any) -> None:
         """By hand: each next token's divergence over what the mask allows, and the mean over the actions taken."""
