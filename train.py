@@ -27,9 +27,8 @@ from agents.training import Phase, Terminated, Training
 from seqgan_env.faults import NumericalFault, OutOfMemory
 from seqgan_env.metrics import SweepPoint, temperature_sweep
 from seqgan_env.rewards import LearningRewardModel
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
-from seqgan_env.sample_command import lines_of
-from seqgan_env.storage import HELD_OUT, save_game, save_sequences
+from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
+from seqgan_env.vocabulary import lines_of
 
 
 def main(config: TrainConfig, name: str = "run") -> dict[str, float]:

@@ -75,7 +75,7 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
         env,
         learning_rate_schedule(adversarial),
         baseline=adversarial.baseline,
-        entropy_coef=adversarial.entropy_coef,
+        ent_coef=adversarial.entropy_coef,
         kl_coef=adversarial.kl_coef,
         max_grad_norm=adversarial.max_grad_norm,
         likelihood_steps=adversarial.likelihood_steps,

@@ -4,7 +4,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -56,7 +56,7 @@ class Reinforce(OnPolicyAlgorithm):
             id of one, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
         baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
-        entropy_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
+        ent_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
         kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in what is minimised.
             The reference is the generator as it was when the first `learn` began, or at a later `sync_rollout_policy`.
         max_grad_norm: largest norm of the gradient.
@@ -85,7 +85,7 @@ class Reinforce(OnPolicyAlgorithm):
         learning_rate: float | Schedule = 1e-3,
         *,
         baseline: Baseline = "leave-one-out",
-        entropy_coef: float = 0.0,
+        ent_coef: float = 0.0,
         kl_coef: float = 0.0,
         max_grad_norm: float = 5.0,
         likelihood_steps: int = 0,
@@ -100,10 +100,6 @@ class Reinforce(OnPolicyAlgorithm):
         device: torch.device | str | None = None,
         _init_setup_model: bool = True,
     ) -> None:
-        if not 0 <= rollout_lag < 1:
-            raise ValueError(f"rollout_lag must lie in [0, 1), got {rollout_lag}: at 1 the rollout policy would never change.")
-        if not 0 <= kl_coef < math.inf:
-            raise ValueError(f"kl_coef must be at least 0 and finite, got {kl_coef}: it is the weight of a penalty.")
         self.baseline = baseline
         self.kl_coef = kl_coef
         self.likelihood_steps = likelihood_steps
@@ -120,7 +116,7 @@ class Reinforce(OnPolicyAlgorithm):
             n_steps=1 if game is None else game.sequence_length,
             gamma=1.0 if game is None else game.gamma,
             gae_lambda=1.0,
-            ent_coef=entropy_coef,
+            ent_coef=ent_coef,
             vf_coef=0.0,
             max_grad_norm=max_grad_norm,
             use_sde=False,
@@ -155,12 +151,13 @@ class Reinforce(OnPolicyAlgorithm):
         if not isinstance(inner, SequenceVectorEnv):
             raise TypeError(
                 "Reinforce plays whole sequences at once and needs one of this package's environments, "
-                f"got {type(inner).__name__}."
+                f"got {type(inner).__name__}. Pass a SequenceVectorEnv, a SequenceEnv, or an id such as 'SeqGAN/Oracle-v0'."
             )
         return SB3VecEnv(inner)
 
     def _setup_model(self) -> None:
         """Create policy, rollout policy and random numbers; no buffer, for a batch is used at once."""
+        self._check_settings()
         self._setup_lr_schedule()
         self.rollout_buffer = None  # type: ignore[assignment]
         seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
@@ -178,6 +175,26 @@ class Reinforce(OnPolicyAlgorithm):
         if self.env is not None:
             self.env.seed(seed)
             self.sync_rollout_policy()
+
+    def _check_settings(self) -> None:
+        """Raise a ValueError for settings that cannot be learned with, whether given when it was made or to `load`."""
+        if self.baseline not in get_args(Baseline):
+            raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {self.baseline!r}.")
+        if not 0 <= self.rollout_lag < 1:
+            raise ValueError(
+                f"rollout_lag must lie in [0, 1), got {self.rollout_lag}: at 1 the rollout policy would never change."
+            )
+        if not 0 <= self.kl_coef < math.inf:
+            raise ValueError(f"kl_coef must be at least 0 and finite, got {self.kl_coef}: it is the weight of a penalty.")
+        if not math.isfinite(self.ent_coef):
+            raise ValueError(f"ent_coef must be finite, got {self.ent_coef}: it is the weight of the entropy.")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}: gradients are scaled down to it.")
+        if self.likelihood_steps < 0 or self.likelihood_batch_size < 1:
+            raise ValueError(
+                "likelihood_steps must be at least 0 and likelihood_batch_size at least 1, got "
+                f"{self.likelihood_steps} and {self.likelihood_batch_size}."
+            )
 
     @property
     def generator(self) -> TokenModel:
@@ -197,6 +214,8 @@ class Reinforce(OnPolicyAlgorithm):
     @property
     def last_played(self) -> PlayedEpisodes:
         """What the batch of the latest update earned."""
+        if not hasattr(self, "_played"):
+            raise ValueError("Nothing has been played yet: call learn() first.")
         return self._played
 
     def sync_rollout_policy(self) -> None:
@@ -406,7 +425,7 @@ class Reinforce(OnPolicyAlgorithm):
         env = self._env_or_error()
         _game_env(env).load_training_state(state["env"])
         if self.num_timesteps:
-            self._last_obs = np.zeros(env.num_envs)  # looked at by nobody; without one, learn would reset the rows
+            self._last_obs = np.zeros(env.num_envs)  # never read, but SB3 resets the environments where there is none
 
     def set_parameters(
         self,
@@ -419,12 +438,16 @@ class Reinforce(OnPolicyAlgorithm):
         A rollout or reference policy that was not saved begins as the saved generator.
         """
         if isinstance(load_path_or_dict, dict):
-            saved, beside = dict(load_path_or_dict), {"rollout_policy", "reference_policy"}
-            here = beside & {*self._get_torch_save_params()[0]}
+            saved = dict(load_path_or_dict)
+            wanted, _ = self._get_torch_save_params()
             prefix, policy = "generator.", saved.get("policy", {})
             generator = {name.removeprefix(prefix): x for name, x in policy.items() if name.startswith(prefix)}
-            saved |= {name: generator for name in here - saved.keys() if generator}
-            load_path_or_dict = {name: saved[name] for name in saved.keys() - (beside - here)}
+            for name in ("rollout_policy", "reference_policy"):
+                if name not in wanted:
+                    saved.pop(name, None)
+                elif generator:
+                    saved.setdefault(name, generator)
+            load_path_or_dict = saved
         super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:

@@ -10,7 +10,8 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.inspection_html import inspector, page
 from seqgan_env.rendering import printable
 from seqgan_env.returns import Baseline
-from seqgan_env.run_inspection import STAGES, load_checkpoints, trace_checkpoints
+from seqgan_env.run_inspection import trace_checkpoints
+from seqgan_env.storage import STAGES, load_checkpoints
 
 REPORT = "report.html"
 _SUBTITLE = "A generator of sequences, trained by maximum likelihood and then by rewards."

@@ -26,8 +26,7 @@ from agents.pretrain import LikelihoodTraining
 from agents.run_folder import NoRunFolder, RunFolder
 from agents.run_lock import RunLock
 from agents.tasks import Task, make_task
-from seqgan_env.run_inspection import BEST
-from seqgan_env.storage import load_generator
+from seqgan_env.storage import BEST, load_generator
 from seqgan_env.training_state import detached
 from seqgan_env.workers import ALONE, Workers
 

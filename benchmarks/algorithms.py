@@ -15,8 +15,9 @@ from typing import Any, get_args
 import tyro
 
 from agents.config import AgentName
-from benchmarks.controls import Curve, quick, read_curve, read_log, run_in
+from benchmarks.controls import quick
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
+from benchmarks.run_folders import Curve, read_curve, read_log, run_in
 
 LIKELIHOOD = ("likelihood alone", "–")
 RUNS: tuple[tuple[str, str], ...] = (

@@ -4,7 +4,6 @@ The controls see the same data, schedule and random numbers, but a reward that k
 compared at equal NLL_test: a run is set against the lowest NLL_oracle that the control had while its NLL_test was no higher.
 """
 
-import csv
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 import tyro
 
 import train
 from agents.config import TrainConfig
 from benchmarks.finished_runs import side_by_side, spread
+from benchmarks.run_folders import Curve, read_curve, run_in
 
 RUNS: dict[str, dict[str, Any]] = {
     "discriminator": {"reward_model": "discriminator"},
@@ -26,8 +25,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "constant, no baseline": {"reward_model": "constant", "baseline": "none"},
     "random, no baseline": {"reward_model": "random", "baseline": "none"},
 }
-Curve = list[tuple[float, float]]
-"""NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
 
 
 @dataclass(frozen=True)
@@ -63,33 +60,6 @@ def quick(seed: int) -> TrainConfig:
     """The preset on the CPU; the seed is the oracle's, too."""
     config, _ = train.command_line(["quick", "--seed", str(seed), "--oracle-seed", str(seed), "--device", "cpu"])
     return config
-
-
-def run_in(folder: Path, config: TrainConfig, preset: str = "quick") -> Path:
-    """Run a config on one thread; return the run's own folder, which lies in the given one."""
-    torch.set_num_threads(1)
-    train.main(dataclasses.replace(config, out=folder), preset)
-    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-
-
-def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's log, `progress.csv`; what a row does not have is an empty text."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def read_curve(path: Path) -> Curve:
-    """The curve in a run's log; a run without adversarial updates has its start alone."""
-    rows = read_log(path)
-    points = {
-        phase: [
-            (float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"]))
-            for row in rows
-            if row.get(f"{phase}/nll_test")
-        ]
-        for phase in ("pretraining", "adversarial")
-    }
-    return [points["pretraining"][-1], *points["adversarial"]]
 
 
 def lowest_at(control: Curve, nll_test: float) -> float:

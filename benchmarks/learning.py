@@ -22,16 +22,14 @@ import tyro
 import train
 from agents.config import OracleConfig
 from agents.tasks import make_oracle_task
-from benchmarks.controls import read_log, run_in
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, tables
 from benchmarks.rejection import rejection_sweep
-from benchmarks.results import ORACLE
+from benchmarks.run_folders import ORACLE, read_log, run_in
 from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, MIDDLE
-from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences
+from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, load_game, load_generator, load_sequences
 from seqgan_env.token_model import TokenModel
 
 Size = Literal["full", "small"]

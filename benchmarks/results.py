@@ -16,10 +16,9 @@ import tyro
 
 import train
 from agents.config import TrainConfig
-from benchmarks.controls import Curve, read_curve, run_in
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
+from benchmarks.run_folders import ORACLE, Curve, read_curve, run_in
 
-ORACLE = "seqgan_paper_oracle.npz"
 LIKELIHOOD: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "likelihood": ({}, LIKELIHOOD),

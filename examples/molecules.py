@@ -26,7 +26,8 @@ from agents import PretrainConfig
 from agents.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel, Vocabulary
 from seqgan_env.evaluation import EvaluationSettings
-from seqgan_env.sample_command import lines_of, sample_with
+from seqgan_env.sample_command import sample_with
+from seqgan_env.vocabulary import lines_of
 
 MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|.")

@@ -19,9 +19,8 @@ from agents.config import PRESETS, AdversarialConfig, TextConfig
 from seqgan_env import SequenceGame, TokenModel
 from seqgan_env.evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
 from seqgan_env.reference_sequences import reference_of
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, load_checkpoints
-from seqgan_env.sample_command import lines_of
-from seqgan_env.storage import load_game
+from seqgan_env.storage import LAST, LIKELIHOOD, load_checkpoints, load_game
+from seqgan_env.vocabulary import lines_of
 
 REAL = "real data"
 START = "likelihood"

@@ -13,9 +13,9 @@ from seqgan_env.inspection_html import write_html
 from seqgan_env.inspection_terminal import step_through
 from seqgan_env.returns import Baseline
 from seqgan_env.reward_functions import load_function
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
+from seqgan_env.run_inspection import trace_checkpoints
 from seqgan_env.sample_command import Sample
-from seqgan_env.storage import load_game
+from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game
 
 
 @dataclass(frozen=True)

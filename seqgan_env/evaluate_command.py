@@ -27,8 +27,7 @@ from seqgan_env.metrics import INVERSE_TEMPERATURES, SweepPoint, best_sum
 from seqgan_env.reference_sequences import reference_of
 from seqgan_env.rendering import printable
 from seqgan_env.reward_functions import load_function
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints
-from seqgan_env.storage import load_game
+from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game
 
 SCHEMA = 1
 """The version of `evaluation.json`."""

@@ -31,8 +31,8 @@ from seqgan_env.metrics import (
 )
 from seqgan_env.nearest_neighbours import Neighbours, NeighbourSearch
 from seqgan_env.reference_sequences import Reference
-from seqgan_env.sample_command import lines_of
 from seqgan_env.token_model import TokenModel
+from seqgan_env.vocabulary import lines_of
 
 Tokens = npt.NDArray[np.int64]
 BLEU_ORDERS = (2, 3, 4, 5)

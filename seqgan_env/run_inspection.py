@@ -1,7 +1,6 @@
 """Episodes of a run of train.py, traced under the generators that it saved on its way."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
 
@@ -9,30 +8,7 @@ from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import SequenceGame
 from seqgan_env.inspection import trace_batch
 from seqgan_env.returns import Baseline, advantages, discounted_returns
-from seqgan_env.storage import load_generator
 from seqgan_env.token_model import TokenModel
-
-LIKELIHOOD, MIDDLE, LAST, BEST = "generator_likelihood", "generator_middle", "generator", "generator_best"
-STAGES = {
-    LIKELIHOOD: "after likelihood",
-    MIDDLE: "halfway through adversarial training",
-    LAST: "at the end of the run",
-}
-"""The checkpoints that train.py saves, in their order, and what to call them."""
-
-
-def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenModel]:
-    """The generators of these names, as far as the run has come to save them.
-
-    Raises:
-        FileNotFoundError: none of them is there; says which are.
-    """
-    there = sorted(path.stem for path in folder.glob("generator*.safetensors"))
-    found = {name: load_generator(folder / f"{name}.safetensors", game) for name in names if name in there}
-    if not found:
-        wanted = " or ".join(repr(name) for name in names)
-        raise FileNotFoundError(f"No checkpoint {wanted} in {folder}; there is {', '.join(there) or 'none'}.")
-    return found
 
 
 def trace_checkpoints(

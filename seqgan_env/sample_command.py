@@ -12,12 +12,11 @@ import tyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from seqgan_env.corpus import Vocabulary
 from seqgan_env.reward_functions import load_function
-from seqgan_env.run_inspection import LAST, load_checkpoints
 from seqgan_env.sampling import Mask, sample_sequences
-from seqgan_env.storage import load_game
+from seqgan_env.storage import LAST, load_checkpoints, load_game
 from seqgan_env.token_model import TokenModel
+from seqgan_env.vocabulary import Vocabulary, lines_of
 
 _CHUNK = 1000  # sequences that are held at once; one number, because the draws of a seed depend on it
 
@@ -153,13 +152,6 @@ def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
             f"The prefix {prefix!r} has tokens that the run's vocabulary does not have; it reads {vocabulary.decode(ids)!r}."
         )
     return ids
-
-
-def lines_of(tokens: Tensor, vocabulary: Vocabulary | None, pad: int) -> list[str]:
-    """Sequences `(n, length)` as text, or as token ids separated by spaces."""
-    if vocabulary is not None:
-        return [vocabulary.decode(row) for row in tokens.tolist()]
-    return [" ".join(str(token) for token in row if token != pad) for row in tokens.tolist()]
 
 
 def _text_lines(vocabulary: Vocabulary | None, pad: int) -> Callable[[Tensor], list[str]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ SCHEMA = 1
 
 HELD_OUT = "held_out.safetensors"
 """The file of real sequences that nothing was trained on, by `save_sequences`, in a run's folder."""
+
+LIKELIHOOD, MIDDLE, LAST, BEST = "generator_likelihood", "generator_middle", "generator", "generator_best"
+STAGES = {
+    LIKELIHOOD: "after likelihood",
+    MIDDLE: "halfway through adversarial training",
+    LAST: "at the end of the run",
+}
+"""The checkpoints that train.py saves, in their order, and what to call them."""
 
 _HARMLESS = 1 << 24  # as many parameters as any machine can hold: up to here a wrong size is left to what checks each tensor
 
@@ -182,6 +190,20 @@ def load_generator(path: Path, game: SequenceGame) -> TokenModel:
         raise ValueError(f"{path} does not describe a generator that this version can make: {error}") from error
     _fill(generator, weights, path)
     return generator
+
+
+def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenModel]:
+    """The generators of these names, as far as the run has come to save them.
+
+    Raises:
+        FileNotFoundError: none of them is there; says which are.
+    """
+    there = sorted(path.stem for path in folder.glob("generator*.safetensors"))
+    found = {name: load_generator(folder / f"{name}.safetensors", game) for name in names if name in there}
+    if not found:
+        wanted = " or ".join(repr(name) for name in names)
+        raise FileNotFoundError(f"No checkpoint {wanted} in {folder}; there is {', '.join(there) or 'none'}.")
+    return found
 
 
 def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int] | None, cnn: dict[str, Any] | None) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from seqgan_env.subwords import SubwordTokenizer
 
 END = "<end>"
@@ -148,3 +150,10 @@ class Vocabulary:
 def split_line(line: str, joiner: str) -> list[str]:
     """The tokens of a line: what white space separates, or each code point, the white space at both ends apart."""
     return line.split() if joiner else list(line.strip())
+
+
+def lines_of(tokens: Tensor, vocabulary: Vocabulary | None, pad: int) -> list[str]:
+    """Sequences `(n, length)` as text, or as token ids separated by spaces."""
+    if vocabulary is not None:
+        return [vocabulary.decode(row) for row in tokens.tolist()]
+    return [" ".join(str(token) for token in row if token != pad) for row in tokens.tolist()]

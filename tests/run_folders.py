@@ -6,8 +6,7 @@ import torch
 
 from seqgan_env.game import SequenceGame, oracle_game, text_game
 from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.run_inspection import LAST, LIKELIHOOD
-from seqgan_env.storage import HELD_OUT, save_game, save_generator, save_sequences
+from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, save_game, save_generator, save_sequences
 from tests.small import seeded
 
 LINES = ["a man rides a horse", "a cat sits", "the cat sits on a mat", "a man", "the horse sits on the man"] * 3

@@ -163,6 +163,6 @@ def test_a_constant_reward_without_a_baseline_at_a_high_learning_rate_rings() ->
 
 def test_a_small_learning_rate_and_a_baseline_do_not_ring() -> None:
     """The control; the entropy bonus makes the generator move all the same."""
-    history, messages, _ = train(learning_rate=1e-3, baseline="leave-one-out", entropy_coef=0.01)
+    history, messages, _ = train(learning_rate=1e-3, baseline="leave-one-out", ent_coef=0.01)
     assert messages == []
     assert history[-1] != history[0]

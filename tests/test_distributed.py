@@ -20,7 +20,7 @@ from torch import Tensor
 import train
 from agents.distributed import LAUNCH, connected, earlier_run, note_of_launch, store_of_this_life
 from agents.training import Training
-from benchmarks.controls import read_log
+from benchmarks.run_folders import read_log
 from benchmarks.scaling import paper_parameters, volume
 from seqgan_env.workers import ALONE, Workers
 from tests.test_train import ROOT, TINY, only_run, oracle_config

@@ -17,8 +17,16 @@ from seqgan_env.evaluation import LABELS, EvaluationSettings
 from seqgan_env.game import text_game
 from seqgan_env.metrics import BleuScorer, mean_nll, self_bleu, without_end_token
 from seqgan_env.reference_sequences import read_reference, reference_of
-from seqgan_env.run_inspection import LAST, LIKELIHOOD
-from seqgan_env.storage import HELD_OUT, load_game, load_generator, load_sequences, save_generator, save_sequences
+from seqgan_env.storage import (
+    HELD_OUT,
+    LAST,
+    LIKELIHOOD,
+    load_game,
+    load_generator,
+    load_sequences,
+    save_generator,
+    save_sequences,
+)
 from tests.run_folders import HELD_OUT_LINES, LINES, save_oracle_run, save_text_run
 from tests.small import seeded
 

@@ -18,8 +18,8 @@ from agents.config import AdversarialConfig, EvaluationConfig, TextConfig
 from agents.pretrain import PretrainConfig
 from seqgan_env import GeneratorConfig, TextCNNConfig, TokenLSTM, read_corpus
 from seqgan_env.evaluation import EvaluationSettings
-from seqgan_env.run_inspection import LIKELIHOOD
 from seqgan_env.sampling import sample_sequences
+from seqgan_env.storage import LIKELIHOOD
 from tests.small import seeded
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

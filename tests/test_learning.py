@@ -8,8 +8,9 @@ import pytest
 
 import train
 from benchmarks import learning
-from benchmarks.controls import Curve, lowest_at, read_curve, table
+from benchmarks.controls import lowest_at, table
 from benchmarks.learning_report import best_sum, gain_at_equal_coverage
+from benchmarks.run_folders import Curve, read_curve
 
 
 def curve_of(tmp_path: Path, **adversarial: Any) -> Curve:

@@ -14,8 +14,8 @@ import train
 from seqgan_env.__main__ import main
 from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import text_game
-from seqgan_env.run_inspection import LAST, LIKELIHOOD, STAGES, load_checkpoints, trace_checkpoints
-from seqgan_env.storage import load_game, save_game
+from seqgan_env.run_inspection import trace_checkpoints
+from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game, save_game
 from tests.run_folders import LINES, save_generators
 from tests.test_inspection_html import Scripts
 from tests.test_train import ROOT, only_run, text_config

@@ -128,7 +128,7 @@ class TestUpdate:
         [
             {"learning_rate": 0.01},
             {"baseline": "none"},
-            {"entropy_coef": 0.5},
+            {"ent_coef": 0.5},
             {"kl_coef": 1.0},
             {"max_grad_norm": 1e-4},
             {"likelihood_steps": 1},
@@ -275,13 +275,46 @@ class TestReferencePolicy:
         assert divergence == pytest.approx(sum(expected) / len(expected), rel=1e-3)
         assert divergence > 1e-3
 
-    @pytest.mark.parametrize("kl_coef", [-0.1, float("inf"), float("nan")])
-    def test_a_penalty_is_not_negative(self, kl_coef: float) -> None:
-        with pytest.raises(ValueError, match="kl_coef must be at least 0 and finite"):
-            new_agent(kl_coef=kl_coef)
-
 
 class TestSaveAndLoad:
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"kl_coef": -0.1}, "kl_coef must be at least 0 and finite, got -0.1"),
+            ({"kl_coef": float("nan")}, "kl_coef must be at least 0 and finite, got nan"),
+            ({"rollout_lag": 1.0}, r"rollout_lag must lie in \[0, 1\), got 1.0"),
+            ({"baseline": "mean"}, r"baseline must be one of \('none', .*\), got 'mean'"),
+            ({"ent_coef": float("inf")}, "ent_coef must be finite, got inf"),
+            ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0, got 0.0"),
+            (
+                {"likelihood_steps": -1},
+                "likelihood_steps must be at least 0 and likelihood_batch_size at least 1, got -1 and 64",
+            ),
+            (
+                {"likelihood_batch_size": 0},
+                "likelihood_steps must be at least 0 and likelihood_batch_size at least 1, got 0 and 0",
+            ),
+        ],
+    )
+    def test_settings_that_nothing_can_be_learned_with_are_refused(
+        self, tmp_path: Path, setting: dict[str, Any], message: str
+    ) -> None:
+        """When it is made, and when it is loaded."""
+        with pytest.raises(ValueError, match=message):
+            new_agent(**setting)
+        new_agent().save(tmp_path / "agent.zip")
+        with pytest.raises(ValueError, match=message):
+            Reinforce.load(tmp_path / "agent.zip", **setting)
+
+    def test_a_weight_of_the_entropy_can_be_changed_in_loading(self, tmp_path: Path) -> None:
+        new_agent(ent_coef=0.1).save(tmp_path / "agent.zip")
+        assert Reinforce.load(tmp_path / "agent.zip").ent_coef == 0.1
+        assert Reinforce.load(tmp_path / "agent.zip", ent_coef=0.5).ent_coef == 0.5
+
+    def test_nothing_is_known_of_a_batch_before_one_was_played(self) -> None:
+        with pytest.raises(ValueError, match=r"Nothing has been played yet: call learn\(\) first"):
+            _ = new_agent().last_played
+
     @pytest.mark.parametrize("lag", [0.0, 0.5])
     def test_same_actions_and_it_goes_on(self, tmp_path: Path, lag: float) -> None:
         agent = new_agent(rollout_lag=lag)
@@ -487,7 +520,7 @@ class TestUnderAMask:
     def agent(self, **changes: Any) -> Reinforce:
         game = small_game(mask=no_repeats, reward="rollout", **changes)
         env = SequenceVectorEnv(game, 16, autoreset_mode="SameStep")
-        return Reinforce("GeneratorPolicy", env, learning_rate=0.05, entropy_coef=0.01, seed=0)
+        return Reinforce("GeneratorPolicy", env, learning_rate=0.05, ent_coef=0.01, seed=0)
 
     def test_no_forbidden_token_is_played(self) -> None:
         agent = self.agent()

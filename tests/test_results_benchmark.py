@@ -9,7 +9,8 @@ import pytest
 from agents.config import PRESETS, OracleConfig
 from benchmarks import results
 from benchmarks.finished_runs import FinishedRuns
-from benchmarks.results import ORACLE, RUNS, Config, Result, main, settings, table
+from benchmarks.results import RUNS, Config, Result, main, settings, table
+from benchmarks.run_folders import ORACLE
 
 FIRST, SECOND = list(RUNS)[:2]
 

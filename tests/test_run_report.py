@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from agents.run_folder import RunFolder
-from seqgan_env.run_inspection import STAGES
+from seqgan_env.storage import STAGES
 from tests.test_inspection_html import Page, Scripts, driver  # noqa: F401 - a fixture
 from tests.test_train import TINY, only_run, oracle_config, text_config
 

@@ -15,7 +15,7 @@ import torch
 import train
 from agents.run_folder import RunFolder
 from agents.run_report import _table
-from seqgan_env.run_inspection import load_checkpoints
+from seqgan_env.storage import load_checkpoints
 from tests.test_fuzz_readers import GAME, NAMES, outcome, write_files
 from tests.test_inspection_html import Scripts
 from tests.test_train import only_run, oracle_config

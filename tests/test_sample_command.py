@@ -12,9 +12,8 @@ import torch
 
 from seqgan_env.__main__ import main
 from seqgan_env.corpus import read_corpus
-from seqgan_env.run_inspection import LAST, LIKELIHOOD
 from seqgan_env.sample_command import encode_prefix, sample_with
-from seqgan_env.storage import load_game, load_generator
+from seqgan_env.storage import LAST, LIKELIHOOD, load_game, load_generator
 from tests.run_folders import save_oracle_run, save_text_run
 from tests.small import T, V, no_repeats, seeded, small_policy
 

@@ -24,8 +24,7 @@ from agents.training import Training
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.returns import advantages
-from seqgan_env.run_inspection import LAST
-from seqgan_env.storage import save_game
+from seqgan_env.storage import LAST, save_game
 from seqgan_env.workers import Workers
 from tests.test_train import TINY, oracle_config, text_config
 

@@ -53,7 +53,7 @@ def _run(seed: int, n_rollouts: int) -> dict[str, list[float]]:
         SequenceVectorEnv(game, N, autoreset_mode="SameStep"),
         0.01,
         rollout_lag=0.8,
-        entropy_coef=0.01,
+        ent_coef=0.01,
         likelihood_steps=1,
         likelihood_batch_size=8,
         policy_kwargs={"embedding_dim": 6, "hidden_dim": 6, "initial_std": 0.5},

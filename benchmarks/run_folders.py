@@ -1,0 +1,43 @@
+"""Runs of train.py for a benchmark: one in a folder of its own, and the curve in its log."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import torch
+
+import train
+from agents.config import TrainConfig
+
+ORACLE = "seqgan_paper_oracle.npz"
+"""The published oracle's file, in the folder that SEQGAN_DATA names."""
+
+Curve = list[tuple[float, float]]
+"""NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
+
+
+def run_in(folder: Path, config: TrainConfig, preset: str = "quick") -> Path:
+    """Run a config on one thread; return the run's own folder, which lies in the given one."""
+    torch.set_num_threads(1)
+    train.main(dataclasses.replace(config, out=folder), preset)
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's log, `progress.csv`; what a row does not have is an empty text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_curve(path: Path) -> Curve:
+    """The curve in a run's log; a run without adversarial updates has its start alone."""
+    rows = read_log(path)
+    points = {
+        phase: [
+            (float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"]))
+            for row in rows
+            if row.get(f"{phase}/nll_test")
+        ]
+        for phase in ("pretraining", "adversarial")
+    }
+    return [points["pretraining"][-1], *points["adversarial"]]
