@@ -1,6 +1,7 @@
 """SeqGAN (Yu et al., AAAI 2017, Algorithm 1) on the synthetic oracle or on a text: `python train.py --help`."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from agents.run_lock import FolderInUse
 from agents.run_report import write_report
 from agents.tasks import judge_discriminator
 from agents.training import Phase, Terminated, Training
+from seqgan_env.cuda_graphs import without_graphs
 from seqgan_env.faults import NumericalFault, OutOfMemory
 from seqgan_env.metrics import SweepPoint, temperature_sweep
-from seqgan_env.rewards import LearningRewardModel
+from seqgan_env.rewards import learns
 from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
 from seqgan_env.vocabulary import lines_of
 
@@ -49,7 +51,7 @@ def resume(
 
 def train(training: Training) -> dict[str, float]:
     """Take a run to its end, wherever it stands."""
-    with training:
+    with training, nullcontext() if training.config.cuda_graphs else without_graphs():
         try:
             # Algorithm 1: the generator learns real sequences, the discriminator learns to tell it from them, then they play.
             pretrain_generator(training)
@@ -103,7 +105,7 @@ def pretrain_discriminator(training: Training) -> None:
     """Algorithm 1, lines 4 and 5: the discriminator against the pretrained generator."""
     if training.is_past(Phase.DISCRIMINATOR):
         return
-    if isinstance(training.task.game.reward_model, LearningRewardModel):
+    if learns(training.task.game.reward_model):
         settings, start = training.config.adversarial, training.rounds
         with progress_bar(Phase.DISCRIMINATOR, "fit", start, settings.d_pretrain_steps) as bar:
             for _ in range(start, settings.d_pretrain_steps):
@@ -127,7 +129,7 @@ def train_adversarially(training: Training) -> None:
         OnceCallback(lambda: run.save_weights(MIDDLE, agent.generator), after=settings.updates // 2),
         ProgressCallback(progress_bar(Phase.ADVERSARIAL, "update", done, settings.updates)),
     ]
-    if isinstance(training.task.game.reward_model, LearningRewardModel):
+    if learns(training.task.game.reward_model):
         callbacks.append(DiscriminatorCallback(settings.g_steps, settings.d_steps, settings.n_generated, training.watch))
     callbacks.append(RoundCallback(training.round_done))
     if done < settings.updates and not training.alarm.should_stop:

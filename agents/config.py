@@ -47,7 +47,7 @@ class AdversarialConfig:
     objective: str | None = None
     """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
     objective_weight: float = 0.5
-    """The objective's weight lambda; the reward model has 1 - lambda. At 1 nothing else counts."""
+    """The objective's weight; the reward model has 1 less it, ORGAN's lambda. At 1 nothing else counts."""
     objective_batched: bool = False
     """The objective takes a list of sequences and returns as many numbers."""
     learning_rate: float = 0.01
@@ -137,6 +137,8 @@ class TrainConfig:
     """Everything random follows from it, real sequences of the oracle included."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    cuda_graphs: bool = True
+    """On a GPU, record the kernels that repeat and launch them together; without, the same, slower."""
     out: Path = Path("runs")
     """The run's own folder is made in this one."""
     agent: AgentName = "reinforce"

@@ -29,10 +29,9 @@ from seqgan_env.returns import (
     discounted_returns,
     mean_divergence,
     mean_entropy,
-    played_positions,
     policy_gradient_loss,
 )
-from seqgan_env.sampling import allowed_along
+from seqgan_env.sampling import allowed_along, played_positions
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state

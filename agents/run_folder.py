@@ -31,7 +31,7 @@ from seqgan_env.files import write_atomically
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import SweepPoint
 from seqgan_env.rendering import printable
-from seqgan_env.returns import played_positions
+from seqgan_env.sampling import played_positions
 from seqgan_env.storage import load_generator, save_generator
 from seqgan_env.token_model import TokenModel
 

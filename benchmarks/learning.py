@@ -187,7 +187,14 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the tables, draw the pictures."""
+    """Run what is left to run, print the tables, draw the pictures.
+
+    Raises:
+        ValueError: a row that is none.
+    """
+    unknown = [name for name in config.rows if name not in ROWS]
+    if unknown:
+        raise ValueError(f"There are no rows {unknown}; there are {list(ROWS)}.")
     out = config.out / config.size
     file = FinishedRuns(out / "learning.jsonl", Result)
     results = [result for result in file.read() if result.seed in config.seeds and result.n_samples == config.n_samples]
@@ -264,14 +271,14 @@ def run(name: str, seed: int, config: Config) -> Result:
 def run_training(name: str, seed: int, config: Config) -> Result:
     """One run, and its sweep."""
     begun = time.monotonic()
-    row, start = settings(name, seed, config), ROWS[name].start
+    run_config, start = settings(name, seed, config), ROWS[name].start
     if name != start:
-        row = dataclasses.replace(row, start_from=_folder(start, seed, config) / f"{LIKELIHOOD}.safetensors")
-    folder = run_in(_parent(name, seed, config), row, "paper-cpu")
+        run_config = dataclasses.replace(run_config, start_from=_folder(start, seed, config) / f"{LIKELIHOOD}.safetensors")
+    folder = run_in(_parent(name, seed, config), run_config, "paper-cpu")
     seconds = time.monotonic() - begun
     log = read_log(folder / "progress.csv")
     accuracy, loss = (
-        next((float(row[key]) for row in reversed(log) if row.get(key)), math.nan)
+        next((float(line[key]) for line in reversed(log) if line.get(key)), math.nan)
         for key in ("adversarial/discriminator_accuracy", "adversarial/discriminator_loss")
     )
     generator = load_generator(folder / f"{LAST}.safetensors", load_game(folder))

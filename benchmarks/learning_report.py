@@ -13,8 +13,26 @@ import numpy.typing as npt
 LEVELS = (8.74, 8.0, 7.04, 6.68)
 """NLL_oracle at which coverage is compared: the paper's SeqGAN, and levels of Caccia et al. (2020)."""
 
-_T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Student's t, two-sided 95%, by degrees of freedom."""
+_T_95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+)
+"""Student's t, two-sided 95%, for 1, 2, ... degrees of freedom; more count as the last of them."""
 
 Sweep = list[tuple[float, float, float]]
 """Inverse temperature, NLL_oracle and NLL_test, nats per token; in rising order of the first."""
@@ -74,19 +92,19 @@ def at_own_temperature(sweep: Sweep) -> tuple[float, float]:
     return next((oracle, test) for alpha, oracle, test in sweep if alpha == 1.0)
 
 
-def interval(values: Sequence[float], signed: bool = False) -> str:
+def interval(values: Sequence[float], signed: bool = False, digits: int = 3) -> str:
     """Mean and half the width of its 95% interval by Student's t."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < len(values) or not finite:
         return "–"
-    text = f"{mean(finite):+.3f}" if signed else f"{mean(finite):.3f}"
-    return text if len(finite) < 2 else f"{text} ± {half_width(finite):.3f}"
+    text = f"{mean(finite):{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    return text if len(finite) < 2 else f"{text} ± {half_width(finite):.{digits}f}"
 
 
 def half_width(values: Sequence[float]) -> float:
     """Half the 95% interval of a mean; at least two values."""
     n = len(values)
-    return _T_95.get(n - 1, 1.96) * stdev(values) / math.sqrt(n)
+    return _T_95[min(n - 1, len(_T_95)) - 1] * stdev(values) / math.sqrt(n)
 
 
 def tables(results: Sequence[Result], order: Sequence[str]) -> str:
@@ -121,7 +139,7 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
                 interval([gain_at_equal_coverage(run.sweep, starts[run.seed]) for run in runs], signed=True),
                 interval([run.accuracy for run in runs]),
                 interval([run.loss for run in runs]),
-                interval([run.seconds / 60 for run in runs]),
+                interval([run.seconds / 60 for run in runs], digits=1),
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

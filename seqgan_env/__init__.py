@@ -26,6 +26,7 @@ from seqgan_env.rewards import (
 )
 from seqgan_env.sampling import TokenPolicy
 from seqgan_env.sequence_env import OracleEnv, SequenceEnv, TextEnv
+from seqgan_env.storage import load_game, load_generator
 from seqgan_env.token_model import TokenModel
 from seqgan_env.transformer import TokenTransformer
 from seqgan_env.vector_env import OracleVectorEnv, PlayedEpisodes, SequenceVectorEnv, TextVectorEnv
@@ -65,6 +66,8 @@ __all__ = [
     "UniformPolicy",
     "Vocabulary",
     "load_function",
+    "load_game",
+    "load_generator",
     "load_oracle",
     "make_generator",
     "oracle_game",

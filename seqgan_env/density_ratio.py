@@ -1,6 +1,7 @@
 """A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from seqgan_env.faults import StepRecord, room_for
 from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.mixture import TokenMixture
 from seqgan_env.precision import Precision, check_precision, products_in
-from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, rows_per_chunk
+from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, played_positions, sequences_per_chunk
 from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import ALONE, Workers
@@ -59,8 +60,8 @@ class DensityRatioReward:
 
     This is the optimal discriminator's form (Goodfellow et al., 2014, proposition 1), with q known, not learned: a
     discriminator in which noise-contrastive estimation has the generator for its noise (Gutmann and Hyvärinen, 2012, section
-    2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. The
-    generator's expected reward is minus the Kullback-Leibler divergence of p from q.
+    2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. Summed
+    over a sequence, the generator's expected reward is -KL(q || p), in nats.
 
     A prefix has a score of its own: no completions are needed, and none are made. See `seqgan_env.rewards.ScoresTokens`.
 
@@ -75,7 +76,7 @@ class DensityRatioReward:
         device: where the mixture lies.
 
     Raises:
-        ValueError: no models, or an unknown objective or precision.
+        ValueError: an unknown objective or precision, or a setting out of its range.
     """
 
     def __init__(
@@ -93,6 +94,12 @@ class DensityRatioReward:
         if config.objective not in get_args(RatioObjective):
             raise ValueError(f"objective must be one of {get_args(RatioObjective)}, got {config.objective!r}.")
         check_precision(config.precision)
+        for name in ("n_models", "batch_size", "epochs"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+        for name in ("learning_rate", "learning_rate_decay", "max_grad_norm"):
+            if not 0 < getattr(config, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(config, name)}.")
         self.config = config
         self.vocab_size = vocab_size
         self.policy = policy
@@ -119,12 +126,20 @@ class DensityRatioReward:
 
     @torch.no_grad()
     def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Log ratio of each token of `(n, length)`, given those before it: `(n, length)`, 0 at and beyond `lengths`."""
-        parts = tokens.split(max(1, rows_per_chunk(self.vocab_size, tokens.device) // tokens.shape[1]))
+        """Log ratio of each token, given those before it.
+
+        Args:
+            tokens: `(n, length)` int64, padded.
+            lengths: `(n,)` int64.
+
+        Returns:
+            `(n, length)` float32, in nats; 0 at and beyond `lengths`.
+        """
+        parts = tokens.split(sequences_per_chunk(self.vocab_size, tokens.shape[1], tokens.device))
         scores = [
             self.density.log_prob(part) - policy_log_prob(self.policy, part, self.vocab_size, self.mask) for part in parts
         ]
-        return torch.cat(scores).float()
+        return torch.cat(scores).float() * played_positions(lengths, tokens.shape[1])
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Log ratios `(n,)` of whole sequences."""
@@ -196,8 +211,8 @@ class DensityRatioReward:
     def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Sum of the ratio's cross-entropy, the number of sequences, and right answers: `(3,)`."""
         with torch.no_grad():
-            generators = policy_log_prob(self.policy, tokens, self.vocab_size, self.mask).sum(dim=1)
-        odds = (self.density.log_prob(tokens).sum(dim=1) - generators).float()
+            log_q = policy_log_prob(self.policy, tokens, self.vocab_size, self.mask).sum(dim=1)
+        odds = (self.density.log_prob(tokens).sum(dim=1) - log_q).float()
         nats = F.binary_cross_entropy_with_logits(odds, labels, reduction="sum")
         right = ((odds > 0) == (labels > 0)).sum()
         return torch.stack([nats, torch.full_like(nats, len(tokens)), right.to(nats.dtype)])
@@ -218,7 +233,9 @@ class DensityRatioReward:
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down; the attached policy must be a generator like the one that joined."""
         load_module_state(self._learning, state["models"])
-        if state["start"] is not None:
+        if state["start"] is None:
+            self.start, self.density = None, TokenMixture(self._learning.models)
+        else:
             assert isinstance(self.policy, TokenModel)
             start = copy.deepcopy(self.policy)
             load_module_state(start, state["start"])

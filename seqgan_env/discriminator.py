@@ -27,7 +27,7 @@ _SCORE_CHUNK = 1 << 10
 _SCORE_CHUNK_ON_GPU = 1 << 14
 _PHASE = "a fit of the discriminator"
 _POWER_ITERATIONS = 15
-_ASIDE = 5  # decides, with a sequence, whether validation sets it aside: in every run and after every loading the same
+_ASIDE = 5  # hashed with each sequence to choose those of validation: fixed, so that they are the same in every run
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TextCNN(nn.Module):
         device: where it lies.
 
     Raises:
-        ValueError: a window wider than the sequence, widths and filters of different number, or sizes below 1.
+        ValueError: a window wider than the sequence, widths and filters of different number, or a setting out of its range.
     """
 
     def __init__(
@@ -229,6 +229,7 @@ class TextCNN(nn.Module):
         losses.check()
         grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
+        self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
         loss, accuracy = (totals / len(tokens)).tolist()
         metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
         if aside is None:
@@ -325,6 +326,12 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
             f"A discriminator needs embedding_dim and numbers of filters of at least 1, got {config.embedding_dim} and "
             f"{config.n_filters}."
         )
+    for name in ("batch_size", "epochs"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+    for name in ("l2", "learning_rate", "weight_decay"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {getattr(config, name)}.")
     for name in ("dropout", "token_dropout", "label_smoothing", "validation"):
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}.")

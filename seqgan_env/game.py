@@ -26,7 +26,6 @@ from seqgan_env.rewards import (
     DiscriminatorReward,
     DiscriminatorScaling,
     JudgesPolicy,
-    LearningRewardModel,
     ObjectiveMixture,
     RandomReward,
     RewardModel,
@@ -35,8 +34,9 @@ from seqgan_env.rewards import (
     as_reward_model,
     completion_score,
     find_discriminator,
+    learns,
 )
-from seqgan_env.sampling import Mask, TokenPolicy
+from seqgan_env.sampling import Mask, TokenPolicy, played_positions
 from seqgan_env.training_state import Resumable
 from seqgan_env.workers import ALONE, Workers
 
@@ -138,16 +138,17 @@ class SequenceGame:
             raise ValueError(f"end_token must be a token from 0 to {self.vocab_size - 1}, or None, got {self.end_token}.")
         if self.retrain_every is not None and self.retrain_every < 1:
             raise ValueError(f"retrain_every must be at least 1 episode or None, got {self.retrain_every}.")
-        if self.retrain_every is not None and not isinstance(self.reward_model, LearningRewardModel):
+        if self.retrain_every is not None and not learns(self.reward_model):
             raise ValueError(
-                f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} has no fit(real, generated). "
-                "Pass retrain_every=None."
+                f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} does not learn: "
+                "it has no fit(real, generated). Pass retrain_every=None."
             )
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay must lie in [0, 1), got {self.replay}: it is the share of earlier sequences in a fit.")
-        if self.replay and not isinstance(self.reward_model, LearningRewardModel):
+        if self.replay and not learns(self.reward_model):
             raise ValueError(
-                f"replay={self.replay}, but {type(self.reward_model).__name__} has no fit(real, generated). Pass replay=0."
+                f"replay={self.replay}, but {type(self.reward_model).__name__} does not learn: "
+                "it has no fit(real, generated). Pass replay=0."
             )
         if self.replay and isinstance(find_discriminator(self.reward_model), DensityRatioReward):
             raise ValueError(
@@ -252,8 +253,7 @@ class SequenceGame:
         scores = model.token_scores(tokens, lengths)
         if self.reward == "rollout":
             return scores
-        played = torch.arange(scores.shape[1], device=scores.device) < lengths.unsqueeze(1)
-        return scores.cumsum(dim=1) * played
+        return scores.cumsum(dim=1) * played_positions(lengths, scores.shape[1])
 
     def is_finished(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Which of the sequences `(n, sequence_length)` are episodes that have ended: `(n,)` bool."""
@@ -312,7 +312,7 @@ class SequenceGame:
             TypeError: the reward model does not learn; or the sequences are no int64 tensor.
             ValueError: no sequences, of another length, or with ids that are no tokens.
         """
-        if not isinstance(self.reward_model, LearningRewardModel):
+        if not learns(self.reward_model):
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
         self._check_generated(generated)
         generated = self._with_earlier(generated)

@@ -17,7 +17,7 @@ from seqgan_env.episode_trace import EpisodeTrace, TracedCompletion, TracedStep
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
 from seqgan_env.randomness import mix
 from seqgan_env.rewards import ScoresTokens
-from seqgan_env.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
+from seqgan_env.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid, played_positions
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 """What episodes are played in: a game, or an environment over one, wrapped or not."""
@@ -298,8 +298,7 @@ def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) ->
                 judgements[row].append(_Judgement(error, made))
     for said in judgements:
         said.append(_Judgement(0.0, ()))
-    played = torch.arange(length, device=game.device) < lengths.unsqueeze(1)
-    return judgements, values * played, worth
+    return judgements, values * played_positions(lengths, length), worth
 
 
 def _uniforms(seed: int, length: int, device: torch.device) -> Tensor:

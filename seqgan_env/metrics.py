@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqgan_env.linear_log_prob import linear_log_prob
-from seqgan_env.sampling import rows_per_chunk
+from seqgan_env.sampling import sequences_per_chunk
 from seqgan_env.token_model import TokenModel
 
 Tokens = npt.NDArray[np.int64]
@@ -379,7 +379,7 @@ def temperature_sweep(
 def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
     """The mean NLL of sequences `(n, length)` at each temperature, in nats per token; they are read once for all."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
-    for part in torch.split(tokens, max(1, rows_per_chunk(generator.vocab_size, tokens.device) // tokens.shape[1])):
+    for part in tokens.split(sequences_per_chunk(generator.vocab_size, tokens.shape[1], tokens.device)):
         log_probs_at = _log_probs_by_temperature(generator, part)
         lengths = (part < generator.vocab_size).sum(dim=1)
         for index, alpha in enumerate(inverse_temperatures):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqgan_env.cuda_graphs import replayed
 from seqgan_env.randomness import mix, uniform
-from seqgan_env.sampling import Mask, NextTokens, TokenPolicy, allowed_tokens, allowed_where, map_state
+from seqgan_env.sampling import Mask, NextTokens, TokenPolicy, allowed_tokens, allowed_where, map_state, played_positions
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Rows = slice | Tensor
@@ -92,10 +92,10 @@ class MonteCarloSearch:
             tokens: `(n, length)` int64, padded; beyond the last of `positions` they are not read.
             lengths: `(n,)` int64, how many tokens each sequence has so far.
             keys: `(n,)` int64, one an episode, from which the completions' randomness is derived.
-            positions: neighbouring positions to look at; all by default.
+            positions: a contiguous range of them; all by default.
 
         Returns:
-            `(n, len(positions))` rewards, 0 at and beyond `lengths`.
+            `(n, len(positions))` float32 rewards, 0 at and beyond `lengths`.
         """
         n, length = tokens.shape
         positions = positions if positions is not None else range(length)
@@ -106,8 +106,7 @@ class MonteCarloSearch:
             values[:, : len(inner)] = self.scores(completions).mean(dim=2).T
         if positions.stop == length:
             values[:, -1] = self.score(tokens, lengths)
-        played = torch.arange(positions.start, positions.stop, device=tokens.device) < lengths.unsqueeze(1)
-        return values * played
+        return values * played_positions(lengths, positions.stop)[:, positions.start :]
 
     def scores(self, completions: Completions) -> Tensor:
         """Rewards `(prefixes, n, rollouts)` of completions."""

@@ -1,5 +1,7 @@
 """The one LSTM of the project: the generator, by default, and the oracle are both one."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,10 +71,16 @@ class TokenLSTM(TokenModel):
                     layer.get_parameter("bias_hh_l0").zero_()  # torch has two biases where the equations have one
         self.eval()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy; cuDNN reads a layer's weights in one piece of memory, which a copy does not have by itself."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for layer in self.layers:
+            layer.flatten_parameters()
+
     @property
-    def layers(self) -> list[nn.Module]:
+    def layers(self) -> list[nn.LSTM]:
         """The LSTM layers, from the lowest to the highest."""
-        return [self.lstm, *self.upper]
+        return [self.lstm, *(layer for layer in self.upper if isinstance(layer, nn.LSTM))]
 
     @property
     def recordable(self) -> bool:

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from seqgan_env.sampling import played_positions
+
 Baseline = Literal["none", "batch", "position", "leave-one-out", "maligan"]
 
 
@@ -125,8 +127,3 @@ def mean_divergence(log_probs: Tensor, reference: Tensor, lengths: Tensor, n_act
     divergences = (log_probs.exp() * (log_probs - reference)).sum(dim=-1)
     played = played_positions(lengths, log_probs.shape[1])
     return (divergences * played).sum() / (played.sum() if n_actions is None else n_actions)
-
-
-def played_positions(lengths: Tensor, length: int) -> Tensor:
-    """Which positions an episode has: `(n, length)` bool."""
-    return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +80,13 @@ class SharesWork(Protocol):
 
     def share_work(self, workers: Workers) -> None:
         """Do it with these from now on."""
+
+
+def learns(model: RewardModel) -> TypeGuard[LearningRewardModel]:
+    """Whether a reward model, or a part of a mixture, is retrained against the agent."""
+    if isinstance(model, MixtureReward):
+        return any(learns(part) for _, part in model.weighted_models)
+    return isinstance(model, LearningRewardModel)
 
 
 class DiscriminatorReward:
@@ -195,7 +202,7 @@ class MixtureReward:
         """Fit every part that learns; their metrics together."""
         metrics: dict[str, float] = {}
         for _, model in self.weighted_models:
-            if isinstance(model, LearningRewardModel):
+            if learns(model):
                 metrics |= model.fit(real, generated)
         return metrics
 

@@ -4,6 +4,7 @@
 `draw_tokens_reference` is the plain definition that the tests compare both with.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,15 +17,15 @@ from torch import Tensor
 from seqgan_env.cuda_graphs import replayed
 from seqgan_env.overriding import still_agree
 
-# Rows times vocabulary of logits that are held at once. On a processor 4 M, 16 MB in float32, stay in its last-level cache; a
-# GPU is given 64 M, 256 MB: few kernels, each large.
+# Rows times vocabulary of logits that are there at once. In general 16 MB in float32, which stay in a processor's last-level
+# cache; a GPU is given 256 MB: few kernels, each large.
 _LOGITS_PER_CHUNK = 1 << 22
 _LOGITS_PER_CHUNK_ON_GPU = 1 << 26
-# As many where the next step passes over them, 1.5 M: with their probabilities 12 MB.
+# What `LinearDraws` and `linear_log_prob` make and use up at a time: with their probabilities 12 MB.
 _LOGITS_IN_CACHE = 3 << 19
-# A linear layer's logits are used up in such parts, so that the policy itself can read more rows at once.
+# Of the rows that a policy advances together where `LinearDraws` draws: their logits are never there at once.
 _LINEAR_LOGITS_PER_CHUNK = 1 << 24
-_BLOCK = 64
+_BLOCK = 64  # tokens whose probabilities are summed before one among them is looked for
 
 Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 """Which tokens may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
@@ -267,9 +268,19 @@ def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) ->
     return allowed
 
 
+def played_positions(lengths: Tensor, length: int) -> Tensor:
+    """Which of `length` positions sequences with lengths `(n,)` have: `(n, length)` bool."""
+    return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)
+
+
 def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
     """How many rows of logits to hold at once (see `_LOGITS_PER_CHUNK`)."""
     return max(1, (_LOGITS_PER_CHUNK if device.type == "cpu" else _LOGITS_PER_CHUNK_ON_GPU) // vocab_size)
+
+
+def sequences_per_chunk(vocab_size: int, length: int, device: torch.device) -> int:
+    """How many sequences of so many tokens to read at once, where each token has its row of logits."""
+    return max(1, rows_per_chunk(vocab_size, device) // length)
 
 
 def rows_in_cache(vocab_size: int) -> int:
@@ -298,7 +309,7 @@ def sample_sequences(
         policy: what writes them.
         n: how many.
         length: the most tokens a sequence has.
-        vocab_size: the pad id, which also is the start token's.
+        vocab_size: number of tokens; as an id, it pads sequences and starts them.
         generator: on the policy's device; all randomness comes from it.
         end_token: ends a sequence, of which it is the last token.
         inverse_temperature: multiplies the logits; above 1 the policy is sharpened, below 1 flattened.
@@ -311,8 +322,12 @@ def sample_sequences(
         tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64. The prefix is part of both.
 
     Raises:
-        ValueError: a prefix that cannot be gone on with, or a mask that allows nothing.
+        ValueError: a prefix that cannot be gone on with, a mask that allows nothing, or a number out of its range.
     """
+    if n < 0 or length < 1:
+        raise ValueError(f"n must be at least 0 and length at least 1, got {n} and {length}.")
+    if not 0 < inverse_temperature < math.inf:
+        raise ValueError(f"inverse_temperature must be above 0 and finite, got {inverse_temperature}.")
     _check_prefix(prefix, length, vocab_size, end_token, mask)
     uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
 

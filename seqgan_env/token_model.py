@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seqgan_env.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.overriding import still_agree
-from seqgan_env.sampling import Mask, rows_per_chunk, sample_sequences
+from seqgan_env.sampling import Mask, sample_sequences, sequences_per_chunk
 
 
 class TokenModel(nn.Module, ABC):
@@ -128,7 +128,7 @@ class TokenModel(nn.Module, ABC):
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
         """Negative log-likelihood of each sequence, in nats per token: `(n,)`, float64 mean over its own tokens."""
-        chunk = max(1, rows_per_chunk(self.vocab_size, tokens.device) // tokens.shape[1])
+        chunk = sequences_per_chunk(self.vocab_size, tokens.shape[1], tokens.device)
         lengths = (tokens < self.vocab_size).sum(dim=1)
         sums = torch.cat([self.log_prob(part).double().sum(dim=1) for part in tokens.split(chunk)])
         return -sums / lengths

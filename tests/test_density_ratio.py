@@ -276,6 +276,24 @@ def test_the_same_seed_learns_the_same_and_can_be_taken_up_again() -> None:
     assert not torch.equal(score(whole), score(other))
 
 
+def test_a_state_from_before_the_first_fit_has_no_start_in_it() -> None:
+    model = ratio(with_start=True)
+    before, scores = detached(model.training_state()), model.score(real_sequences(), LENGTHS)
+    model.fit(real_sequences(), real_sequences())
+    model.load_training_state(before)
+    assert model.start is None
+    assert torch.equal(model.score(real_sequences(), LENGTHS), scores)
+
+
+def test_tokens_beyond_the_length_have_no_score() -> None:
+    tokens = torch.tensor([[1, 2, 3, 1, 2]] * 2)
+    scores = ratio().token_scores(tokens, torch.tensor([2, T]))
+    assert scores.dtype == torch.float32
+    assert scores[0, 2:].tolist() == [0] * (T - 2)
+    assert torch.equal(scores[0, :2], scores[1, :2])
+    assert (scores[1] != 0).all()
+
+
 def test_models_do_not_begin_as_a_generator_of_the_same_seed() -> None:
     model = make_generator(SMALL.model, V, sequence_length=T, generator=seeded(3))
     assert not any(torch.equal(own.output.weight, model.output.weight) for own in ratio(seed=3).density.models)
@@ -302,8 +320,12 @@ def test_wrong_settings_are_refused() -> None:
         ratio(objective="guessing")
     with pytest.raises(ValueError, match="precision must be one of"):
         ratio(precision="low")
-    with pytest.raises(ValueError, match="no members"):
-        ratio(n_models=0)
+    for name in ("n_models", "batch_size", "epochs"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            ratio(**{name: 0})
+    for name in ("learning_rate", "learning_rate_decay", "max_grad_norm"):
+        with pytest.raises(ValueError, match=f"{name} must be above 0 and finite, got -1"):
+            ratio(**{name: -1})
     with pytest.raises(ValueError, match="got 20 and 0"):
         ratio().fit(real_sequences(), real_sequences()[:0])
 

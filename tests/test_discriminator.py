@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -374,6 +375,11 @@ def test_penalties_shrink_their_layers(name: str, layer: str) -> None:
         ({"token_dropout": 1.0}, r"token_dropout must lie in \[0, 1\), got 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing must lie in"),
         ({"validation": 1.0}, "validation must lie in"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"l2": -1.0}, "l2 must be at least 0 and finite, got -1.0"),
+        ({"learning_rate": math.inf}, "learning_rate must be at least 0 and finite, got inf"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"precision": "low"}, r"precision must be one of \('highest', 'high', 'medium'\), got 'low'"),
     ],
 )

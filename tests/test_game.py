@@ -187,7 +187,7 @@ class TestReplay:
 
 
 def test_a_model_that_cannot_learn_is_not_retrained() -> None:
-    with pytest.raises(ValueError, match=r"retrain_every=5, but Ordinal has no fit\(real, generated\)"):
+    with pytest.raises(ValueError, match=r"retrain_every=5, but Ordinal does not learn: it has no fit\(real, generated\)"):
         small_game(retrain_every=5)
     with pytest.raises(TypeError, match="Ordinal does not learn"):
         small_game().retrain(real_sequences())
@@ -201,7 +201,7 @@ def test_a_model_that_cannot_learn_is_not_retrained() -> None:
     [
         ({"reward": "dense"}, "reward must be one of ('terminal', 'rollout', 'shaped'), got 'dense'"),
         ({"replay": 1.0}, "replay must lie in [0, 1), got 1.0"),
-        ({"replay": 0.5}, "replay=0.5, but Ordinal has no fit(real, generated). Pass replay=0."),
+        ({"replay": 0.5}, "replay=0.5, but Ordinal does not learn: it has no fit(real, generated). Pass replay=0."),
         ({"retrain_every": 0}, "retrain_every must be at least 1 episode or None, got 0"),
         ({"n_rollouts": 0}, "n_rollouts must be at least 1, got 0"),
     ],

@@ -100,14 +100,14 @@ class TestReport:
         lines = tables(results, list(ROWS)).splitlines()
         assert lines[2].startswith(f"| {REGULARISED} | 8.800 ± 0.000 | 7.000 ± 0.000 | 15.440 ± 0.000 |")
         assert lines[3].startswith(f"| {OURS} | 8.650 ± 0.635 | 7.000 ± 0.000 | 15.290 ± 0.635 |")
-        assert lines[-1] == f"| {OURS} | -0.150 ± 0.635 | -0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.500 ± 0.000 |"
+        assert lines[-1] == f"| {OURS} | −0.150 ± 0.635 | −0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.5 ± 0.0 |"
 
     def test_controls_by_hand(self) -> None:
         name, control = next(iter(CONTROLS.items()))
         results = [result(REGULARISED, 0), result(OURS, 0, parabola(better=0.4)), result(control, 0, parabola(better=0.1))]
-        assert against_controls(results, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | -0.300 | 1 |"]
+        assert against_controls(results, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | −0.300 | 1 |"]
         worse = [*results[:2], result(control, 0, parabola(better=-9))]  # then its start is the better control
-        assert against_controls(worse, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | -0.400 | 1 |"]
+        assert against_controls(worse, OURS, CONTROLS).splitlines()[3:] == [f"| {name} | −0.400 | 1 |"]
         assert against_controls(results[:2], OURS, CONTROLS).splitlines()[3:] == []
 
     def test_a_picture(self, tmp_path: Path) -> None:
@@ -191,6 +191,11 @@ def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
     assert called == []
     main(dataclasses.replace(config, seeds=(0,), rows=(REGULARISED,), n_samples=100))  # what has other sizes is another run
     assert [arguments[:2] for arguments in called] == [(REGULARISED, 0)]
+
+
+def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"There are no rows \['guesses'\]; there are \['uniform', "):
+        main(Config(rows=("guesses", UNIFORM), out=tmp_path))
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

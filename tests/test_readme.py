@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.run_folders import save_text_run
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/environment.md", "docs/rewards.md")
 EXAMPLES = [
@@ -36,6 +38,8 @@ def test_example(document: str, example: str, tmp_path: Path, monkeypatch: pytes
         example = example.replace(long, short)
     monkeypatch.chdir(tmp_path)  # what an example writes does not stay
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "runs").mkdir()
+    save_text_run(tmp_path / "runs" / "text-20261125-120000")
     exec(compile(example, document, "exec"), {"__name__": "__main__"})
 
 

@@ -99,7 +99,7 @@ def test_nll_is_the_mean_over_each_sequences_own_tokens(monkeypatch: pytest.Monk
     sequences = [[3, 0, 5], [1, 1, 2, 4, 0], [5]]
     expected = [-sum(log_prob_by_steps(model, sequence)) / len(sequence) for sequence in sequences]
     padded = torch.tensor([sequence + [V] * (5 - len(sequence)) for sequence in sequences])
-    monkeypatch.setattr("seqgan_env.token_model.rows_per_chunk", lambda vocab_size, device: 10)  # two sequences at a time
+    monkeypatch.setattr("seqgan_env.token_model.sequences_per_chunk", lambda *_: 2)
     nll = model.nll(padded)
     assert nll.dtype == torch.float64
     assert nll.tolist() == pytest.approx(expected, abs=1e-12)

@@ -24,8 +24,9 @@ from seqgan_env.rewards import (
     RandomReward,
     RewardModel,
     find_discriminator,
+    learns,
 )
-from tests.small import Ordinal, Recorder, T, V, real_sequences, small_discriminator
+from tests.small import Ordinal, Recorder, T, V, real_sequences, small_discriminator, small_game
 
 TOKENS = torch.tensor([[0, 1, 2, 3, 4], [5, 5, V, V, V], [3, V, V, V, V]])
 LENGTHS = torch.tensor([5, 2, 1])
@@ -208,17 +209,26 @@ def test_random_rewards_are_uniform_whatever_the_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "learns"),
+    ("model", "learning"),
     [
         (small_discriminator(), True),
-        (MixtureReward([(1, ConstantReward())]), True),
         (BleuReward(TOKENS, V), False),
         (FunctionReward(lambda sequences: []), False),
         (ConstantReward(), False),
         (RandomReward(), False),
     ],
 )
-def test_reward_models_and_those_that_learn(model: object, learns: bool) -> None:
+def test_reward_models_and_those_that_learn(model: RewardModel, learning: bool) -> None:
     assert isinstance(model, RewardModel)
-    assert isinstance(model, LearningRewardModel) is learns
+    assert isinstance(model, LearningRewardModel) is learning
+    assert learns(model) is learning
+    assert learns(MixtureReward([(1.0, ConstantReward()), (0.5, ObjectiveMixture(ConstantReward(), model, 0.3))])) is learning
     assert not isinstance(object(), RewardModel)
+
+
+def test_a_mixture_that_does_not_learn_is_not_retrained() -> None:
+    mixture = MixtureReward([(1.0, ConstantReward())])
+    with pytest.raises(ValueError, match="retrain_every=5, but MixtureReward does not learn"):
+        small_game(reward_model=mixture, retrain_every=5)
+    with pytest.raises(TypeError, match="MixtureReward does not learn"):
+        small_game(reward_model=mixture).retrain(TOKENS)

@@ -1,5 +1,7 @@
 """Drawing tokens: the fast path against its definition, forbidden tokens, and whole sequences."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -198,8 +200,10 @@ def test_a_mask_that_allows_nothing_is_refused_with_the_prefix() -> None:
 POLICY = small_policy(1)
 
 
-def sample(seed: int = 0, *, n: int = 200, end_token: int | None = None, **options: object) -> tuple[Tensor, Tensor]:
-    return sample_sequences(POLICY, n, 7, V, seeded(seed), end_token=end_token, **options)  # type: ignore[arg-type]
+def sample(
+    seed: int = 0, *, n: int = 200, length: int = 7, end_token: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    return sample_sequences(POLICY, n, length, V, seeded(seed), end_token=end_token, **options)
 
 
 def test_the_same_seed_samples_the_same_sequences() -> None:
@@ -257,6 +261,20 @@ def test_first_tokens_follow_the_policy_from_the_start_token() -> None:
 def test_rows_per_chunk_is_at_least_one() -> None:
     assert rows_per_chunk(10**9, CPU) == rows_in_cache(10**9) == 1
     assert rows_per_chunk(5000, CPU) == (1 << 22) // 5000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inverse_temperature": -1.0}, "inverse_temperature must be above 0 and finite, got -1.0"),
+        ({"inverse_temperature": float("nan")}, "inverse_temperature must be above 0 and finite, got nan"),
+        ({"n": -1}, "n must be at least 0 and length at least 1, got -1 and 7"),
+        ({"length": 0}, "n must be at least 0 and length at least 1, got .* and 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample(**changes)
 
 
 def test_a_gpu_is_given_more_rows_at_once() -> None:

@@ -19,12 +19,14 @@ from agents.collapse import CollapseConfig
 from agents.config import PRESETS, AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
 from agents.pretrain import PretrainConfig
 from agents.run_folder import RunFolder
+from agents.training import Training
 from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.ranking import RankConfig
 from seqgan_env.reward_functions import RewardError
-from train import command_line, main
+from seqgan_env.workers import ALONE
+from train import command_line, main, train
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "examples" / "sentences.txt"
@@ -256,6 +258,20 @@ def test_an_objective_may_take_batches(tmp_path: Path) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("graphs", [True, False])
+def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def can_record(device: torch.device) -> bool:
+        asked.append(device)
+        return False
+
+    training = Training.start(oracle_config(tmp_path, cuda_graphs=graphs), "run", ALONE)
+    monkeypatch.setattr("seqgan_env.cuda_graphs._can_record", can_record)
+    train(training)
+    assert bool(asked) is graphs
+
+
 class TestStartFrom:
     def test_takes_the_place_of_likelihood(self, tmp_path: Path) -> None:
         first = main(oracle_config(tmp_path / "first"))
@@ -336,7 +352,16 @@ class TestAnObjectiveThatFails:
 
 def test_no_field_is_forgotten() -> None:
     groups = {field.name: field.default_factory for field in dataclasses.fields(OracleConfig)}
-    tested_elsewhere = {"actor_critic", "checkpoint", "collapse", "device", "out", "oracle_params", "start_from"}
+    tested_elsewhere = {
+        "actor_critic",
+        "checkpoint",
+        "collapse",
+        "cuda_graphs",
+        "device",
+        "out",
+        "oracle_params",
+        "start_from",
+    }
     assert {field.name for field in dataclasses.fields(DensityRatioConfig)} == set(RATIO_CHANGES) | {"precision"}
     assert set(groups) == set(CHANGES[""]) | (set(CHANGES) - {""}) | tested_elsewhere
     for group, changes in CHANGES.items():
