@@ -16,18 +16,20 @@ import tyro
 
 import train
 from agents.config import TrainConfig
-from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
-from benchmarks.run_folders import ORACLE, Curve, read_curve, run_in
+from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, spread
+from benchmarks.run_folders import ORACLE, Curve, newest_run, read_curve, run_in
+from seqgan_env.storage import LIKELIHOOD
 
-LIKELIHOOD: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
+START = "likelihood"
+NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "likelihood": ({}, LIKELIHOOD),
-    "scheduled sampling": ({"scheduled_sampling": True}, LIKELIHOOD),
+    START: ({}, NO_UPDATES),
+    "scheduled sampling": ({"scheduled_sampling": True}, NO_UPDATES),
     "then PG-BLEU": ({}, {"reward_model": "bleu"}),
     "then a constant reward": ({}, {"reward_model": "constant"}),
     "then a random reward": ({}, {"reward_model": "random"}),
 }
-"""Changes of the preset `paper`: of its likelihood training, and of its adversarial phase."""
+"""Changes of the preset `paper`: of its likelihood training, and of its adversarial phase, which begins with the first row."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,21 @@ def main(config: Config) -> None:
     finished_runs = [result for result in file.read() if (result.epochs, result.updates) == sizes]
     results = [result for result in finished_runs if result.seed in config.seeds]
     finished = {(result.name, result.seed) for result in results}
-    left = [(name, seed, config) for seed in config.seeds for name in config.runs if (name, seed) not in finished]
+    wanted = [(name, seed, config) for seed in config.seeds for name in config.runs]
+    left = [key for key in with_needs(wanted) if key[:2] not in finished]
     if not config.table_only:
-        results += file.append(side_by_side(run, left, config.jobs))
+        results += file.append(side_by_side(run, left, config.jobs, _needs))
     print(table(results))
+
+
+def with_needs(keys: Sequence[Key]) -> list[Key]:
+    """Runs, each once and after those that it needs."""
+    return list(dict.fromkeys(one for key in keys for one in (*_needs(key), key)))
+
+
+def _needs(key: Key) -> list[Key]:
+    name, *rest = key
+    return [(START, *rest)] if RUNS[name][1] is not NO_UPDATES else []
 
 
 def settings(name: str, seed: int, config: Config) -> TrainConfig:
@@ -92,9 +105,16 @@ def settings(name: str, seed: int, config: Config) -> TrainConfig:
 
 def run(name: str, seed: int, config: Config) -> Result:
     """One run."""
-    folder = config.out / f"{name.replace(',', '').replace(' ', '-')}-seed{seed}"
-    log = run_in(folder, settings(name, seed, config), "paper") / "progress.csv"
+    run_config = settings(name, seed, config)
+    for start, *_ in _needs((name, seed, config)):
+        weights = newest_run(_parent(start, seed, config)) / f"{LIKELIHOOD}.safetensors"
+        run_config = dataclasses.replace(run_config, start_from=weights)
+    log = run_in(_parent(name, seed, config), run_config, "paper") / "progress.csv"
     return Result(name, seed, config.epochs, config.updates, read_curve(log))
+
+
+def _parent(name: str, seed: int, config: Config) -> Path:
+    return config.out / f"{name.replace(' ', '-')}-seed{seed}"
 
 
 def table(results: Sequence[Result]) -> str:

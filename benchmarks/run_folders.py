@@ -20,6 +20,11 @@ def run_in(folder: Path, config: TrainConfig, preset: str = "quick") -> Path:
     """Run a config on one thread; return the run's own folder, which lies in the given one."""
     torch.set_num_threads(1)
     train.main(dataclasses.replace(config, out=folder), preset)
+    return newest_run(folder)
+
+
+def newest_run(folder: Path) -> Path:
+    """The latest run's own folder among those in the given one."""
     return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
 
 

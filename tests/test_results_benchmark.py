@@ -9,8 +9,9 @@ import pytest
 from agents.config import PRESETS, OracleConfig
 from benchmarks import results
 from benchmarks.finished_runs import FinishedRuns
-from benchmarks.results import RUNS, Config, Result, main, settings, table
+from benchmarks.results import RUNS, START, Config, Result, main, settings, table
 from benchmarks.run_folders import ORACLE
+from tests.test_train import TINY, oracle_config
 
 FIRST, SECOND = list(RUNS)[:2]
 
@@ -39,6 +40,19 @@ def test_rows_are_the_published_preset_but_for_what_they_say() -> None:
     assert len({str(settings(name, 3, config)) for name in RUNS}) == len(RUNS)
 
 
+def test_adversarial_phases_begin_with_the_likelihood_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiny(name: str, seed: int, config: Config) -> OracleConfig:
+        changes = results.NO_UPDATES if name == START else {"reward_model": "constant"}
+        return oracle_config(tmp_path, seed=seed, adversarial=dataclasses.replace(TINY["adversarial"], **changes))
+
+    monkeypatch.setattr(results, "settings", tiny)
+    config = Config(out=tmp_path / "runs")
+    start, phase = (results.run(name, 1, config) for name in (START, "then a constant reward"))
+    assert len(start.curve) == 1
+    assert phase.curve[0] == start.curve[0]
+    assert len(phase.curve) > 1
+
+
 def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
     called = runs_of_no_time(results, lambda name, seed, _: result(name, seed))
     others = [result(FIRST, 0), result(SECOND, 0, updates=7)]  # the second is of another size
@@ -47,6 +61,9 @@ def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys:
     main(config)
     assert called == [(SECOND, 0, config), (FIRST, 1, config), (SECOND, 1, config)]
     assert f"| {FIRST} | 9.000 ± 0.000 | 8.700 ± 0.000 | 8.800 ± 0.000 | 2 |" in capsys.readouterr().out
+    called.clear()
+    main(dataclasses.replace(config, seeds=(2,), runs=("then PG-BLEU",)))
+    assert [arguments[:2] for arguments in called] == [(START, 2), ("then PG-BLEU", 2)]
     called.clear()
     main(dataclasses.replace(config, seeds=(0, 1, 2), table_only=True))
     main(config)
