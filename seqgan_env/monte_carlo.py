@@ -153,8 +153,10 @@ class MonteCarloSearch:
         trunk = self.policy.initial_state(n)  # the policy's state along the sequences themselves
         states: Any = None  # and along their completions
         for position in range(length):
-            started = max(0, min(position, last + 1) - first) * block
-            for rows in self._under_way(alive[:started], next_tokens.rows_together):
+            # Completions of prefixes shorter than `position` are under way, each gets its next token. Those of the prefix that
+            # is as long start now, as soon as the policy has read its last token.
+            n_under_way = max(0, min(position, last + 1) - first) * block
+            for rows in self._under_way(alive[:n_under_way], next_tokens.rows_together):
                 drawn, state = next_tokens(
                     completed[rows, position - 1],
                     _rows_of(states, rows),
@@ -170,8 +172,7 @@ class MonteCarloSearch:
             if position < first:
                 _, trunk = self.policy.step(inputs, trunk)
                 continue
-            # The completions that start here: `n_rollouts` draws from the one row of logits that they share.
-            rows = slice(started, started + block)
+            rows = slice(n_under_way, n_under_way + block)  # `n_rollouts` draws from each of the logits' rows
             now_open = is_open[position - first]
             row_uniforms = uniform(mix(keys[rows], position)).view(n, self.n_rollouts)
             allowed = self._allowed(tokens[:, :position], now_open)
