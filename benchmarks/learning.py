@@ -23,7 +23,7 @@ import train
 from agents.config import OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
-from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, tables
+from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
 from benchmarks.rejection import rejection_sweep
 from benchmarks.run_folders import ORACLE, newest_run, read_log, run_in
 from seqgan_env.density_ratio import DensityRatioReward
@@ -212,11 +212,14 @@ def main(config: Config) -> None:
         return
     asked_for = {name for name, _ in wanted}
     shown = [name for name in ROWS if name in asked_for]
-    print(tables(results, shown))
+    protocol = [name for name in shown if not ROWS[name].lever]
+    print(tables(results, protocol))
     print(against_controls(results, OURS, CONTROLS))
-    print(draw(results, [name for name in shown if not ROWS[name].lever], out / "learning.png"))
-    if config.levers:
-        print(draw_gains(results, [name for name in shown if ROWS[name].lever or name == OURS], OURS, out / "levers.png"))
+    print(draw(results, protocol, out / "learning.png"))
+    levers = [name for name in shown if ROWS[name].lever]
+    if levers:
+        print("\n" + levers_table(results, [OURS, *levers]))
+        print(draw_gains(results, [OURS, *levers], OURS, out / "levers.png"))
 
 
 def with_needs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

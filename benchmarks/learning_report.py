@@ -145,6 +145,37 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def levers_table(results: Sequence[Result], order: Sequence[str]) -> str:
+    """What one changed setting does to the curve, in a line a row; rows of which the start is not there are left out.
+
+    The start of the first row, which most have, is left out of the names.
+    """
+    lines = [
+        "| row | NLL_oracle, α = 1 | NLL_test, α = 1 | best sum | less its start's "
+        "| NLL_oracle at equal NLL_test, less its start's | accuracy | cross-entropy | minutes | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    by_run = {(result.row, result.seed): result for result in results}
+    for name in order:
+        start, short = name.split("; ")[0], name.removeprefix(order[0].split("; ")[0] + "; ")
+        pairs = [(run, by_run[start, run.seed]) for run in results if run.row == name and (start, run.seed) in by_run]
+        if not pairs:
+            continue
+        own = [at_own_temperature(run.sweep) for run, _ in pairs]
+        cells = [
+            interval([oracle for oracle, _ in own]),
+            interval([test for _, test in own]),
+            interval([best_sum(run.sweep) for run, _ in pairs]),
+            interval([best_sum(run.sweep) - best_sum(begun.sweep) for run, begun in pairs], signed=True),
+            interval([gain_at_equal_coverage(run.sweep, begun.sweep) for run, begun in pairs], signed=True),
+            interval([run.accuracy for run, _ in pairs]),
+            interval([run.loss for run, _ in pairs]),
+            interval([run.seconds / 60 for run, _ in pairs], digits=1),
+        ]
+        lines.append(f"| {short} | " + " | ".join(cells) + f" | {len(pairs)} |")
+    return "\n".join(lines)
+
+
 def gain_at_equal_coverage(sweep: Sweep, *controls: Sweep) -> float:
     """How much lower (negative) NLL_oracle is than any control's, at equal NLL_test.
 

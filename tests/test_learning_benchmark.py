@@ -40,6 +40,7 @@ from benchmarks.learning_report import (
     draw_gains,
     gain_at_equal_coverage,
     interval,
+    levers_table,
     nll_oracle_at,
     nll_test_at,
     tables,
@@ -101,6 +102,14 @@ class TestReport:
         assert lines[2].startswith(f"| {REGULARISED} | 8.800 ± 0.000 | 7.000 ± 0.000 | 15.440 ± 0.000 |")
         assert lines[3].startswith(f"| {OURS} | 8.650 ± 0.635 | 7.000 ± 0.000 | 15.290 ± 0.635 |")
         assert lines[-1] == f"| {OURS} | −0.150 ± 0.635 | −0.150 ± 0.635 | 0.800 ± 0.000 | 0.400 ± 0.000 | 1.5 ± 0.0 |"
+
+    def test_levers_by_hand(self) -> None:
+        lever, other = f"{REGULARISED}; CNN, rank", f"{PUBLISHED}; density ratio"
+        results = [result(REGULARISED, 0), result(lever, 0, parabola(better=0.1)), result(other, 1), result(PUBLISHED, 1)]
+        assert levers_table(results, [lever, other]).splitlines()[2:] == [
+            "| CNN, rank | 8.700 | 7.000 | 15.340 | −0.100 | −0.100 | 0.800 | 0.400 | 1.5 | 1 |",
+            f"| {other} | 8.800 | 7.000 | 15.440 | +0.000 | +0.000 | 0.800 | 0.400 | 1.5 | 1 |",
+        ]
 
     def test_controls_by_hand(self) -> None:
         name, control = next(iter(CONTROLS.items()))
