@@ -108,7 +108,7 @@ class TextCNN(nn.Module):
                     spectral_norm(layer)
         self.to_empty(device=device)
         self._initialise(torch.Generator().manual_seed(seed))
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._rng = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.AdamW(
             self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -172,7 +172,7 @@ class TextCNN(nn.Module):
         return [tokens]
 
     def _uniforms(self, n: int, width: int) -> Tensor:
-        return torch.rand((n, width), generator=self._generator, device=self.device)
+        return torch.rand((n, width), generator=self._rng, device=self.device)
 
     def _logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         features = self.features(tokens)
@@ -218,7 +218,7 @@ class TextCNN(nn.Module):
         for _ in range(self.config.epochs):
             self.train()
             totals.zero_()
-            order = torch.randperm(len(tokens), generator=self._generator, device=tokens.device)
+            order = torch.randperm(len(tokens), generator=self._rng, device=tokens.device)
             with products_in(self.config.precision), room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
                 for batch in order.split(self.config.batch_size):
                     sums = self._train_step(tokens[batch], labels[batch])

@@ -167,7 +167,7 @@ class SequenceGame:
         self.workers: Workers = ALONE
         self._finished: list[Tensor] = []
         self._earlier: list[Tensor] = []
-        self._generator = torch.Generator(self.device)
+        self._rng = torch.Generator(self.device)
         self.seed(0)
 
     @property
@@ -194,7 +194,7 @@ class SequenceGame:
 
     def seed(self, seed: int) -> None:
         """Seed the choice of real sequences in retraining."""
-        self._generator.manual_seed(seed % 2**63)
+        self._rng.manual_seed(seed % 2**63)
 
     def attach_policy(self, policy: TokenPolicy) -> None:
         """Let `policy` write the completions from now on; it is held by reference.
@@ -288,7 +288,7 @@ class SequenceGame:
         """
         model = self.reward_model
         return {
-            "rng": self._generator.get_state(),
+            "rng": self._rng.get_state(),
             "finished": list(self._finished),
             "earlier": list(self._earlier),
             "reward_model": model.training_state() if isinstance(model, Resumable) else None,
@@ -296,7 +296,7 @@ class SequenceGame:
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
-        self._generator.set_state(state["rng"].cpu())
+        self._rng.set_state(state["rng"].cpu())
         self._finished = [part.to(self.device) for part in state["finished"]]
         self._earlier = [part.to(self.device) for part in state["earlier"]]
         if isinstance(self.reward_model, Resumable):
@@ -317,7 +317,7 @@ class SequenceGame:
         self._check_generated(generated)
         generated = self._with_earlier(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
-        orders = [torch.randperm(n_real, generator=self._generator, device=self.device) for _ in range(passes)]
+        orders = [torch.randperm(n_real, generator=self._rng, device=self.device) for _ in range(passes)]
         with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
             return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
 
@@ -327,7 +327,7 @@ class SequenceGame:
             return generated
         earlier = torch.cat([generated[:0], *self._earlier])
         self._earlier = [*self._earlier, generated][-REPLAYED:]
-        order = torch.randperm(len(earlier), generator=self._generator, device=self.device)
+        order = torch.randperm(len(earlier), generator=self._rng, device=self.device)
         replayed = earlier[order[: int(self.replay * len(generated))]]
         return torch.cat([generated[len(replayed) :], replayed])
 

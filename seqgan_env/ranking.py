@@ -70,7 +70,7 @@ class RankReward(nn.Module):
             )
         self.encoder = encoder
         self.config = config
-        self._generator = torch.Generator(encoder.device).manual_seed(seed)
+        self._rng = torch.Generator(encoder.device).manual_seed(seed)
         # Directions of the references' features, and for each the log of the sum that C+ has in P's denominator.
         self.register_buffer("references", torch.zeros(config.n_references, encoder.n_features, device=encoder.device))
         self.register_buffer("rivals", torch.zeros(config.n_references, device=encoder.device))
@@ -107,7 +107,7 @@ class RankReward(nn.Module):
         totals = torch.zeros(2, device=real.device)
         for _ in range(settings.epochs):
             totals.zero_()
-            orders = [torch.randperm(len(s), generator=self._generator, device=s.device) for s in (real, generated)]
+            orders = [torch.randperm(len(s), generator=self._rng, device=s.device) for s in (real, generated)]
             for start in starts:
                 n_batch = min(half, starts.stop - start)
                 with products_in(settings.precision), room_for(_PHASE, f"its batch_size, {settings.batch_size}"):
@@ -161,7 +161,7 @@ class RankReward(nn.Module):
     def _draw_sets(self, real: Tensor) -> None:
         if len(real) == 0:
             raise ValueError("A ranker needs real sequences, got none.")
-        order = torch.randperm(len(real), generator=self._generator, device=real.device)
+        order = torch.randperm(len(real), generator=self._rng, device=real.device)
         drawn = real[_window(order, 0, self.config.n_references + self.config.n_comparisons)]
         references, comparisons = self._directions(drawn).split([self.config.n_references, self.config.n_comparisons])
         self.references.copy_(references)

@@ -192,16 +192,16 @@ class SeededDropout(nn.Dropout):
         super().__init__(p)
         self.seed = seed
         self.rows: tuple[int, slice] | None = None
-        self._generator: torch.Generator | None = None  # made on the device of the features when it is first needed
+        self._rng: torch.Generator | None = None  # made on the device of the features when it is first needed
 
     def forward(self, input: Tensor) -> Tensor:
         """The features, some of them dropped in training mode."""
         if not self.training or self.p == 0:
             return input
-        if self._generator is None or self._generator.device != input.device:
-            self._generator = torch.Generator(input.device).manual_seed(self.seed)
+        if self._rng is None or self._rng.device != input.device:
+            self._rng = torch.Generator(input.device).manual_seed(self.seed)
         n, rows = self.rows if self.rows is not None else (len(input), slice(None))
-        kept = torch.rand((n, *input.shape[1:]), generator=self._generator, device=input.device)[rows] >= self.p
+        kept = torch.rand((n, *input.shape[1:]), generator=self._rng, device=input.device)[rows] >= self.p
         return input * kept / (1 - self.p)
 
 

@@ -186,7 +186,7 @@ def test_the_same_seed_fits_bit_for_bit_and_leaves_the_global_generator_alone(ch
 def test_left_out_tokens_are_padding() -> None:
     model, tokens = small_cnn(token_dropout=0.4, dropout=0.0), with_padding(200)
     same = torch.Generator()
-    same.set_state(model._generator.get_state())
+    same.set_state(model._rng.get_state())
     left_out = torch.rand(tokens.shape, generator=same) < 0.4
     assert 0.3 < left_out.float().mean() < 0.5
     expected = reference_logits(model, tokens.masked_fill(left_out, V))
