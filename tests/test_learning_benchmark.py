@@ -202,6 +202,20 @@ def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
     assert [arguments[:2] for arguments in called] == [(REGULARISED, 0)]
 
 
+def test_the_pages_rows_are_the_programs() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "learning.md").read_text(encoding="utf-8")
+    names = [
+        line.split(" | ")[0].removeprefix("| ")
+        for line in page.splitlines()
+        if line.startswith("| ") and line.count(" | ") >= 5
+    ]
+    rows = {name for name in names if name != "row"}
+    short = {name.removeprefix(f"{REGULARISED}; ") for name in ROWS}
+    assert rows <= {*ROWS} | short
+    shown = {name for name in ROWS if name in rows or name.removeprefix(f"{REGULARISED}; ") in rows}
+    assert shown == {*ROWS}
+
+
 def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There are no rows \['guesses'\]; there are \['uniform', "):
         main(Config(rows=("guesses", UNIFORM), out=tmp_path))
