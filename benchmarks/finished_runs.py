@@ -80,6 +80,11 @@ def side_by_side(
         raise error
 
 
+def with_needs(keys: Sequence[Key], needs: Callable[[Key], Iterable[Key]]) -> list[Key]:
+    """Keys, each once and after those that it needs; those of all come first, so that no process waits."""
+    return list(dict.fromkeys([needed for key in keys for needed in needs(key)] + [*keys]))
+
+
 def _end_with_parent() -> None:
     """End this process when its parent has ended: a killed parent cannot shut the pool down."""
     parent = parent_process()

@@ -11,7 +11,6 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +21,10 @@ import tyro
 import train
 from agents.config import OracleConfig
 from agents.tasks import make_oracle_task
-from benchmarks.finished_runs import FinishedRuns, Key, side_by_side
+from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, with_needs
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
 from benchmarks.rejection import rejection_sweep
-from benchmarks.run_folders import ORACLE, newest_run, read_log, run_in
+from benchmarks.run_folders import NO_UPDATES, ORACLE, newest_run, read_log, run_in
 from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
@@ -47,7 +46,6 @@ CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constan
 """Neither has scores of tokens, and the mean over completions would take from a random reward the little that it tells apart:
 their contract is `"terminal"`."""
 
-NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 REDUCED_PUBLISHED: dict[str, Any] = {
     "updates": 30,
     "batch_size": 64,
@@ -202,7 +200,7 @@ def main(config: Config) -> None:
     file = FinishedRuns(out / "learning.jsonl", Result)
     results = [result for result in file.read() if result.seed in config.seeds and result.n_samples == config.n_samples]
     rows = dict.fromkeys(config.rows + tuple(name for name in ROWS if config.levers))
-    wanted = with_needs([(name, seed) for seed in config.seeds for name in rows])
+    wanted = with_needs([(name, seed) for seed in config.seeds for name in rows], _needs)
     if not config.report_only:
         finished = {(result.row, result.seed) for result in results}
         left = [one for one in wanted if one not in finished]
@@ -220,11 +218,6 @@ def main(config: Config) -> None:
     if levers:
         print("\n" + levers_table(results, [OURS, *levers]))
         print(draw_gains(results, [OURS, *levers], OURS, out / "levers.png"))
-
-
-def with_needs(runs: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Runs, each once and after those that it needs; those of all come first, so that no process waits."""
-    return list(dict.fromkeys([(name, seed) for wanted, seed in runs for name in ROWS[wanted].needs] + [*runs]))
 
 
 def _needs(key: Key) -> list[Key]:

@@ -16,12 +16,11 @@ import tyro
 
 import train
 from agents.config import TrainConfig
-from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, spread
-from benchmarks.run_folders import ORACLE, Curve, newest_run, read_curve, run_in
+from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, spread, with_needs
+from benchmarks.run_folders import NO_UPDATES, ORACLE, Curve, newest_run, read_curve, run_in
 from seqgan_env.storage import LIKELIHOOD
 
 START = "likelihood"
-NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     START: ({}, NO_UPDATES),
     "scheduled sampling": ({"scheduled_sampling": True}, NO_UPDATES),
@@ -74,15 +73,10 @@ def main(config: Config) -> None:
     results = [result for result in finished_runs if result.seed in config.seeds]
     finished = {(result.name, result.seed) for result in results}
     wanted = [(name, seed, config) for seed in config.seeds for name in config.runs]
-    left = [key for key in with_needs(wanted) if key[:2] not in finished]
+    left = [key for key in with_needs(wanted, _needs) if key[:2] not in finished]
     if not config.table_only:
         results += file.append(side_by_side(run, left, config.jobs, _needs))
     print(table(results))
-
-
-def with_needs(keys: Sequence[Key]) -> list[Key]:
-    """Runs, each once and after those that it needs."""
-    return list(dict.fromkeys(one for key in keys for one in (*_needs(key), key)))
 
 
 def _needs(key: Key) -> list[Key]:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,9 @@ from agents.config import TrainConfig
 
 ORACLE = "seqgan_paper_oracle.npz"
 """The published oracle's file, in the folder that SEQGAN_DATA names."""
+
+NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
+"""Of `AdversarialConfig`: likelihood alone."""
 
 Curve = list[tuple[float, float]]
 """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""

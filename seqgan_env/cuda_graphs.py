@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -94,7 +94,6 @@ def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, 
     """
     if _switched_off or _failed or not _can_record(inputs[0].device) or not _is_recordable(owner):
         return function(*inputs)
-    assert isinstance(owner, nn.Module)
     kind = (key, *_modes(owner), *((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs))
     with _lock:
         recording = _recording_of(owner, kind, function, inputs)
@@ -158,7 +157,7 @@ def _can_record(device: torch.device) -> bool:
     return not torch.is_autocast_enabled("cuda") and not torch.cuda.is_current_stream_capturing()
 
 
-def _is_recordable(owner: object) -> bool:
+def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
     """Whether it says so, and no hooks are called with its parts, of which nothing is known."""
     if not isinstance(owner, nn.Module) or not isinstance(owner, Recordable) or not owner.recordable:
         return False

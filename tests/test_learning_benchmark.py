@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from agents.config import PRESETS, OracleConfig
 from benchmarks import learning
-from benchmarks.finished_runs import FinishedRuns
+from benchmarks.finished_runs import FinishedRuns, with_needs
 from benchmarks.learning import (
     AVERAGED,
     BOTH,
@@ -28,7 +28,6 @@ from benchmarks.learning import (
     Config,
     main,
     settings,
-    with_needs,
 )
 from benchmarks.learning_report import (
     Result,
@@ -165,7 +164,7 @@ class TestRows:
         assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40)
 
     def test_starts_come_first_and_once(self) -> None:
-        order = with_needs([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1), (DENSITY, 1)])
+        order = with_needs([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1), (DENSITY, 1)], learning._needs)
         assert order == [(REGULARISED, 0), (REGULARISED, 1), (OURS, 1), (OURS, 0), (CONTROLS["random"], 0), (DENSITY, 1)]
 
     def test_uniform_tokens_have_the_entropy_of_the_vocabulary(self) -> None:
