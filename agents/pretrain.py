@@ -32,7 +32,7 @@ class PretrainConfig:
     """Largest norm of the gradient."""
     precision: Precision = "highest"
     """How float32 products are made while it learns, as torch names it: highest, in float32; high, in TF32 on a GPU; medium,
-    in bfloat16 on processors that have it, in TF32 on a GPU. What is measured and sampled is always in float32."""
+    in bfloat16 on processors with AMX, in TF32 on a GPU. What is measured and sampled is always in float32."""
     scheduled_sampling: bool = False
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
 

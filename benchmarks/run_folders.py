@@ -40,13 +40,28 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 def read_curve(path: Path) -> Curve:
     """The curve in a run's log; a run without adversarial updates has its start alone."""
+    start, adversarial = _evaluations(path)
+    return [_point(start, "pretraining"), *(_point(row, "adversarial") for row in adversarial)]
+
+
+def read_updates(path: Path) -> list[int]:
+    """How many adversarial updates there were before each point of `read_curve`."""
+    _, adversarial = _evaluations(path)
+    return [0, *(int(float(row["train/n_updates"])) for row in adversarial)]
+
+
+def _evaluations(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """The rows of a log that measure: the last of the likelihood phase, and all of the adversarial one.
+
+    Raises:
+        ValueError: nothing is measured yet.
+    """
     rows = read_log(path)
-    points = {
-        phase: [
-            (float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"]))
-            for row in rows
-            if row.get(f"{phase}/nll_test")
-        ]
-        for phase in ("pretraining", "adversarial")
-    }
-    return [points["pretraining"][-1], *points["adversarial"]]
+    starts = [row for row in rows if row.get("pretraining/nll_test")]
+    if not starts:
+        raise ValueError(f"{path} has no NLL_test of a likelihood start yet.")
+    return starts[-1], [row for row in rows if row.get("adversarial/nll_test")]
+
+
+def _point(row: dict[str, str], phase: str) -> tuple[float, float]:
+    return float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"])

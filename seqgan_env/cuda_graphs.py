@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, nn
 
+from seqgan_env.precision import present_precision
+
 Function = Callable[..., tuple[Tensor, ...]]
 
 _MOST = 64
@@ -170,11 +172,7 @@ def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
 
 def _modes(owner: nn.Module) -> tuple[Any, ...]:
     """What decides, beside a function's arguments, which kernels run and what kind of tensors they are given."""
-    try:
-        precision = torch.get_float32_matmul_precision()
-    except RuntimeError:  # it was set by other names, for parts of torch
-        precision = "set elsewhere"
-    return owner.training, precision, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    return owner.training, present_precision(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
 @contextmanager

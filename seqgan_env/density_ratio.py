@@ -48,7 +48,8 @@ class DensityRatioConfig:
     max_grad_norm: float = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"
-    """How float32 products are made in fits, as torch names it; see the discriminator's. Rewards are in float32."""
+    """How float32 products are made in fits, as torch names it: highest, in float32; high, in TF32 on a GPU; medium, in
+    bfloat16 on processors with AMX, in TF32 on a GPU. Rewards are in float32."""
 
 
 class DensityRatioReward:

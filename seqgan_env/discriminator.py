@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from seqgan_env.cuda_graphs import replayed
 from seqgan_env.faults import StepRecord, check_finite, room_for
-from seqgan_env.precision import Precision, check_precision, products_in
+from seqgan_env.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.randomness import key_of_each, uniform
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.windows import max_over_windows
@@ -62,8 +62,8 @@ class TextCNNConfig:
     epochs: int = 3
     """Passes over the sequences that one `fit` is given."""
     precision: Precision = "highest"
-    """How float32 products are made in fits and in scoring a discriminator's completions, whose rewards are means, as torch
-    names it: highest, in float32; high, in TF32 on a GPU; medium, in bfloat16 on processors that have it, in TF32 on a GPU."""
+    """How products are made in fits and in scoring a discriminator's completions, whose rewards are means: highest, in
+    float32; high, in TF32 on a GPU; medium, in bfloat16 where the machine has it. Parameters stay in float32."""
 
 
 class TextCNN(nn.Module):
@@ -144,11 +144,14 @@ class TextCNN(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
+        dtype = product_dtype(self.embedding.weight)
         padding = self.embedding.weight.new_zeros(1, self.config.embedding_dim)
         embedded = F.embedding(tokens.T.contiguous(), torch.cat([self.embedding.weight, padding]))  # (length, n, dim)
-        features = F.relu(max_over_windows(embedded, [(layer.weight, layer.bias) for layer in self._layers()]))
-        gate = torch.sigmoid(self.highway_gate(features))
-        return gate * F.relu(self.highway_transform(features)) + (1 - gate) * features
+        filters = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self._layers()]
+        features = F.relu(max_over_windows(embedded.to(dtype), filters))
+        gate = torch.sigmoid(_linear(self.highway_gate, features))
+        highway = gate * F.relu(_linear(self.highway_transform, features)) + (1 - gate) * features
+        return highway.to(self.embedding.weight.dtype)
 
     def _layers(self) -> Iterator[nn.Linear]:
         for layer in self.filters:
@@ -307,6 +310,11 @@ class TextCNN(nn.Module):
             gradients = torch.autograd.grad(share * (loss + self.config.l2 * penalty), list(self.parameters()))
         right = (logits.detach().argmax(dim=1) == labels).sum()
         return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
+
+
+def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """A layer's outputs, in the dtype of its inputs."""
+    return F.linear(inputs, layer.weight.to(inputs.dtype), layer.bias.to(inputs.dtype))
 
 
 def _check(config: TextCNNConfig, sequence_length: int) -> None:

@@ -91,7 +91,7 @@ def load_sequences(path: Path) -> Tensor:
 
 
 def load_game(
-    folder: Path, device: str | torch.device = "cpu", *, own_reward: RewardModel | Callable[[Any], Any] | None = None
+    folder: str | Path, device: str | torch.device = "cpu", *, own_reward: RewardModel | Callable[[Any], Any] | None = None
 ) -> SequenceGame:
     """The game that `save_game` wrote.
 
@@ -106,6 +106,7 @@ def load_game(
         ValueError: an `own_reward` for a game that has no place for one; or files
             of another version, damaged, or that do not fit each other.
     """
+    folder = Path(folder)
     path = folder / "game.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -160,7 +161,7 @@ def save_generator(generator: TokenModel, path: Path) -> None:
     save_weights(generator, path, {"generator": json.dumps(describe_generator(generator))})
 
 
-def load_generator(path: Path, game: SequenceGame) -> TokenModel:
+def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
     """A generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
 
     A file without metadata, as they were at first, is taken for an LSTM of one layer.
@@ -169,6 +170,7 @@ def load_generator(path: Path, game: SequenceGame) -> TokenModel:
         FileNotFoundError: no such file.
         ValueError: damaged, of an unknown kind, or for another vocabulary or shorter sequences.
     """
+    path = Path(path)
     weights, description = _load(path), _load_metadata(path).get("generator")
     if "embedding.weight" not in weights:
         raise ValueError(f"{path} holds no generator: there is no embedding.weight among {', '.join(weights) or 'nothing'}.")

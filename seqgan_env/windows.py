@@ -26,11 +26,12 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
     """The greatest product of each filter with a window of the sequence, bias included.
 
     The positions come first, so that what one place in the windows of a width sees of a batch is a slice of memory: a
-    convolution is as many products as the window is wide, each added to the last, and nothing is copied.
+    convolution is as many products as the window is wide, each added to the last, and nothing is copied. In bfloat16, where
+    every addition would round, windows are copied, for one product that adds up in float32.
 
     Args:
         embedded: `(length, n, dim)`, contiguous.
-        filters: for each width its weights `(filters, width * dim)` and bias `(filters,)`.
+        filters: for each width its weights `(filters, width * dim)` and bias `(filters,)`; all of one dtype.
 
     Returns:
         `(n, all filters)`. Gradients flow; where windows are equal, they share it.
@@ -42,14 +43,14 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
 class _MaxOverWindows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keep: bool, embedded: Tensor, *flat: Tensor) -> Tensor:
-        _, n, dim = embedded.shape
+        n = embedded.shape[1]
         weights, biases = flat[::2], flat[1::2]
         products, pooled = [], []
         for weight, bias in zip(weights, biases, strict=True):
-            slices = _places(embedded, weight)
-            product = torch.addmm(bias, slices[0], weight[:, :dim].T)
-            for place, rows in enumerate(slices[1:], start=1):
-                product.addmm_(rows, _at(weight, place, dim).T)
+            (seen, part), *others = _parts(embedded, weight)
+            product = torch.addmm(bias, seen, part.T)
+            for seen, part in others:
+                product.addmm_(seen, part.T)
             product = product.view(-1, n, len(weight))  # (windows, n, filters)
             pooled.append(product.amax(dim=0))
             if keep:
@@ -64,8 +65,7 @@ class _MaxOverWindows(torch.autograd.Function):
         embedded, *rest = ctx.saved_tensors
         count = len(rest) // 3
         weights, products, pooled = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        dim = embedded.shape[2]
-        grad_embedded = torch.zeros_like(embedded)
+        grad_embedded = torch.zeros_like(embedded, dtype=torch.float32 if _rounds(embedded) else None)
         grads: list[Tensor] = []
         for weight, product, best, of_width in zip(
             weights, products, pooled, grad.split([len(w) for w in weights], dim=1), strict=True
@@ -73,12 +73,35 @@ class _MaxOverWindows(torch.autograd.Function):
             is_best = (product == best).to(grad.dtype)
             grad_product = is_best.mul_(of_width / is_best.sum(dim=0)).view(-1, len(weight))
             grad_weight = torch.empty_like(weight)
-            into = _places(grad_embedded, weight)
-            for place, rows in enumerate(_places(embedded, weight)):
-                into[place].addmm_(grad_product, _at(weight, place, dim))
-                torch.mm(grad_product.T, rows, out=_at(grad_weight, place, dim))
+            for seen, part in _parts(embedded, grad_weight):
+                torch.mm(grad_product.T, seen, out=part)
+            _add_products(_places(grad_embedded, weight), grad_product, weight)
             grads += [grad_weight, of_width.sum(dim=0)]
-        return (None, grad_embedded, *grads)
+        return (None, grad_embedded.to(embedded.dtype), *grads)
+
+
+def _rounds(tensor: Tensor) -> bool:
+    """Whether sums are to be made in another dtype."""
+    return tensor.dtype == torch.bfloat16
+
+
+def _parts(embedded: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """What windows see, and the weights for it: place by place, or all of it, copied, where adding up would round."""
+    places = _places(embedded, weight)
+    if _rounds(embedded):
+        return [(torch.cat(places, dim=1), weight)]
+    return list(zip(places, weight.split(embedded.shape[2], dim=1), strict=True))
+
+
+def _add_products(into: list[Tensor], rows: Tensor, weight: Tensor) -> None:
+    """Add the rows' `(windows * n, filters)` products with the weights of each place to what is there of it."""
+    dim = weight.shape[1] // len(into)
+    if _rounds(rows):
+        for there, product in zip(into, (rows @ weight).split(dim, dim=1), strict=True):
+            there += product
+        return
+    for there, part in zip(into, weight.split(dim, dim=1), strict=True):
+        there.addmm_(rows, part)
 
 
 def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
@@ -87,8 +110,3 @@ def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
     width = weight.shape[1] // dim
     flat, rows = embedded.view(length * n, dim), (length - width + 1) * n
     return [flat[place * n : place * n + rows] for place in range(width)]
-
-
-def _at(weight: Tensor, place: int, dim: int) -> Tensor:
-    """The weights `(filters, dim)` of one place in the window."""
-    return weight[:, place * dim : (place + 1) * dim]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqgan_env import cuda_graphs
+from seqgan_env import cuda_graphs, precision
 from seqgan_env.cuda_graphs import Function, replayed, without_graphs
 from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.monte_carlo import MonteCarloSearch
@@ -268,7 +268,14 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "plain": {"dropout": 0.0},
     "dropout": {"dropout": 0.4, "token_dropout": 0.2},
     "regularised": {"label_smoothing": 0.1, "spectral_norm": True, "weight_decay": 0.1, "validation": 0.3},
+    "bfloat16": {"precision": "medium"},
 }
+
+
+@pytest.fixture(autouse=True)
+def every_device_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all that is recorded on a GPU is looked at here."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.mark.parametrize("what", SAMPLERS)
@@ -366,7 +373,7 @@ def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> 
     module = without_values(network(**DISCRIMINATORS[settings])).train()
     tokens, labels = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((8, T), (8,)))
     kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
-    with NothingFromTheHost():
+    with NothingFromTheHost(), products_in(module.config.precision):
         _, *gradients = module._sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 

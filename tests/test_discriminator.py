@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env import precision
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
-from seqgan_env.precision import products_in
+from seqgan_env.precision import has_bfloat16, products_in
 from seqgan_env.rewards import DiscriminatorReward
 from tests.small import SMALL_CNN, T, V, real_sequences, seeded
 
@@ -342,12 +343,59 @@ def test_the_precision_holds_while_products_are_made_and_no_longer(monkeypatch: 
 @pytest.mark.slow
 def test_rewards_in_medium_precision_are_those_of_float32_to_a_hundredth() -> None:
     """Means of 16 at the paper's sizes, after some steps; where the processor has no bfloat16, they are equal."""
-    tokens = torch.randint(5000, (1600, 20), generator=seeded())
+    tokens = torch.randint(5000, (6400, 20), generator=seeded())
     model = TextCNN(5000, 20, TextCNNConfig(epochs=1))
-    model.fit(tokens[:800], tokens[800:])
+    model.fit(tokens[:800], tokens[800:1600])
     exact, rough = (torch.sigmoid(model.log_odds(tokens, precision)).view(-1, 16) for precision in ("highest", "medium"))
-    assert (exact.mean(dim=1) - rough.mean(dim=1)).abs().max() < 0.01
+    difference = (exact.mean(dim=1) - rough.mean(dim=1)).abs().max()
+    assert difference < 0.01
+    assert (difference > 1e-5) == has_bfloat16(torch.device("cpu"))
     assert exact.std() > 0.1  # they are not all alike, which would hide a difference
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has it; others make the same products, slower."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+
+
+def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> list[Tensor]:
+    labels = torch.arange(len(tokens)) % 2
+    with products_in(asked):
+        return list(model._sums_and_gradients(tokens, labels, share=1.0, weight=1.0)[1:])
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None, spectral_norm: bool) -> None:
+    model, tokens = small_cnn(spectral_norm=spectral_norm), with_padding(200)
+    with torch.no_grad():
+        for parameter in model.parameters():  # at the published start nearly equal windows take each other's gradient
+            parameter.copy_(torch.randn(parameter.shape, generator=seeded(parameter.numel())))
+    exact, rough, control = (
+        gradients_in("highest", model, tokens),
+        gradients_in("medium", model, tokens),
+        gradients_in("highest", model, with_padding(200, seed=4)),
+    )
+    assert {tensor.dtype for tensor in rough} == {torch.float32}
+    alike, unlike = (
+        [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in zip(exact, others, strict=True)]
+        for others in (rough, control)
+    )
+    assert min(alike) > 0.99
+    assert min(unlike) < 0.9
+
+
+def test_fit_in_bfloat16_learns_what_one_in_float32_does(with_bfloat16: None) -> None:
+    """Parameters and optimiser stay in float32, or small steps would be lost."""
+    real, generated = with_padding(60, seed=1), real_sequences(60, 2) % 3
+    before = small_cnn(epochs=1).fit(real, generated)["loss"]
+    models = [small_cnn(precision=asked, epochs=30) for asked in ("highest", "medium")]
+    exact, rough = (model.fit(real, generated)["loss"] for model in models)
+    print(before, exact, rough)
+    assert exact != rough
+    assert abs(exact - rough) < 0.05 * (before - exact)
+    tensors = [*models[1].parameters(), *(v for state in models[1].optimizer.state.values() for v in state.values())]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
 @pytest.mark.parametrize(("name", "layer"), [("l2", "output"), ("weight_decay", "highway_transform")])

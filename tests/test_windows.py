@@ -64,3 +64,70 @@ def test_without_gradients_nothing_is_kept() -> None:
     embedded, filters = make((1, 2))
     with torch.no_grad():
         assert max_over_windows(embedded, filters).grad_fn is None
+
+
+# In bfloat16
+
+
+def small_integers(widths: tuple[int, ...]) -> tuple[Tensor, Filters]:
+    """Numbers whose products and sums of products bfloat16 holds exactly, so that equal windows are equal in any order."""
+    embedded, filters = make(widths)
+    with torch.no_grad():
+        for tensor in (embedded, *(tensor for pair in filters for tensor in pair)):
+            tensor.mul_(1.5).round_().clamp_(-3, 3)
+    return embedded, filters
+
+
+def rounded(embedded: Tensor, filters: Filters) -> tuple[Tensor, Filters]:
+    def of(tensor: Tensor) -> Tensor:
+        return tensor.detach().bfloat16().requires_grad_()
+
+    return of(embedded), [(of(weight), of(bias)) for weight, bias in filters]
+
+
+def relative_errors(fast: list[Tensor], plain: list[Tensor]) -> list[float]:
+    """Of each tensor, by its norm."""
+    return [((one.double() - other).norm() / other.norm()).item() for one, other in zip(fast, plain, strict=True)]
+
+
+def with_rounded_weighting(result: Tensor, embedded: Tensor, filters: Filters) -> list[Tensor]:
+    """`with_gradients`, by weights that bfloat16 holds."""
+    weights = torch.randn(result.shape, generator=seeded(9)).bfloat16().to(result.dtype)
+    leaves = [embedded, *(tensor for pair in filters for tensor in pair)]
+    return [result, *torch.autograd.grad((weights * result).sum(), leaves)]
+
+
+@pytest.mark.parametrize("widths", [(1,), (LENGTH,), (1, 2, 5), (3, 3)])
+def test_in_bfloat16_values_are_exact_and_gradients_rounded(widths: tuple[int, ...]) -> None:
+    exact, rough = small_integers(widths), rounded(*small_integers(widths))
+    plain = with_rounded_weighting(max_over_windows_reference(*exact), *exact)
+    fast = with_rounded_weighting(max_over_windows(*rough), *rough)
+    assert {tensor.dtype for tensor in fast} == {torch.bfloat16}
+    torch.testing.assert_close(fast[0].double(), plain[0], rtol=0, atol=0)
+    assert max(relative_errors(fast, plain)) < 2**-7
+
+
+def test_in_bfloat16_a_window_shifted_by_one_place_is_seen() -> None:
+    """The negative control, for every result but the biases' gradients."""
+    embedded, filters = small_integers((2, 5))
+    rough = rounded(embedded.roll(1, 0), filters)
+    plain = with_rounded_weighting(max_over_windows_reference(embedded, filters), embedded, filters)
+    errors = relative_errors(with_rounded_weighting(max_over_windows(*rough), *rough), plain)
+    assert [error > 0.1 for error in errors] == [True, True, True, False, True, False]
+
+
+def test_in_bfloat16_a_product_is_rounded_once() -> None:
+    """However wide the window; the negative control adds up place by place, and rounds each time."""
+    width, n, dim, once = 20, 30, 8, 2**-8
+    generator = seeded()
+    embedded = torch.randn(width, n, dim, generator=generator).bfloat16()
+    weight, bias = torch.randn(6, width * dim, generator=generator).bfloat16(), torch.zeros(6, dtype=torch.bfloat16)
+    exact = max_over_windows_reference(embedded.double(), [(weight.double(), bias.double())])
+    added = bias.expand(n, 6).clone()
+    for place in range(width):
+        added.addmm_(embedded[place], weight[:, place * dim : (place + 1) * dim].T)
+    errors = [
+        ((found.double() - exact) / exact).abs().max().item()
+        for found in (max_over_windows(embedded, [(weight, bias)]), added)
+    ]
+    assert errors[0] <= 1.01 * once < 4 * once < errors[1]
