@@ -2,7 +2,7 @@
 
 A run need not be at its end. Their log has NLL_oracle alone; NLL_test is drawn beside it for the runs, for NLL_oracle falls
 wherever a policy sharpens. A control is the same command with `--adversarial.reward-model constant` and `--start-from` the
-first run's `generator_likelihood.safetensors`: python train.py paper --help.
+first run's `generator_likelihood.safetensors`; docs/results.md has all of them.
 """
 
 import json
@@ -68,11 +68,17 @@ def main(config: Config) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run's curve, named after where its reward comes from."""
+    """A run's curve, named after where its reward comes from.
+
+    Of a discriminator the name tells the passes over its sequences that it makes after an update, 15 as published.
+    """
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = settings["adversarial"]["reward_model"]
-    log = folder / "progress.csv"
-    return Run(f"{_REWARD_MODELS.get(model, model)}, seed {settings['seed']}", read_updates(log), read_curve(log))
+    adversarial, log = settings["adversarial"], folder / "progress.csv"
+    model = adversarial["reward_model"]
+    name = _REWARD_MODELS.get(model, model)
+    if model == "discriminator":
+        name += f" (passes: {adversarial['d_steps'] * settings['discriminator']['epochs']})"
+    return Run(f"{name}, seed {settings['seed']}", read_updates(log), read_curve(log))
 
 
 def released_at(updates: float) -> float:

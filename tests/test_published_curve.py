@@ -56,7 +56,7 @@ def test_released_log_between_its_measurements() -> None:
 def test_run_is_read_as_it_was_measured(finished: tuple[Path, dict[str, float]]) -> None:
     folder, metrics = finished
     run = read_run(folder)
-    assert run.name == "SeqGAN, seed 0"
+    assert run.name == "SeqGAN (passes: 1), seed 0"
     assert run.updates == [0, 2, 4, 5]
     ends = [[metrics[f"{phase}/{name}"] for name in ("nll_oracle", "nll_test")] for phase in ("pretraining", "adversarial")]
     assert run.curve[0] == pytest.approx(ends[0], rel=1e-12)
