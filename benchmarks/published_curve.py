@@ -70,14 +70,16 @@ def main(config: Config) -> None:
 def read_run(folder: Path) -> Run:
     """A run's curve, named after where its reward comes from.
 
-    Of a discriminator the name tells the passes over its sequences that it makes after an update, 15 as published.
+    Of a discriminator the name tells how many passes over its sequences it makes after an update, and in which batches: 15 and
+    64 as published.
     """
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     adversarial, log = settings["adversarial"], folder / "progress.csv"
     model = adversarial["reward_model"]
     name = _REWARD_MODELS.get(model, model)
     if model == "discriminator":
-        name += f" (passes: {adversarial['d_steps'] * settings['discriminator']['epochs']})"
+        discriminator = settings["discriminator"]
+        name += f" (passes: {adversarial['d_steps'] * discriminator['epochs']}, batches: {discriminator['batch_size']})"
     return Run(f"{name}, seed {settings['seed']}", read_updates(log), read_curve(log))
 
 

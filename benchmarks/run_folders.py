@@ -54,13 +54,13 @@ def _evaluations(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     """The rows of a log that measure: the last of the likelihood phase, and all of the adversarial one.
 
     Raises:
-        ValueError: nothing is measured yet.
+        ValueError: nothing is measured yet, or there is no oracle to measure with.
     """
     rows = read_log(path)
-    starts = [row for row in rows if row.get("pretraining/nll_test")]
+    starts = [row for row in rows if row.get("pretraining/nll_oracle")]
     if not starts:
-        raise ValueError(f"{path} has no NLL_test of a likelihood start yet.")
-    return starts[-1], [row for row in rows if row.get("adversarial/nll_test")]
+        raise ValueError(f"{path} has no NLL_oracle of a likelihood start, or not yet: take a run of train.py on an oracle.")
+    return starts[-1], [row for row in rows if row.get("adversarial/nll_oracle")]
 
 
 def _point(row: dict[str, str], phase: str) -> tuple[float, float]:

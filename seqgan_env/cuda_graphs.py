@@ -172,7 +172,7 @@ def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
 
 def _modes(owner: nn.Module) -> tuple[Any, ...]:
     """What decides, beside a function's arguments, which kernels run and what kind of tensors they are given."""
-    return owner.training, present_precision(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    return owner.training, *present_precision(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
 
     The positions come first, so that what one place in the windows of a width sees of a batch is a slice of memory: a
     convolution is as many products as the window is wide, each added to the last, and nothing is copied. In bfloat16, where
-    every addition would round, windows are copied, for one product that adds up in float32.
+    every addition would round, windows are copied, width times what they are cut from, for one product that rounds once.
 
     Args:
         embedded: `(length, n, dim)`, contiguous.
@@ -47,8 +47,8 @@ class _MaxOverWindows(torch.autograd.Function):
         weights, biases = flat[::2], flat[1::2]
         products, pooled = [], []
         for weight, bias in zip(weights, biases, strict=True):
-            (seen, part), *others = _parts(embedded, weight)
-            product = torch.addmm(bias, seen, part.T)
+            (first, its_part), *others = _parts(embedded, weight)
+            product = torch.addmm(bias, first, its_part.T)
             for seen, part in others:
                 product.addmm_(seen, part.T)
             product = product.view(-1, n, len(weight))  # (windows, n, filters)
@@ -65,7 +65,7 @@ class _MaxOverWindows(torch.autograd.Function):
         embedded, *rest = ctx.saved_tensors
         count = len(rest) // 3
         weights, products, pooled = rest[:count], rest[count : 2 * count], rest[2 * count :]
-        grad_embedded = torch.zeros_like(embedded, dtype=torch.float32 if _rounds(embedded) else None)
+        grad_embedded = torch.zeros_like(embedded, dtype=torch.float32 if _is_bfloat16(embedded) else None)
         grads: list[Tensor] = []
         for weight, product, best, of_width in zip(
             weights, products, pooled, grad.split([len(w) for w in weights], dim=1), strict=True
@@ -80,23 +80,23 @@ class _MaxOverWindows(torch.autograd.Function):
         return (None, grad_embedded.to(embedded.dtype), *grads)
 
 
-def _rounds(tensor: Tensor) -> bool:
-    """Whether sums are to be made in another dtype."""
+def _is_bfloat16(tensor: Tensor) -> bool:
+    """Whether sums have to be made in another dtype, for it would round each time."""
     return tensor.dtype == torch.bfloat16
 
 
 def _parts(embedded: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
     """What windows see, and the weights for it: place by place, or all of it, copied, where adding up would round."""
     places = _places(embedded, weight)
-    if _rounds(embedded):
+    if _is_bfloat16(embedded):
         return [(torch.cat(places, dim=1), weight)]
     return list(zip(places, weight.split(embedded.shape[2], dim=1), strict=True))
 
 
 def _add_products(into: list[Tensor], rows: Tensor, weight: Tensor) -> None:
-    """Add the rows' `(windows * n, filters)` products with the weights of each place to what is there of it."""
+    """Add the products of rows `(windows * n, filters)` with the weights of each place to the slice of that place."""
     dim = weight.shape[1] // len(into)
-    if _rounds(rows):
+    if _is_bfloat16(rows):
         for there, product in zip(into, (rows @ weight).split(dim, dim=1), strict=True):
             there += product
         return

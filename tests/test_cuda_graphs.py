@@ -20,7 +20,7 @@ from seqgan_env import cuda_graphs, precision
 from seqgan_env.cuda_graphs import Function, replayed, without_graphs
 from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.monte_carlo import MonteCarloSearch
-from seqgan_env.precision import products_in
+from seqgan_env.precision import product_dtype, products_in
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.sampling import _write, sample_sequences
 from tests.small import seeded
@@ -374,6 +374,7 @@ def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> 
     tokens, labels = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((8, T), (8,)))
     kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
     with NothingFromTheHost(), products_in(module.config.precision):
+        assert (product_dtype(module.output.weight) == torch.bfloat16) == (settings == "bfloat16")
         _, *gradients = module._sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 

@@ -342,7 +342,7 @@ def test_the_precision_holds_while_products_are_made_and_no_longer(monkeypatch: 
 
 @pytest.mark.slow
 def test_rewards_in_medium_precision_are_those_of_float32_to_a_hundredth() -> None:
-    """Means of 16 at the paper's sizes, after some steps; where the processor has no bfloat16, they are equal."""
+    """Means of 16 at the paper's sizes, after some steps; where the processor has no bfloat16, they are equal to rounding."""
     tokens = torch.randint(5000, (6400, 20), generator=seeded())
     model = TextCNN(5000, 20, TextCNNConfig(epochs=1))
     model.fit(tokens[:800], tokens[800:1600])
@@ -367,22 +367,23 @@ def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> 
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None, spectral_norm: bool) -> None:
-    model, tokens = small_cnn(spectral_norm=spectral_norm), with_padding(200)
+    model, tokens, rng = small_cnn(spectral_norm=spectral_norm), with_padding(200), seeded()
     with torch.no_grad():
         for parameter in model.parameters():  # at the published start nearly equal windows take each other's gradient
-            parameter.copy_(torch.randn(parameter.shape, generator=seeded(parameter.numel())))
+            parameter.copy_(torch.randn(parameter.shape, generator=rng))
     exact, rough, control = (
         gradients_in("highest", model, tokens),
         gradients_in("medium", model, tokens),
-        gradients_in("highest", model, with_padding(200, seed=4)),
+        gradients_in("highest", model, (tokens + 1) % V),
     )
     assert {tensor.dtype for tensor in rough} == {torch.float32}
+    assert not any(torch.equal(a, b) for a, b in zip(exact[:-1], rough, strict=False))  # the last bias sees logits alone
     alike, unlike = (
         [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in zip(exact, others, strict=True)]
         for others in (rough, control)
     )
     assert min(alike) > 0.99
-    assert min(unlike) < 0.9
+    assert sum(alignment < 0.99 for alignment in unlike) > len(unlike) / 2
 
 
 def test_fit_in_bfloat16_learns_what_one_in_float32_does(with_bfloat16: None) -> None:
@@ -391,7 +392,6 @@ def test_fit_in_bfloat16_learns_what_one_in_float32_does(with_bfloat16: None) ->
     before = small_cnn(epochs=1).fit(real, generated)["loss"]
     models = [small_cnn(precision=asked, epochs=30) for asked in ("highest", "medium")]
     exact, rough = (model.fit(real, generated)["loss"] for model in models)
-    print(before, exact, rough)
     assert exact != rough
     assert abs(exact - rough) < 0.05 * (before - exact)
     tensors = [*models[1].parameters(), *(v for state in models[1].optimizer.state.values() for v in state.values())]

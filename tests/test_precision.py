@@ -29,16 +29,28 @@ def test_bfloat16_is_for_float32_in_medium_where_the_device_has_it(
         assert product_dtype(torch.zeros(1, dtype=dtype)) == expected
 
 
+def test_what_a_program_sets_for_all_of_torch_asks_for_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert present_precision() == ("medium", "highest")
+        assert product_dtype(torch.zeros(1)) == torch.float32
+        with products_in("highest"):
+            assert present_precision() == ("highest", "highest")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_precision_that_was_set_by_other_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise RuntimeError("it was set for parts of torch")
 
     with products_in("high"):
-        assert present_precision() == "high"
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
-    assert present_precision() == "set elsewhere"
-    assert product_dtype(torch.zeros(1)) == torch.float32
+        assert present_precision() == ("high", "high")
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "get_float32_matmul_precision", refuse)
+            assert present_precision() == ("set elsewhere", "high")
 
 
 @pytest.mark.skipif(not CPU_INFO.exists(), reason="no /proc/cpuinfo here")

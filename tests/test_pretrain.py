@@ -108,7 +108,7 @@ def test_every_field_has_an_effect(real: torch.Tensor, field: str, value: Any) -
 
 
 def test_every_field_is_tested() -> None:
-    unseen = {"precision"}  # has an effect only where a processor has bfloat16
+    unseen = {"precision"}  # what it changes, if anything, depends on the processor
     assert {field.name for field in dataclasses.fields(PretrainConfig)} - unseen == set(CHANGES)
 
 

@@ -56,7 +56,7 @@ def test_released_log_between_its_measurements() -> None:
 def test_run_is_read_as_it_was_measured(finished: tuple[Path, dict[str, float]]) -> None:
     folder, metrics = finished
     run = read_run(folder)
-    assert run.name == "SeqGAN (passes: 1), seed 0"
+    assert run.name == "SeqGAN (passes: 1, batches: 16), seed 0"
     assert run.updates == [0, 2, 4, 5]
     ends = [[metrics[f"{phase}/{name}"] for name in ("nll_oracle", "nll_test")] for phase in ("pretraining", "adversarial")]
     assert run.curve[0] == pytest.approx(ends[0], rel=1e-12)
@@ -100,8 +100,9 @@ def test_program_draws_and_prints(
     ]
 
 
-def test_run_that_has_measured_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", ["pretraining/loss\n7.5\n", "pretraining/nll_test\n7.5\n"])
+def test_run_without_an_oracles_measurement_is_refused(folder: Path, tmp_path: Path, log: str) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    (tmp_path / "progress.csv").write_text("pretraining/loss\n7.5\n")
-    with pytest.raises(ValueError, match="has no NLL_test of a likelihood start yet"):
+    (tmp_path / "progress.csv").write_text(log)
+    with pytest.raises(ValueError, match="has no NLL_oracle of a likelihood start, or not yet"):
         read_run(tmp_path)

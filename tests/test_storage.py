@@ -60,7 +60,7 @@ def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> No
     if hasattr(game.reward_model, "fit"):
         game.retrain(game.real_sequences[:10])
     save_game(game, tmp_path)
-    loaded = load_game(tmp_path)
+    loaded = load_game(str(tmp_path))
     for field in ("vocab_size", "sequence_length", "end_token", "reward", "n_rollouts", "vocabulary", "gamma"):
         assert getattr(loaded, field) == getattr(game, field), field
     assert torch.equal(loaded.real_sequences, game.real_sequences)
@@ -89,7 +89,7 @@ def test_a_generator_is_the_same_afterwards(game: SequenceGame, config: Generato
     rng, length = torch.Generator().manual_seed(0), game.sequence_length
     generator = make_generator(config, game.vocab_size, sequence_length=length, end_token=game.end_token, generator=rng)
     save_generator(generator, tmp_path / "generator.safetensors")
-    loaded = load_generator(tmp_path / "generator.safetensors", game)
+    loaded = load_generator(str(tmp_path / "generator.safetensors"), game)
     assert describe_generator(loaded) == describe_generator(generator)
     assert not loaded.training
     assert loaded.state_dict().keys() == generator.state_dict().keys()

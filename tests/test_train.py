@@ -368,7 +368,7 @@ def test_no_field_is_forgotten() -> None:
         if group:
             combined = {field for other, _, change in COMBINED for field in change if other == group} - set(changes)
             fields = {field.name for field in dataclasses.fields(groups[group])}  # type: ignore[arg-type]
-            unseen = {"objective_batched", "precision"}  # the latter has an effect only where a processor has bfloat16
+            unseen = {"objective_batched", "precision"}  # what the latter changes, if anything, depends on the processor
             assert fields - unseen == set(changes) | combined
 
 
