@@ -21,8 +21,8 @@ def make(widths: tuple[int, ...], n: int = 5) -> tuple[Tensor, Filters]:
 
 
 def with_gradients(result: Tensor, embedded: Tensor, filters: Filters) -> list[Tensor]:
-    """A result, and its gradients by a weighting that differs along every axis."""
-    weights = torch.randn(result.shape, generator=seeded(9), dtype=torch.float64)
+    """A result, and its gradients by a weighting that differs along every axis, of numbers that bfloat16 holds."""
+    weights = torch.randn(result.shape, generator=seeded(9)).bfloat16().to(result.dtype)
     leaves = [embedded, *(tensor for pair in filters for tensor in pair)]
     return [result, *torch.autograd.grad((weights * result).sum(), leaves)]
 
@@ -90,18 +90,11 @@ def relative_errors(fast: list[Tensor], plain: list[Tensor]) -> list[float]:
     return [((one.double() - other).norm() / other.norm()).item() for one, other in zip(fast, plain, strict=True)]
 
 
-def with_rounded_weighting(result: Tensor, embedded: Tensor, filters: Filters) -> list[Tensor]:
-    """`with_gradients`, by weights that bfloat16 holds."""
-    weights = torch.randn(result.shape, generator=seeded(9)).bfloat16().to(result.dtype)
-    leaves = [embedded, *(tensor for pair in filters for tensor in pair)]
-    return [result, *torch.autograd.grad((weights * result).sum(), leaves)]
-
-
 @pytest.mark.parametrize("widths", [(1,), (LENGTH,), (1, 2, 5), (3, 3)])
 def test_in_bfloat16_values_are_exact_and_gradients_rounded(widths: tuple[int, ...]) -> None:
     exact, rough = small_integers(widths), rounded(*small_integers(widths))
-    plain = with_rounded_weighting(max_over_windows_reference(*exact), *exact)
-    fast = with_rounded_weighting(max_over_windows(*rough), *rough)
+    plain = with_gradients(max_over_windows_reference(*exact), *exact)
+    fast = with_gradients(max_over_windows(*rough), *rough)
     assert {tensor.dtype for tensor in fast} == {torch.bfloat16}
     torch.testing.assert_close(fast[0].double(), plain[0], rtol=0, atol=0)
     assert max(relative_errors(fast, plain)) < 2**-7
@@ -111,8 +104,8 @@ def test_in_bfloat16_a_window_shifted_by_one_place_is_seen() -> None:
     """The negative control, for every result but the biases' gradients."""
     embedded, filters = small_integers((2, 5))
     rough = rounded(embedded.roll(1, 0), filters)
-    plain = with_rounded_weighting(max_over_windows_reference(embedded, filters), embedded, filters)
-    errors = relative_errors(with_rounded_weighting(max_over_windows(*rough), *rough), plain)
+    plain = with_gradients(max_over_windows_reference(embedded, filters), embedded, filters)
+    errors = relative_errors(with_gradients(max_over_windows(*rough), *rough), plain)
     assert [error > 0.1 for error in errors] == [True, True, True, False, True, False]
 
 
