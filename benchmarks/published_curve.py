@@ -15,7 +15,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.run_folders import Curve, read_curve, read_updates
+from benchmarks.run_folders import Curve, read_evaluations
 
 RELEASED_START = 9.07058
 """NLL_oracle of the released run after its 116th epoch of maximum likelihood, the last that was measured."""
@@ -74,13 +74,15 @@ def read_run(folder: Path) -> Run:
     64 as published.
     """
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    adversarial, log = settings["adversarial"], folder / "progress.csv"
+    adversarial = settings["adversarial"]
     model = adversarial["reward_model"]
     name = _REWARD_MODELS.get(model, model)
     if model == "discriminator":
         discriminator = settings["discriminator"]
         name += f" (passes: {adversarial['d_steps'] * discriminator['epochs']}, batches: {discriminator['batch_size']})"
-    return Run(f"{name}, seed {settings['seed']}", read_updates(log), read_curve(log))
+    evaluations = read_evaluations(folder / "progress.csv")
+    updates, curve = zip(*evaluations, strict=True)
+    return Run(f"{name}, seed {settings['seed']}", list(updates), list(curve))
 
 
 def released_at(updates: float) -> float:

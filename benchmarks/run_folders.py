@@ -40,18 +40,11 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 def read_curve(path: Path) -> Curve:
     """The curve in a run's log; a run without adversarial updates has its start alone."""
-    start, adversarial = _evaluations(path)
-    return [_point(start, "pretraining"), *(_point(row, "adversarial") for row in adversarial)]
+    return [point for _, point in read_evaluations(path)]
 
 
-def read_updates(path: Path) -> list[int]:
-    """How many adversarial updates there were before each point of `read_curve`."""
-    _, adversarial = _evaluations(path)
-    return [0, *(int(float(row["train/n_updates"])) for row in adversarial)]
-
-
-def _evaluations(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The rows of a log that measure: the last of the likelihood phase, and all of the adversarial one.
+def read_evaluations(path: Path) -> list[tuple[int, tuple[float, float]]]:
+    """The points of a curve, each with how many adversarial updates there were before it.
 
     Raises:
         ValueError: nothing is measured yet, or there is no oracle to measure with.
@@ -60,7 +53,9 @@ def _evaluations(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     starts = [row for row in rows if row.get("pretraining/nll_oracle")]
     if not starts:
         raise ValueError(f"{path} has no NLL_oracle of a likelihood start, or not yet: take a run of train.py on an oracle.")
-    return starts[-1], [row for row in rows if row.get("adversarial/nll_oracle")]
+    adversarial = [row for row in rows if row.get("adversarial/nll_oracle")]
+    later = [(int(float(row["train/n_updates"])), _point(row, "adversarial")) for row in adversarial]
+    return [(0, _point(starts[-1], "pretraining")), *later]
 
 
 def _point(row: dict[str, str], phase: str) -> tuple[float, float]:

@@ -24,8 +24,8 @@ from seqgan_env.workers import ALONE, Workers
 
 # Tokens of sequences scored together: enough for large products; at the paper's sizes the largest, and in bfloat16 the copied
 # windows, take 15 MB, on a GPU 240.
-_SCORE_CHUNK = 20 << 10
-_SCORE_CHUNK_ON_GPU = 20 << 14
+_TOKENS_SCORED = 20 << 10
+_TOKENS_SCORED_ON_GPU = 20 << 14
 _PHASE = "a fit of the discriminator"
 _POWER_ITERATIONS = 15
 _ASIDE = 5  # hashed with each sequence to choose those of validation: fixed, so that they are the same in every run
@@ -189,7 +189,7 @@ class TextCNN(nn.Module):
     def log_odds(self, tokens: Tensor, precision: Precision = "highest") -> Tensor:
         """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
         with products_in(precision):
-            chunk = _SCORE_CHUNK if tokens.device.type == "cpu" else _SCORE_CHUNK_ON_GPU
+            chunk = _TOKENS_SCORED if tokens.device.type == "cpu" else _TOKENS_SCORED_ON_GPU
             parts = tokens.split(max(1, chunk // tokens.shape[1]))
             logits = torch.cat([self._logits(part) for part in parts])
         return logits[:, 1] - logits[:, 0]

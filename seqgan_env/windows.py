@@ -81,7 +81,7 @@ class _MaxOverWindows(torch.autograd.Function):
 
 
 def _is_bfloat16(tensor: Tensor) -> bool:
-    """Whether sums have to be made in another dtype, for it would round each time."""
+    """Whether it would be rounded at every addition, so that sums have to be made in another dtype."""
     return tensor.dtype == torch.bfloat16
 
 

@@ -65,7 +65,7 @@ def test_probabilities_are_the_second_class_of_a_softmax() -> None:
 def test_scores_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = small_cnn(), with_padding(30)
     expected = model.log_odds(tokens)
-    monkeypatch.setattr("seqgan_env.discriminator._SCORE_CHUNK", 7)
+    monkeypatch.setattr("seqgan_env.discriminator._TOKENS_SCORED", 7 * T)
     torch.testing.assert_close(model.log_odds(tokens), expected)
 
 
@@ -346,7 +346,7 @@ def test_rewards_in_medium_precision_are_those_of_float32_to_a_hundredth() -> No
     tokens = torch.randint(5000, (6400, 20), generator=seeded())
     model = TextCNN(5000, 20, TextCNNConfig(epochs=1))
     model.fit(tokens[:800], tokens[800:1600])
-    exact, rough = (torch.sigmoid(model.log_odds(tokens, precision)).view(-1, 16) for precision in ("highest", "medium"))
+    exact, rough = (torch.sigmoid(model.log_odds(tokens, asked)).view(-1, 16) for asked in ("highest", "medium"))
     difference = (exact.mean(dim=1) - rough.mean(dim=1)).abs().max()
     assert difference < 0.01
     assert (difference > 1e-5) == has_bfloat16(torch.device("cpu"))
