@@ -1,5 +1,7 @@
 """SeqGAN (Yu et al., AAAI 2017, Algorithm 1) on the synthetic oracle or on a text: `python train.py --help`."""
 
+import seqgan_env  # noqa: F401 # isort: skip # before torch, whose threads it tells how to wait
+
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from agents.run_folder import ADVERSARIAL, PRETRAINING
 from agents.run_lock import FolderInUse
 from agents.run_report import write_report
 from agents.tasks import judge_discriminator
+from agents.threads import computing_with
 from agents.training import Phase, Terminated, Training
 from seqgan_env.cuda_graphs import without_graphs
 from seqgan_env.faults import NumericalFault, OutOfMemory
@@ -37,21 +40,33 @@ def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
     """Train as the paper's Algorithm 1 does; return the last metrics of both phases, named `phase/metric`."""
     with connected() as workers:
         training = Training.start(config, name, workers)
-        print(f"{name}: {len(training.task.game.real_sequences):,} real sequences, writing to {training.run.path}")
+        print(
+            f"{name}: {len(training.task.game.real_sequences):,} real sequences, threads: {training.threads}, "
+            f"writing to {training.run.path}"
+        )
         return train(training)
 
 
 def resume(
-    folder: Path, *, from_best: bool = False, clear_lock: bool = False, objective: str | None = None
+    folder: Path,
+    *,
+    from_best: bool = False,
+    clear_lock: bool = False,
+    objective: str | None = None,
+    threads: int | None = None,
 ) -> dict[str, float]:
     """Go on with a run that was stopped, from its newest checkpoint; see `main` and `Training.resume`."""
     with connected() as workers:
-        return train(Training.resume(folder, workers, from_best=from_best, clear_lock=clear_lock, objective=objective))
+        training = Training.resume(
+            folder, workers, from_best=from_best, clear_lock=clear_lock, objective=objective, threads=threads
+        )
+        return train(training)
 
 
 def train(training: Training) -> dict[str, float]:
     """Take a run to its end, wherever it stands."""
-    with training, nullcontext() if training.config.cuda_graphs else without_graphs():
+    graphs = nullcontext() if training.config.cuda_graphs else without_graphs()
+    with training, computing_with(training.threads), graphs:
         try:
             # Algorithm 1: the generator learns real sequences, the discriminator learns to tell it from them, then they play.
             pretrain_generator(training)
@@ -277,6 +292,8 @@ class Resume:
     """Go back to the best checkpoint; what came after it is lost."""
     objective: str | None = None
     """The run's --adversarial.objective again, if it has one: its code is run."""
+    threads: int | None = None
+    """Threads on a CPU; by default as many as before. Another number rounds otherwise, which changes figures."""
     clear_lock: bool = False
     """Take the folder although a process on another machine noted that it works on it."""
 
@@ -285,7 +302,13 @@ def run_command(arguments: list[str]) -> None:
     """Do what the command line asks for."""
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         asked = tyro.cli(Resume, args=arguments)
-        resume(asked.resume, from_best=asked.from_best, clear_lock=asked.clear_lock, objective=asked.objective)
+        resume(
+            asked.resume,
+            from_best=asked.from_best,
+            clear_lock=asked.clear_lock,
+            objective=asked.objective,
+            threads=asked.threads,
+        )
     else:
         main(*command_line(arguments))
 

@@ -1,5 +1,7 @@
 """Who plays: SeqGAN's generator on Stable-Baselines3, its pretraining, and what other SB3 algorithms need."""
 
+import seqgan_env  # noqa: F401 # isort: skip # before torch, whose threads it tells how to wait
+
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.checks import ContractCheck, ContractWarning, check_contract
 from agents.policy import GeneratorPolicy

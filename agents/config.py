@@ -137,6 +137,9 @@ class TrainConfig:
     """Everything random follows from it, real sequences of the oracle included."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    threads: int | None = None
+    """Threads on a CPU; by default by the size of the work, 1 for small models and all for the paper's. Another number rounds
+    otherwise, which changes figures."""
     cuda_graphs: bool = True
     """On a GPU, record the kernels that repeat and launch them together; without, the same, slower."""
     out: Path = Path("runs")

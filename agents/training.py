@@ -1,5 +1,6 @@
 """A run in progress: its parts, how far it is, and how it survives being stopped."""
 
+import dataclasses
 import hashlib
 import platform
 import signal
@@ -26,6 +27,7 @@ from agents.pretrain import LikelihoodTraining
 from agents.run_folder import NoRunFolder, RunFolder
 from agents.run_lock import RunLock
 from agents.tasks import Task, make_task
+from agents.threads import threads_for
 from seqgan_env.storage import BEST, load_generator
 from seqgan_env.training_state import detached
 from seqgan_env.workers import ALONE, Workers
@@ -109,6 +111,7 @@ class Training:
         _check_workers(config, workers)
         task = make_task(config)
         agent = make_agent(config, task.game)
+        config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
         if not workers.is_first:
             return cls._of_parts(config, name, task, agent, NoRunFolder(config.out), workers)._agree()
         run = RunFolder.create(config.out, name)
@@ -127,6 +130,7 @@ class Training:
         from_best: bool = False,
         clear_lock: bool = False,
         objective: str | None = None,
+        threads: int | None = None,
     ) -> "Training":
         """A run as its newest whole checkpoint left it.
 
@@ -136,6 +140,7 @@ class Training:
             from_best: go back to the best checkpoint; what came after it is lost.
             clear_lock: see `agents.run_lock.RunLock`.
             objective: the run's own objective again, if it has one: a file alone does not decide what code runs.
+            threads: to compute with; by default as many as before.
 
         Raises:
             FileNotFoundError: no such run.
@@ -143,27 +148,35 @@ class Training:
             FolderInUse: another process works on it.
         """
         if not workers.is_first:
-            return cls._take_up(folder, None, from_best, workers, objective)
+            return cls._take_up(folder, None, from_best, workers, objective, threads)
         if not (folder / CONFIG).is_file():
             raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py's, such as runs/quick-….")
         lock = RunLock(folder, clear_lock or is_restarted())  # torchrun has ended all processes by then
         try:
-            return cls._take_up(folder, lock, from_best, workers, objective)
+            return cls._take_up(folder, lock, from_best, workers, objective, threads)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def _take_up(
-        cls, folder: Path, lock: RunLock | None, from_best: bool, workers: Workers, objective: str | None
+        cls,
+        folder: Path,
+        lock: RunLock | None,
+        from_best: bool,
+        workers: Workers,
+        objective: str | None,
+        threads: int | None,
     ) -> "Training":
         found = workers.of_first(lambda: _found_in(folder, from_best))
         state = found["state"]
         config, name = config_from_json(found["config"])
+        config = config if threads is None else dataclasses.replace(config, threads=threads)
         _check_objective(config.adversarial.objective, objective)
         _check_workers(config, workers)
         task = make_task(config)
         agent = make_agent(config, task.game)
+        config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
         run: RunFolder = NoRunFolder(folder)
         if lock is not None:
             with _of_this_version(folder):
@@ -209,6 +222,11 @@ class Training:
         """From now on ignore a first SIGTERM, which torchrun sends to all when one has failed; a second one ends at once."""
         if self._old_handler is not None and signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, _ignore_once)
+
+    @property
+    def threads(self) -> int:
+        """How many it computes with on a CPU."""
+        return threads_for(self.config, self.task.game, self.agent.generator)
 
     def is_past(self, phase: Phase) -> bool:
         """Whether a phase is done."""
@@ -332,9 +350,11 @@ class Training:
         self._best.load_training_state(state["best"])
 
     def _origin(self) -> dict[str, str]:
+        """What the figures come from, beside the settings: other data are refused, another maker is only told."""
         return {
             "data": self._data_fingerprint,
-            "versions": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+            "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+            f"threads: {self.threads}",
         }
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:
@@ -345,8 +365,8 @@ class Training:
                 f"The real sequences are not those that the run in {self.run.path} began with: has its data file changed? "
                 "Put back the old one, or start a new run."
             )
-        if before["versions"] != now["versions"]:
-            print(f"The run began with {before['versions']}; with {now['versions']} its figures may differ.")
+        if before["made_by"] != now["made_by"]:
+            print(f"The run began with {before['made_by']}; with {now['made_by']} its figures may differ.")
 
 
 def _check_workers(config: TrainConfig, workers: Workers) -> None:

@@ -58,19 +58,9 @@ def likelihood(shape: Shape, n: int) -> int:
     return _BACKWARD_TOO * sampling(shape, n)
 
 
-def discriminator_pass(sequence_length: int, config: TextCNNConfig) -> int:
-    """One sequence judged: T - w + 1 windows of w·dim numbers for each filter; gate and transform F × F; two outputs."""
-    windows = sum(
-        2 * (sequence_length - width + 1) * width * config.embedding_dim * n
-        for width, n in zip(config.widths, config.n_filters, strict=True)
-    )
-    n_features = sum(config.n_filters)
-    return windows + 2 * 2 * n_features**2 + 2 * n_features * 2
-
-
 def discriminator_steps(sequence_length: int, config: TextCNNConfig, steps: int) -> int:
     """`steps` of training: three passes over each sequence of a batch."""
-    return steps * config.batch_size * _BACKWARD_TOO * discriminator_pass(sequence_length, config)
+    return steps * config.batch_size * _BACKWARD_TOO * config.operations(sequence_length)
 
 
 def completion_rows(shape: Shape) -> int:
@@ -86,7 +76,7 @@ def scored_sequences(shape: Shape) -> int:
 
 def rewards(shape: Shape) -> int:
     """Monte Carlo rewards of a batch: completions and scores."""
-    judged = discriminator_pass(shape.sequence_length, shape.cnn)
+    judged = shape.cnn.operations(shape.sequence_length)
     return completion_rows(shape) * token_row(shape) + scored_sequences(shape) * judged
 
 

@@ -1,6 +1,12 @@
 """SeqGAN as a reinforcement-learning environment: writing sequences for a reward that says how real they are."""
 
+import os
+
 __version__ = "0.1.0"
+
+# torch reads this when it is loaded, so it comes before. By default a thread that waits for another one spins: as soon as
+# anything else runs on the machine, it takes the very time that the other one needs, and all becomes several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gymnasium.envs.registration import register
 

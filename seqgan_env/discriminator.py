@@ -66,6 +66,18 @@ class TextCNNConfig:
     """How products are made in fits and in scoring a discriminator's completions, whose rewards are means: highest, in
     float32; high, in TF32 on a GPU; medium, in bfloat16 where the machine has it. Parameters stay in float32."""
 
+    def operations(self, sequence_length: int) -> int:
+        """Floating-point operations of judging one sequence; matrix products alone count, a multiply-add is two.
+
+        T - w + 1 windows of w x dim numbers for each filter; gate and transform F x F; two outputs.
+        """
+        windows = sum(
+            2 * (sequence_length - width + 1) * width * self.embedding_dim * n
+            for width, n in zip(self.widths, self.n_filters, strict=True)
+        )
+        n_features = sum(self.n_filters)
+        return windows + 2 * 2 * n_features**2 + 2 * n_features * 2
+
 
 class TextCNN(nn.Module):
     """Windows of several widths, ReLU, max over time, one highway layer, two-way softmax (paper, appendix).

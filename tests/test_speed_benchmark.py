@@ -47,11 +47,11 @@ CPU = torch.device("cpu")
     ("flop", "stated"),
     [
         (flops.token_row(PAPER), "0.336 M"),
-        (flops.discriminator_pass(20, TextCNNConfig()), "27 M"),
+        (TextCNNConfig().operations(20), "27 M"),
         (flops.sampling(PAPER, 10_000), "67 G"),
         (flops.likelihood(PAPER, 10_000), "200 G"),
         (flops.completion_rows(PAPER) * flops.token_row(PAPER), "65 G"),
-        (flops.scored_sequences(PAPER) * flops.discriminator_pass(20, TextCNNConfig()), "527 G"),
+        (flops.scored_sequences(PAPER) * TextCNNConfig().operations(20), "527 G"),
         (flops.discriminator_steps(20, TextCNNConfig(), 1000), "5.2 T"),
     ],
 )
@@ -64,7 +64,7 @@ def test_the_paper_shape_costs_what_the_design_says(flop: int, stated: str) -> N
 
 def test_the_paper_shape_has_as_many_rows_as_the_design_says() -> None:
     assert (flops.completion_rows(PAPER), flops.scored_sequences(PAPER)) == (194_560, 19_520)
-    judged = 19_520 * flops.discriminator_pass(20, TextCNNConfig())
+    judged = 19_520 * TextCNNConfig().operations(20)
     assert flops.rewards(PAPER) == 194_560 * flops.token_row(PAPER) + judged
     assert flops.generator_step(PAPER) - flops.rewards(PAPER) == 4 * 64 * 20 * flops.token_row(PAPER)
 
@@ -74,7 +74,7 @@ def test_a_tiny_case_by_hand() -> None:
     assert flops.sampling(BY_HAND, 5) == 5 * 3 * 60
     assert flops.likelihood(BY_HAND, 5) == 3 * 5 * 3 * 60
     # Width 1: 3 windows of 2 numbers for 2 filters, 24; width 2: 2 windows of 4 numbers for 1 filter, 16; 4·3² = 36; 2·3·2.
-    assert flops.discriminator_pass(3, CNN) == 24 + 16 + 36 + 12 == 88
+    assert CNN.operations(3) == 24 + 16 + 36 + 12 == 88
     assert flops.discriminator_steps(3, CNN, 5) == 5 * 4 * 3 * 88
     assert flops.completion_rows(BY_HAND) == 2 * 2 * (2 + 1)  # after one token two are missing, after two one
     assert flops.scored_sequences(BY_HAND) == 2 * (2 * 2 + 1)
@@ -93,7 +93,7 @@ def test_plain_networks_cost_what_torch_counts() -> None:
         for width in (n_features, n_features, 2):  # gate, transform, output
             torch.zeros(1, n_features) @ torch.zeros(n_features, width)
     assert one_row.get_total_flops() == flops.token_row(PAPER)
-    assert one_pass.get_total_flops() == flops.discriminator_pass(20, config)
+    assert one_pass.get_total_flops() == config.operations(20)
 
 
 def test_windows_that_do_not_fit_cost_nothing() -> None:
