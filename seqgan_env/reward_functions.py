@@ -37,6 +37,8 @@ class FunctionReward:
         Raises:
             RewardError: the function raised, or returned values of another number, not finite, or no numbers at all.
         """
+        if len(tokens) == 0:  # the function need not know what to do with an empty list
+            return torch.zeros(0, device=tokens.device)
         sequences: list[Any] = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
         if self._decode is not None:
             sequences = [self._decode(sequence) for sequence in sequences]

@@ -189,7 +189,7 @@ class NextTokens:
 def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
     """Draw `(n, k)` tokens with weights `(n, whole blocks)`."""
     n, k = uniforms.shape
-    blocks = weights.view(n, -1, _BLOCK)
+    blocks = weights.view(n, weights.shape[1] // _BLOCK, _BLOCK)
     sums = blocks.sum(dim=-1)
     ends = sums.cumsum(dim=-1)
     targets = uniforms.to(weights.dtype) * ends[:, -1:]

@@ -51,7 +51,7 @@ class _MaxOverWindows(torch.autograd.Function):
             product = torch.addmm(bias, first, its_part.T)
             for seen, part in others:
                 product.addmm_(seen, part.T)
-            product = product.view(-1, n, len(weight))  # (windows, n, filters)
+            product = product.view(_windows(embedded, weight), n, len(weight))
             pooled.append(product.amax(dim=0))
             if keep:
                 products.append(product)
@@ -108,5 +108,11 @@ def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
     """What each place in a window sees, window by window: slices `(windows * n, dim)` of `embedded` `(length, n, dim)`."""
     length, n, dim = embedded.shape
     width = weight.shape[1] // dim
-    flat, rows = embedded.view(length * n, dim), (length - width + 1) * n
+    flat, rows = embedded.view(length * n, dim), _windows(embedded, weight) * n
     return [flat[place * n : place * n + rows] for place in range(width)]
+
+
+def _windows(embedded: Tensor, weight: Tensor) -> int:
+    """How many windows of a filter's width there are in `embedded` `(length, n, dim)`."""
+    length, _, dim = embedded.shape
+    return length - weight.shape[1] // dim + 1

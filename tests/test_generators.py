@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from agents import GeneratorPolicy, PretrainConfig, Reinforce, pretrain
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
 from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
+from seqgan_env.mixture import TokenMixture
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.token_model import TokenModel
 from seqgan_env.transformer import TokenTransformer
@@ -213,3 +214,26 @@ class TestBadInput:
     def test_a_generator_without_a_name_has_no_description(self) -> None:
         with pytest.raises(TypeError, match=r"A Bigram has no name to be made from again.*save_weights"):
             describe_generator(new_agent({"make_generator": Bigram}).generator)
+
+
+class TestNoSequences:
+    @pytest.mark.parametrize("end_token", [None, 1])
+    @pytest.mark.parametrize("vocab_size", [2, 127, 128, 129])
+    @pytest.mark.parametrize("kind", [*KINDS, "mixture"])
+    def test_have_likelihoods_and_samples_of_no_length(self, kind: Any, vocab_size: int, end_token: int | None) -> None:
+        config = GeneratorConfig(kind="lstm" if kind == "mixture" else kind, embedding_dim=4, hidden_dim=4)
+        one, other = (
+            make_generator(config, vocab_size, sequence_length=T, end_token=end_token, generator=seeded(seed))
+            for seed in (0, 1)
+        )
+        model: TokenModel = TokenMixture([one, other]) if kind == "mixture" else one
+        none = torch.empty(0, T, dtype=torch.int64)
+        assert model.log_prob(none).shape == (0, T)
+        assert model.logits(none).shape == (0, T, vocab_size)
+        assert model.nll(none).shape == (0,)
+        assert model.log_likelihood(none).item() == 0
+        model.log_likelihood(none).backward()
+        assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+        logits, _ = model.step(none[:, 0], model.initial_state(0))
+        assert logits.shape == (0, vocab_size)
+        assert [part.shape for part in model.sample(0, T, seeded())] == [(0, T), (0,)]

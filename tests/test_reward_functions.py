@@ -121,6 +121,15 @@ def test_a_long_sequence_is_shortened_in_messages() -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_function_is_not_called_for_no_sequences(batched: bool) -> None:
+    def function(sequences: Any) -> Any:
+        raise AssertionError
+
+    none = torch.empty(0, 5, dtype=torch.int64)
+    assert FunctionReward(function, batched=batched).score(none, none[:, 0]).shape == (0,)
+
+
 def test_what_is_no_function_is_refused() -> None:
     with pytest.raises(TypeError, match="must be callable, got str"):
         FunctionReward("os:system")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqgan_env.monte_carlo import UniformPolicy
 from seqgan_env.sampling import (
     LinearDraws,
     NextTokens,
@@ -22,6 +23,7 @@ from seqgan_env.sampling import (
 from tests.small import V, no_repeats, nothing_allowed, seeded, small_policy
 
 VOCABULARIES = (2, 63, 64, 65, 128, 200, 5000)  # around the edges of blocks of 64
+AROUND_BLOCKS = (2, 127, 128, 129, 5000)  # from two blocks on, tokens are drawn by blocks
 CPU = torch.device("cpu")
 LARGEST_UNIFORM = 1 - 2**-24
 
@@ -93,6 +95,33 @@ def test_tokens_come_up_as_often_as_they_are_probable(vocab_size: int) -> None:
     chi_square = ((counts - expected) ** 2 / expected).sum().item()
     freedom = vocab_size - 1
     assert chi_square < freedom + 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("draws", [0, 1, 4])
+@pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
+def test_no_rows_draw_no_tokens(vocab_size: int, draws: int) -> None:
+    """In each of the ways to draw, on both sides of the size from which a vocabulary is more than one block."""
+    uniforms, features = torch.rand(0, draws), torch.rand(0, 3)
+    layer = nn.Linear(3, vocab_size)
+    drawn = [
+        draw_tokens(torch.zeros(0, vocab_size), uniforms),
+        draw_tokens_reference(torch.zeros(0, vocab_size), uniforms),
+        LinearDraws(layer.weight, layer.bias)(features, uniforms),
+    ]
+    for policy in (small_policy(vocab_size=vocab_size), UniformPolicy(vocab_size)):
+        tokens = torch.empty(0, dtype=torch.int64)
+        drawn.append(NextTokens(policy, CPU, vocab_size)(tokens, policy.initial_state(0), uniforms)[0])
+    assert all(tokens.shape == (0, draws) and tokens.dtype == torch.int64 for tokens in drawn)
+
+
+@pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
+@pytest.mark.parametrize("n", [0, 1])
+def test_linear_draws_go_on_after_no_rows(vocab_size: int, n: int) -> None:
+    layer, features, uniforms = linear(vocab_size)
+    draws = LinearDraws(layer.weight, layer.bias)
+    draws(features[:n], uniforms[:n])
+    draws(features[:0], uniforms[:0])
+    assert torch.equal(draws(features, uniforms), draw_tokens_reference(layer(features), uniforms))
 
 
 def test_forbid_without_a_mask_changes_nothing() -> None:
@@ -233,6 +262,25 @@ def test_an_end_token_cuts_sequences_and_changes_nothing_before() -> None:
     (cut, lengths), (full, _) = sample(end_token=2), sample()
     inside = torch.arange(7) < lengths.unsqueeze(1)
     assert torch.equal(cut[inside], full[inside])
+
+
+@pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
+@pytest.mark.parametrize("options", [{}, {"end_token": 1}, {"prefix": [0]}, {"rows": slice(0, 0), "n": 3}])
+def test_no_sequences_are_sampled_where_none_are_asked_for(vocab_size: int, options: dict[str, Any]) -> None:
+    asked = {"n": 0} | options
+    tokens, lengths = sample_sequences(
+        small_policy(vocab_size=vocab_size), length=7, vocab_size=vocab_size, generator=seeded(), **asked
+    )
+    assert (tokens.shape, lengths.shape) == ((0, 7), (0,))
+
+
+@pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
+def test_all_sequences_may_end_with_their_first_token(vocab_size: int) -> None:
+    policy = small_policy(vocab_size=vocab_size, end_token=1)
+    policy.output.bias[1] += 1e3
+    tokens, lengths = policy.sample(5, 7, seeded())
+    assert tokens.tolist() == [[1] + [vocab_size] * 6] * 5
+    assert lengths.tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("end_token", [None, 2])

@@ -37,6 +37,16 @@ def test_values_and_gradients_are_those_of_the_reference(widths: tuple[int, ...]
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_no_sequences_have_no_greatest_values(dtype: torch.dtype) -> None:
+    embedded, filters = make((1, 2, LENGTH), n=0)
+    with torch.no_grad():
+        cast = [(weight.to(dtype), bias.to(dtype)) for weight, bias in filters]
+        assert max_over_windows(embedded.to(dtype), cast).shape == (0, 3 + 4 + 2 + LENGTH)
+    for gradient in with_gradients(max_over_windows(embedded, filters), embedded, filters)[2:]:
+        assert (gradient == 0).all()
+
+
 def test_a_window_shifted_by_one_place_is_seen() -> None:
     """The negative control of the comparison above, for every result but the biases' gradients, which no place has."""
     embedded, filters = make((2, 5))
