@@ -13,7 +13,7 @@ from gymnasium.envs.registration import register
 from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
-from seqgan_env.game import SequenceGame, oracle_game, resolve_device, text_game
+from seqgan_env.game import SequenceGame, make_game, oracle_game, resolve_device, text_game
 from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
@@ -75,6 +75,7 @@ __all__ = [
     "load_game",
     "load_generator",
     "load_oracle",
+    "make_game",
     "make_generator",
     "oracle_game",
     "read_corpus",

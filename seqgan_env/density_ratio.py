@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from seqgan_env.faults import StepRecord, room_for
 from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.mixture import TokenMixture
 from seqgan_env.precision import Precision, check_precision, products_in
+from seqgan_env.read_only import ReadOnly
 from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, played_positions, sequences_per_chunk
 from seqgan_env.token_model import TokenModel, training_mode
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
@@ -52,7 +53,7 @@ class DensityRatioConfig:
     bfloat16 on processors with AMX, in TF32 on a GPU. Rewards are in float32."""
 
 
-class DensityRatioReward:
+class DensityRatioReward(ReadOnly):
     """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
 
     With p the density of real sequences that is known here, a mixture of autoregressive models, and q the generator's own:
@@ -79,6 +80,8 @@ class DensityRatioReward:
     Raises:
         ValueError: an unknown objective or precision, or a setting out of its range.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config"})
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from seqgan_env.cuda_graphs import replayed
 from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.randomness import key_of_each, uniform
+from seqgan_env.read_only import ReadOnly
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
@@ -79,7 +80,7 @@ class TextCNNConfig:
         return windows + 2 * 2 * n_features**2 + 2 * n_features * 2
 
 
-class TextCNN(nn.Module):
+class TextCNN(ReadOnly, nn.Module):
     """Windows of several widths, ReLU, max over time, one highway layer, two-way softmax (paper, appendix).
 
     Args:
@@ -92,6 +93,8 @@ class TextCNN(nn.Module):
     Raises:
         ValueError: a window wider than the sequence, widths and filters of different number, or a setting out of its range.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config", "n_features"})
 
     def __init__(
         self,

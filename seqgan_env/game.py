@@ -1,10 +1,9 @@
 """The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,9 @@ from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.faults import room_for
 from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.oracle import load_oracle, seeded_oracle
+from seqgan_env.randomness import as_seed
 from seqgan_env.ranking import RankConfig, RankReward
+from seqgan_env.read_only import ReadOnly
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.rewards import (
     BleuReward,
@@ -40,6 +41,7 @@ from seqgan_env.sampling import Mask, TokenPolicy, played_positions
 from seqgan_env.training_state import Resumable
 from seqgan_env.workers import ALONE, Workers
 
+TokenIds = Tensor | npt.NDArray[Any]
 RewardContract = Literal["terminal", "rollout", "shaped"]
 RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant", "random"]
 Layout = Literal["dict", "flat"]
@@ -88,14 +90,18 @@ def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) ->
 
 
 @dataclass(eq=False)
-class SequenceGame:
+class SequenceGame(ReadOnly):
     """One game, which any number of environments can play.
+
+    `reward_model`, `n_rollouts`, `retrain_every` and `replay` can be set at any time, and act from the next step on. The other
+    arguments are read-only: environments and agents are made from them.
 
     Args:
         vocab_size: number of tokens; the pad id.
         sequence_length: an episode ends at this many tokens,
         end_token: or at this one, where there is one.
-        real: real sequences `(n, sequence_length)` int64, padded; or a function that makes them when they are first needed.
+        real: real sequences `(n, sequence_length)` of token ids, padded, a tensor or an array; or a function that makes them
+            when they are first needed.
         reward_model: what a finished sequence is worth.
         reward: the reward contract, see `contract_rewards`.
         n_rollouts: Monte Carlo completions of each prefix.
@@ -107,11 +113,20 @@ class SequenceGame:
         oracle: where nature is known: measures finished sequences.
         vocabulary: turns ids into text, where there is text.
         device: where sequences are completed and scored.
+
+    Raises:
+        AttributeError: a read-only attribute is set.
+        TypeError, ValueError: a rule out of its range, rules that do not go together, or real sequences of another kind,
+            length or vocabulary; where a function makes them, when it has made them.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset(
+        {"vocab_size", "sequence_length", "real", "reward", "end_token", "mask", "oracle", "vocabulary", "device"}
+    )
 
     vocab_size: int
     sequence_length: int
-    real: Tensor | Callable[[], Tensor]
+    real: TokenIds | Callable[[], TokenIds]
     reward_model: RewardModel
     reward: RewardContract = "terminal"
     n_rollouts: int = 16
@@ -134,6 +149,8 @@ class SequenceGame:
             raise TypeError(f"mask must be a function of a prefix, got {self.mask!r}.")
         if self.sequence_length < 1:
             raise ValueError(f"sequence_length must be at least 1, got {self.sequence_length}.")
+        if self.n_rollouts < 1:
+            raise ValueError(f"n_rollouts must be at least 1, got {self.n_rollouts}: a prefix is judged by its completions.")
         if self.end_token is not None and not 0 <= self.end_token < self.vocab_size:
             raise ValueError(f"end_token must be a token from 0 to {self.vocab_size - 1}, or None, got {self.end_token}.")
         if self.retrain_every is not None and self.retrain_every < 1:
@@ -155,16 +172,13 @@ class SequenceGame:
                 f"replay={self.replay}, but a density ratio knows the density of the present generator, not of earlier ones. "
                 "Pass replay=0."
             )
-        self.search = MonteCarloSearch(
-            UniformPolicy(self.vocab_size, self.device),
-            self.reward_model.score,
-            self.n_rollouts,
-            self.vocab_size,
-            end_token=self.end_token,
-            mask=self.mask,
-            score_completions=completion_score(self.reward_model),
-        )
-        self.workers: Workers = ALONE
+        if self.vocabulary is not None and self.vocabulary.size != self.vocab_size:
+            raise ValueError(f"The vocabulary has {self.vocabulary.size} tokens, but vocab_size={self.vocab_size}.")
+        if self.oracle is not None and self.oracle.vocab_size != self.vocab_size:
+            raise ValueError(f"The oracle has {self.oracle.vocab_size} tokens, but vocab_size={self.vocab_size}.")
+        self._policy: TokenPolicy = UniformPolicy(self.vocab_size, self.device)
+        self._workers: Workers = ALONE
+        self._real = None if callable(self.real) else self._checked_real(self.real)
         self._finished: list[Tensor] = []
         self._earlier: list[Tensor] = []
         self._rng = torch.Generator(self.device)
@@ -175,11 +189,45 @@ class SequenceGame:
         """The discount under which `reward` states the objective."""
         return GAMMAS[self.reward]
 
-    @cached_property
+    @property
     def real_sequences(self) -> Tensor:
         """Real sequences `(n, sequence_length)` int64, on the device."""
-        real = self.real() if callable(self.real) else self.real
-        return real.to(self.device)
+        if self._real is None:
+            assert callable(self.real)
+            self._real = self._checked_real(self.real())
+        return self._real
+
+    def _checked_real(self, real: TokenIds) -> Tensor:
+        return as_sequences(real, self.vocab_size, self.sequence_length).to(self.device)
+
+    @property
+    def search(self) -> MonteCarloSearch:
+        """Completes prefixes by the attached policy, and scores them, under the rules as they are now."""
+        return MonteCarloSearch(
+            self._policy,
+            self.reward_model.score,
+            self.n_rollouts,
+            self.vocab_size,
+            score_completions=completion_score(self.reward_model),
+            end_token=self.end_token,
+            mask=self.mask,
+        )
+
+    @property
+    def workers(self) -> Workers:
+        """The processes that share the work; see `share_work`."""
+        return self._workers
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        made = "_rng" in vars(self)
+        if made and name in ("reward_model", "n_rollouts", "retrain_every", "replay"):
+            replace(self, **{name: value})  # refuses what no game can be made with
+        super().__setattr__(name, value)
+        if made and name == "reward_model":
+            if not isinstance(self._policy, UniformPolicy):  # which stands for none
+                self.attach_policy(self._policy)
+            if self._workers.count > 1:
+                self.share_work(self._workers)
 
     def observation_space(self, layout: Layout) -> spaces.Space[Any]:
         """The space of a prefix in a layout; see the environments."""
@@ -194,7 +242,7 @@ class SequenceGame:
 
     def seed(self, seed: int) -> None:
         """Seed the choice of real sequences in retraining."""
-        self._rng.manual_seed(seed % 2**63)
+        self._rng.manual_seed(as_seed(seed) % 2**63)
 
     def attach_policy(self, policy: TokenPolicy) -> None:
         """Let `policy` write the completions from now on; it is held by reference.
@@ -207,7 +255,7 @@ class SequenceGame:
                 f"A rollout policy needs initial_state(n) and step(tokens, state) -> (logits, state); "
                 f"{type(policy).__name__} lacks them."
             )
-        self.search.policy = policy
+        self._policy = policy
         if isinstance(self.reward_model, JudgesPolicy):
             self.reward_model.attach_policy(policy)
 
@@ -216,7 +264,7 @@ class SequenceGame:
 
         A reward model of one's own that learns, and is no `SharesWork`, learns from everything in each of them.
         """
-        self.workers = workers
+        self._workers = workers
         if isinstance(self.reward_model, SharesWork):
             self.reward_model.share_work(workers)
 
@@ -229,6 +277,8 @@ class SequenceGame:
         Raises:
             OutOfMemory: there are too many completions.
         """
+        if len(tokens) == 0:
+            return torch.zeros(0, len(positions), device=self.device)
         rows = f"the environment's rows (a run's batch_size), {len(tokens):,}"
         if isinstance(self.reward_model, ScoresTokens) and self.reward != "terminal":
             with room_for("the scores of a batch", rows):
@@ -347,11 +397,57 @@ class SequenceGame:
             )
 
 
+def as_sequences(real: TokenIds, vocab_size: int, sequence_length: int) -> Tensor:
+    """Real sequences `(n, sequence_length)` as an int64 tensor.
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: none, of another length, or with ids that are no tokens; `vocab_size` pads.
+    """
+    array = real if isinstance(real, Tensor) else np.asarray(real)
+    if isinstance(array, Tensor):
+        integers = not (array.is_floating_point() or array.is_complex() or array.dtype == torch.bool)
+    else:
+        integers = array.dtype.kind in "iu"
+    if not integers:
+        raise TypeError(
+            f"Real sequences are token ids, in a tensor or an array of integers; got {type(real).__name__} of {array.dtype}. "
+            "Text is read by read_corpus, or by text_game."
+        )
+    if array.ndim != 2 or len(array) == 0 or array.shape[1] != sequence_length:
+        raise ValueError(
+            f"Real sequences have shape {tuple(array.shape)}, expected (n, {sequence_length}), n at least 1. Pad shorter ones "
+            f"with the id {vocab_size}."
+        )
+    tokens = array.long() if isinstance(array, Tensor) else torch.from_numpy(array.astype(np.int64))
+    if tokens.min() < 0 or tokens.max() > vocab_size:
+        raise ValueError(
+            f"Real sequences have ids from {int(tokens.min())} to {int(tokens.max())}; the tokens are 0 to {vocab_size - 1}, "
+            f"and {vocab_size} pads."
+        )
+    return tokens
+
+
 def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
     """A fresh observation of prefixes `(..., sequence_length)` with lengths `(..., 1)`."""
     if layout == "flat":
         return np.concatenate([tokens, lengths], axis=-1)
     return {"tokens": tokens.copy(), "length": lengths.copy()}
+
+
+def check_options(options: Mapping[str, Any] | None, *known: str) -> None:
+    """Refuse options of `reset` that would have no effect.
+
+    Raises:
+        TypeError: they are no dictionary.
+        ValueError: one is not `known`.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"The options of reset() are a dictionary or None, got {type(options).__name__}.")
+    unknown = [name for name in options or () if name not in known]
+    if unknown:
+        there = f"There is {' and '.join(map(repr, known))}." if known else "There are none."
+        raise ValueError(f"reset() has no option {', '.join(map(repr, unknown))}. {there}")
 
 
 def stream_key(seed: int) -> int:
@@ -362,7 +458,7 @@ def stream_key(seed: int) -> int:
 def make_game(
     vocab_size: int,
     sequence_length: int,
-    real: Tensor | Callable[[], Tensor],
+    real: TokenIds | Callable[[], TokenIds],
     *,
     reward: RewardContract = "terminal",
     n_rollouts: int = 16,
@@ -410,15 +506,24 @@ def make_game(
         oracle: measures finished sequences.
         vocabulary: turns ids into text.
         device: `"auto"`, `"cpu"` or `"cuda"`.
+
+    Raises:
+        TypeError, ValueError: see `SequenceGame`.
     """
-    on = resolve_device(device)
+    on, model_seed = resolve_device(device), as_seed(model_seed)
+
+    def real_now() -> Tensor:
+        return as_sequences(real() if callable(real) else real, vocab_size, sequence_length)
+
+    if not callable(real):
+        real = real_now()
     if reward_model in ("discriminator", "rank"):
         config = widths_within(sequence_length, TextCNNConfig()) if discriminator is None else discriminator
         network = TextCNN(vocab_size, sequence_length, config, seed=model_seed, device=on)
         if reward_model == "discriminator":
             model: RewardModel = DiscriminatorReward(network, scaling)
         else:
-            model = RankReward(network, real() if callable(real) else real, ranking or RankConfig(), seed=model_seed)
+            model = RankReward(network, real_now(), ranking or RankConfig(), seed=model_seed)
     elif reward_model == "density-ratio":
         model = DensityRatioReward(
             vocab_size,
@@ -431,7 +536,7 @@ def make_game(
             device=on,
         )
     elif reward_model == "bleu":
-        model = BleuReward(real() if callable(real) else real, vocab_size)
+        model = BleuReward(real_now(), vocab_size)
     elif reward_model == "constant":
         model = ConstantReward()
     elif reward_model == "random":
@@ -488,19 +593,29 @@ def oracle_game(
     """
     on = resolve_device(device)
     if oracle_params is None:
-        oracle = seeded_oracle(oracle_seed, 5000 if vocab_size is None else vocab_size, device=on)
+        oracle = seeded_oracle(as_seed(oracle_seed), 5000 if vocab_size is None else vocab_size, device=on)
     else:
         oracle = load_oracle(oracle_params, device=on)
         if vocab_size not in (None, oracle.vocab_size):
             raise ValueError(
                 f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was given."
             )
+    written = OracleSequences(oracle, n_real, sequence_length, as_seed(data_seed))
+    return make_game(oracle.vocab_size, sequence_length, written, oracle=oracle, device=on, **rules)
 
-    def write_real() -> Tensor:
-        generator = torch.Generator(on).manual_seed(data_seed)
-        return oracle.sample(n_real, sequence_length, generator)[0]
 
-    return make_game(oracle.vocab_size, sequence_length, write_real, oracle=oracle, device=on, **rules)
+@dataclass(frozen=True, eq=False)
+class OracleSequences:
+    """Writes real sequences when it is called, always the same; a class, so that a game can be pickled."""
+
+    oracle: TokenLSTM
+    n: int
+    length: int
+    seed: int
+
+    def __call__(self) -> Tensor:
+        """Tokens `(n, length)`."""
+        return self.oracle.sample(self.n, self.length, torch.Generator(self.oracle.device).manual_seed(self.seed))[0]
 
 
 def text_game(

@@ -1,7 +1,7 @@
 """Monte Carlo search: what a prefix is worth is the mean reward of its completions (paper, eqs. 3 and 4)."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ class Completions:
     """`(prefixes, n)` bool: false where the prefix is a finished sequence already, or longer than its sequence."""
 
 
+@dataclass(frozen=True, eq=False)
 class MonteCarloSearch:
     """Completes prefixes with a rollout policy and averages what a reward model says of the completions.
 
@@ -56,31 +57,26 @@ class MonteCarloSearch:
         score: maps tokens `(n, length)` and lengths `(n,)` to rewards `(n,)`.
         n_rollouts: completions of each prefix.
         vocab_size: number of tokens, and the pad id.
+        score_completions: scores completions instead of `score`, of which only means are used.
         end_token: ends a sequence.
         mask: which tokens may follow a prefix.
-        score_completions: scores completions instead of `score`, of which only means are used.
+
+    Raises:
+        ValueError: no completions.
     """
 
-    def __init__(
-        self,
-        policy: TokenPolicy,
-        score: Score,
-        n_rollouts: int,
-        vocab_size: int,
-        *,
-        score_completions: Score | None = None,
-        end_token: int | None = None,
-        mask: Mask | None = None,
-    ) -> None:
-        if n_rollouts < 1:
-            raise ValueError(f"n_rollouts must be at least 1, got {n_rollouts}: a prefix is judged by its completions.")
-        self.policy = policy
-        self.score = score
-        self._score_completions = score if score_completions is None else score_completions
-        self.n_rollouts = n_rollouts
-        self.vocab_size = vocab_size
-        self.end_token = end_token
-        self.mask = mask
+    policy: TokenPolicy
+    score: Score
+    n_rollouts: int
+    vocab_size: int
+    _: KW_ONLY
+    score_completions: Score | None = None
+    end_token: int | None = None
+    mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_rollouts < 1:
+            raise ValueError(f"n_rollouts must be at least 1, got {self.n_rollouts}: a prefix is judged by its completions.")
 
     @torch.no_grad()
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range | None = None) -> Tensor:
@@ -100,6 +96,8 @@ class MonteCarloSearch:
         n, length = tokens.shape
         positions = positions if positions is not None else range(length)
         values = torch.zeros(n, len(positions), device=tokens.device)
+        if n == 0:  # neither a policy nor a reward model is ever asked about no rows
+            return values
         inner = range(positions.start, min(positions.stop, length - 1))
         if inner:
             completions = self.complete(tokens, lengths, keys, inner)
@@ -110,14 +108,17 @@ class MonteCarloSearch:
 
     def scores(self, completions: Completions) -> Tensor:
         """Rewards `(prefixes, n, rollouts)` of completions."""
+        score_completions = self.score if self.score_completions is None else self.score_completions
+        scores = torch.zeros(completions.lengths.shape, device=completions.lengths.device)
+        if scores.numel() == 0:
+            return scores
         if self.end_token is None:
             tokens, lengths = completions.tokens.flatten(0, 2), completions.lengths.flatten()
-            return self._score_completions(tokens, lengths).view_as(completions.lengths)
-        scores = torch.zeros(completions.lengths.shape, device=completions.lengths.device)
+            return score_completions(tokens, lengths).view_as(scores)
         is_open = completions.open
         if is_open.any():
             tokens, lengths = completions.tokens[is_open].flatten(0, 1), completions.lengths[is_open].flatten()
-            scores[is_open] = self._score_completions(tokens, lengths).view(-1, self.n_rollouts).to(scores.dtype)
+            scores[is_open] = score_completions(tokens, lengths).view(-1, self.n_rollouts).to(scores.dtype)
         if not is_open.all():  # a finished sequence has one completion, itself, whose reward is no mean: score it once
             own = self.score(completions.tokens[~is_open][:, 0], completions.lengths[~is_open][:, 0])
             scores[~is_open] = own.unsqueeze(1).to(scores.dtype)
@@ -126,6 +127,10 @@ class MonteCarloSearch:
     @torch.no_grad()
     def complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Completions:
         """Complete, for each of `positions`, the prefix that ends with its token; see `action_values` for the arguments."""
+        if len(tokens) == 0:
+            shape = (len(positions), 0, self.n_rollouts)
+            padded = tokens.new_empty(*shape, tokens.shape[1])
+            return Completions(padded, lengths.new_empty(shape), tokens.new_empty(shape[:2], dtype=torch.bool))
         complete = partial(self._complete, positions=positions)
         if self.end_token is None and self.mask is None:  # then completions of one shape all take the same steps
             key = ("complete", positions, self.n_rollouts, self.vocab_size)
@@ -189,10 +194,11 @@ class MonteCarloSearch:
         return completed.view(*shape, length), completed_lengths.view(shape), is_open
 
     def _under_way(self, alive: Tensor, chunk: int) -> Iterable[Rows]:
-        """The rows that have started and not ended, `chunk` at a time."""
+        """The rows that have started and not ended, at most `chunk` at a time, and never none of them."""
         if self.end_token is None:
             return [slice(start, min(start + chunk, len(alive))) for start in range(0, len(alive), chunk)]
-        return alive.nonzero().squeeze(1).split(chunk) if len(alive) else ()
+        rows = alive.nonzero().squeeze(1)
+        return rows.split(chunk) if len(rows) else ()
 
     def _allowed(self, prefixes: Tensor, rows: Tensor | None = None) -> Tensor | None:
         """What the mask allows after prefixes `(n, position)`, and everything where `rows` `(n,)` is false; or None."""

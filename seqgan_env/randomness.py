@@ -5,8 +5,27 @@ A generator with a running state cannot give that: its numbers depend on the ord
 number is computed from the episode's key, the prefix, the completion and the position, by a counter-based generator.
 """
 
+import operator
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
+
+
+def as_seed(seed: SupportsIndex) -> int:
+    """A seed as Python's integer, of whichever kind it is: numpy's are not torch's, nor Gymnasium's.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is negative.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise TypeError(f"A seed is an integer from 0 on, got {seed!r} of type {type(seed).__name__}.") from error
+    if number < 0:
+        raise ValueError(f"A seed is an integer from 0 on, got {number}.")
+    return number
 
 
 def _signed(word: int) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import products_in
+from seqgan_env.read_only import ReadOnly
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import Workers
 
@@ -32,7 +33,7 @@ class RankConfig:
     """Sequences among which one is ranked."""
 
 
-class RankReward(nn.Module):
+class RankReward(ReadOnly, nn.Module):
     """The log of a sequence's rank (Lin et al., 2017, "Adversarial Ranking for Language Generation", section 3.3).
 
     With features y of a sequence, a reference u and a comparison set C:
@@ -57,6 +58,8 @@ class RankReward(nn.Module):
     Raises:
         ValueError: no real sequences, an empty set, or a `gamma` that is not positive and finite.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset({"config"})
 
     references: Tensor
     rivals: Tensor

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeGuard, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from seqgan_env.discriminator import TextCNN
 from seqgan_env.metrics import BleuScorer
 from seqgan_env.overriding import still_agree
 from seqgan_env.randomness import key_of_each, uniform
+from seqgan_env.read_only import ReadOnly
 from seqgan_env.reward_functions import Decode, FunctionReward
 from seqgan_env.sampling import TokenPolicy
 from seqgan_env.training_state import Resumable
@@ -229,7 +230,7 @@ class MixtureReward:
                 model.load_training_state(state[str(index)])
 
 
-class ObjectiveMixture(MixtureReward):
+class ObjectiveMixture(ReadOnly, MixtureReward):
     """A reward model and an objective of one's own, as in ORGAN (Guimaraes et al., 2017, arXiv 1705.10843, section 3).
 
     With the discriminator D and the objective O, the reward is lambda D + (1 - lambda) O; `weight` is the objective's,
@@ -243,6 +244,8 @@ class ObjectiveMixture(MixtureReward):
     Raises:
         ValueError: a weight outside.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset({"model", "objective", "weight", "weighted_models"})
 
     def __init__(self, model: RewardModel, objective: RewardModel, weight: float) -> None:
         if not 0 < weight < 1:

@@ -138,7 +138,6 @@ def load_game(
             device=device,
             **description,
         )
-        _check_that_they_fit(game, real)
         ratio = find_discriminator(game.reward_model)
         if start is not None and isinstance(ratio, DensityRatioReward):
             rules: dict[str, Any] = {"sequence_length": game.sequence_length, "end_token": game.end_token}
@@ -245,16 +244,6 @@ def _density_ratio(
             without_memory = make_generator(model, game["vocab_size"], **rules, device="meta")
             _check_declared(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
     return config, start
-
-
-def _check_that_they_fit(game: SequenceGame, real: Tensor) -> None:
-    """Refuse real sequences and a vocabulary that are another game's."""
-    if len(real) == 0 or real.shape[1] != game.sequence_length:
-        raise ValueError(f"real sequences have shape {tuple(real.shape)}, expected (n, {game.sequence_length})")
-    if real.min() < 0 or real.max() > game.vocab_size:
-        raise ValueError(f"real sequences have ids from {int(real.min())} to {int(real.max())}, {game.vocab_size} pads")
-    if game.vocabulary is not None and game.vocabulary.size != game.vocab_size:
-        raise ValueError(f"its vocabulary has {game.vocabulary.size} tokens, the game {game.vocab_size}")
 
 
 def _check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:

@@ -11,6 +11,7 @@ PACKAGE = "seqgan_env"
 # A module imports only modules before it; a new module gets its place here.
 ORDER = (
     "overriding",
+    "read_only",
     "precision",
     "faults",
     "files",

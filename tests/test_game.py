@@ -1,9 +1,14 @@
 """The rules: reward contracts by hand, retraining, and arguments that are refused before any work starts."""
 
+import copy
+import dataclasses
+import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +16,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seqgan_env.corpus import read_corpus
+from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.discriminator import TextCNNConfig
-from seqgan_env.game import contract_rewards, make_game, oracle_game, resolve_device, text_game
+from seqgan_env.game import SequenceGame, contract_rewards, make_game, oracle_game, resolve_device, text_game
 from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, RandomReward
-from tests.small import END, SMALL_CNN, Ordinal, Recorder, T, V, episodes, real_sequences, small_game, small_policy
+from seqgan_env.vector_env import SequenceVectorEnv
+from seqgan_env.workers import Workers
+from tests.small import (
+    END,
+    SMALL_CNN,
+    Ordinal,
+    Recorder,
+    T,
+    V,
+    episodes,
+    real_sequences,
+    small_discriminator,
+    small_game,
+    small_policy,
+)
 
 LINES = ["a b c", "b c a b", "c", "a a b c a"]
 
@@ -63,8 +83,14 @@ def test_terminal_values_are_the_rewards_of_finished_sequences(positions: range)
 
 
 def test_terminal_rewards_need_no_completions() -> None:
+    class NeverAsked:
+        def initial_state(self, n: int) -> Any:
+            raise AssertionError
+
+        step = initial_state
+
     game = small_game(reward="terminal")
-    game.search.policy = None  # type: ignore[assignment]
+    game.attach_policy(NeverAsked())  # type: ignore[arg-type]
     tokens = episodes(game, 3)
     game.action_values(tokens, torch.full((3,), T), torch.arange(3), range(T))
 
@@ -249,6 +275,184 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
 
 def test_a_device_that_is_there_is_taken() -> None:
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+class TestAttributes:
+    @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SequenceGame)])
+    def test_each_argument_acts_when_it_is_set_or_cannot_be_set(self, name: str) -> None:
+        game = small_game()
+        if name in ("reward_model", "n_rollouts", "retrain_every", "replay"):
+            setattr(game, name, getattr(game, name))
+        else:
+            with pytest.raises(AttributeError, match=f"{name} of a SequenceGame cannot be changed: make a new SequenceGame"):
+                setattr(game, name, getattr(game, name))
+
+    @pytest.mark.parametrize("name", ["search", "workers", "gamma", "real_sequences"])
+    def test_what_follows_from_others_cannot_be_set(self, name: str) -> None:
+        game = small_game()
+        with pytest.raises(AttributeError):
+            setattr(game, name, getattr(game, name))
+
+    @pytest.mark.parametrize("reward", ["terminal", "rollout", "shaped"])
+    def test_another_reward_model_judges_prefixes_and_sequences(self, reward: Any) -> None:
+        changed, made = small_game(reward=reward, end_token=END), small_game(reward=reward, reward_model=ConstantReward(5.0))
+        changed.reward_model = ConstantReward(5.0)
+        tokens, lengths = torch.tensor([[0, 1, 3, 4, 5]]), torch.tensor([T])
+        values = changed.action_values(tokens, lengths, torch.arange(1), range(T))
+        assert torch.equal(values, made.action_values(tokens, lengths, torch.arange(1), range(T)))
+        assert values[0].tolist() == ([0.0] * (T - 1) + [5.0] if reward == "terminal" else [5.0] * T)
+
+    def test_another_discriminator_scores_completions_too(self) -> None:
+        game = small_game(reward="rollout")
+        game.reward_model = small_discriminator(1)
+        assert game.search.score_completions == game.reward_model.score_completions
+
+    def test_another_judge_of_the_policy_looks_at_the_attached_one(self) -> None:
+        game, policy = small_game(), small_policy()
+        kept = DensityRatioReward(V, T, small_policy(1))
+        game.reward_model = kept
+        assert kept.policy is not game.search.policy  # no policy is attached: the model keeps its own
+        game.attach_policy(policy)
+        judge = DensityRatioReward(V, T, small_policy(1))
+        game.reward_model = judge
+        assert judge.policy is policy
+
+    def test_another_model_shares_the_work(self) -> None:
+        game, model = small_game(), small_discriminator()
+
+        class Two(Workers):
+            count = 2
+
+        workers = Two()
+        game.share_work(workers)
+        game.reward_model = model
+        assert game.workers is model.discriminator.workers is workers
+
+    def test_another_number_of_rollouts_is_made(self) -> None:
+        game = small_game(reward="rollout")
+        tokens, lengths = episodes(game, 2), torch.full((2,), T)
+        game.n_rollouts = 7
+        assert game.search.complete(tokens, lengths, torch.arange(2), range(2)).tokens.shape == (2, 2, 7, T)
+        other = small_game(reward="rollout", n_rollouts=7).action_values(tokens, lengths, torch.arange(2), range(T))
+        assert torch.equal(game.action_values(tokens, lengths, torch.arange(2), range(T)), other)
+
+    def test_retraining_is_begun_and_left_off(self) -> None:
+        model = Recorder()
+        game = small_game(reward_model=model)
+        tokens = episodes(game, 4)
+        assert play(game, tokens) == [None] * 4
+        game.retrain_every = 2
+        assert play(game, tokens) == [None, {"fits": 1}, None, {"fits": 2}]
+        game.retrain_every = None
+        assert play(game, tokens) == [None] * 4
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("n_rollouts", 0, "n_rollouts must be at least 1, got 0"),
+            ("retrain_every", 0, "retrain_every must be at least 1"),
+            ("replay", 1.0, "replay must lie in"),
+            ("reward_model", Ordinal(), "retrain_every=3, but Ordinal does not learn"),
+        ],
+    )
+    def test_what_no_game_can_be_made_with_is_refused_and_changes_nothing(self, name: str, value: Any, message: str) -> None:
+        game = small_game(reward_model=Recorder(), retrain_every=3)
+        before = getattr(game, name)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            setattr(game, name, value)
+        assert getattr(game, name) is before
+
+    def test_a_subclass_has_attributes_of_its_own(self) -> None:
+        class Own(SequenceGame):
+            def __post_init__(self) -> None:
+                super().__post_init__()
+                self.level = 1
+
+        game = Own(V, T, real_sequences(), Ordinal())
+        game.level = 2
+        assert game.level == 2
+
+
+class TestRealSequences:
+    @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16, np.int8])
+    @pytest.mark.parametrize("name", ["discriminator", "rank", "bleu", "density-ratio"])
+    def test_arrays_are_taken(self, name: Any, dtype: Any) -> None:
+        rules: dict[str, Any] = {"reward_model": name, "discriminator": SMALL_CNN}
+        of_array = make_game(V, T, real_sequences().numpy().astype(dtype), **rules)
+        of_function = make_game(V, T, lambda: real_sequences().numpy().astype(dtype), **rules)
+        for game in (of_array, of_function):
+            assert game.real_sequences.dtype == torch.int64
+            assert torch.equal(game.real_sequences, real_sequences())
+        if name != "bleu":
+            of_array.retrain(real_sequences(8, seed=1))
+
+    @pytest.mark.parametrize(
+        ("real", "error", "message"),
+        [
+            (real_sequences() + 2, ValueError, "Real sequences have ids from 2 to 7; the tokens are 0 to 5, and 6 pads"),
+            (real_sequences() - 1, ValueError, "Real sequences have ids from -1 to 4"),
+            (real_sequences()[:, 1:], ValueError, "Real sequences have shape (20, 4), expected (n, 5)"),
+            (real_sequences()[:0], ValueError, "Real sequences have shape (0, 5)"),
+            (real_sequences()[0], ValueError, "Real sequences have shape (5,)"),
+            (real_sequences().float(), TypeError, "got Tensor of torch.float32. Text is read by read_corpus"),
+            (real_sequences() > 2, TypeError, "got Tensor of torch.bool"),
+            (real_sequences().double().numpy(), TypeError, "got ndarray of float64"),
+            (["a b c"], TypeError, "got list of <U5"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["constant", "discriminator", "rank", "bleu", "density-ratio"])
+    def test_others_are_refused_when_they_are_there(self, name: Any, real: Any, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=re.escape(message)):
+            make_game(V, T, real, reward_model=name)
+        with pytest.raises(error, match=re.escape(message)):
+            make_game(V, T, lambda: real, reward_model=name).real_sequences  # noqa: B018
+        with pytest.raises(error, match=re.escape(message)):
+            small_game(real=real)
+
+    def test_a_function_is_called_when_they_are_needed_and_once(self) -> None:
+        calls: list[int] = []
+
+        def make() -> Tensor:
+            calls.append(1)
+            return real_sequences()
+
+        game = small_game(real=make)
+        assert not calls
+        assert game.real_sequences is game.real_sequences
+        assert calls == [1]
+
+    def test_of_another_vocabulary_than_the_oracles_or_the_texts(self) -> None:
+        with pytest.raises(ValueError, match="The oracle has 5 tokens, but vocab_size=6"):
+            small_game(oracle=small_policy(vocab_size=5))
+        with pytest.raises(ValueError, match="The vocabulary has 4 tokens, but vocab_size=6"):
+            small_game(vocabulary=read_corpus(LINES).vocabulary)
+
+
+# Copies
+
+
+def played_through(game: SequenceGame) -> list[Any]:
+    """Rewards, infos and metrics of two batches, and of a fit."""
+    env = SequenceVectorEnv(game, 3)
+    env.reset(seed=5)
+    tokens = episodes(small_game(), 6)
+    results: list[Any] = []
+    for batch in tokens.split(3):
+        played = env.play(batch)
+        results += [played.rewards.tolist(), {name: np.asarray(value).tolist() for name, value in played.info.items()}]
+    return [*results, game.real_sequences.tolist()]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda game: pickle.loads(pickle.dumps(game))], ids=["copied", "pickled"])
+@pytest.mark.parametrize("name", ["discriminator", "density-ratio", "rank", "bleu", "random"])
+def test_games_are_copied_and_pickled_as_they_are(name: Any, copied: Callable[[SequenceGame], SequenceGame]) -> None:
+    rules: dict[str, Any] = {"reward_model": name, "reward": "shaped", "n_rollouts": 2, "discriminator": SMALL_CNN}
+    if name not in ("bleu", "random"):
+        rules["retrain_every"] = 3
+    game = oracle_game(T, V, n_real=20, **rules)
+    game.attach_policy(small_policy())
+    other = copied(game)
+    assert played_through(other) == played_through(game)
 
 
 # The two games

@@ -126,12 +126,13 @@ class Always:
     """A policy that writes one token only."""
 
     token: int
+    vocab_size: int = V
 
     def initial_state(self, n: int) -> tuple[()]:
         return ()
 
     def step(self, tokens: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
-        return torch.zeros(len(tokens), V).index_fill(1, torch.tensor(self.token), 100.0), state
+        return torch.zeros(len(tokens), self.vocab_size).index_fill(1, torch.tensor(self.token), 100.0), state
 
 
 def digits(tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -208,6 +209,83 @@ def test_a_finished_sequence_is_scored_once_not_once_a_rollout() -> None:
     assert scored == [T - 1]
 
 
+# Nothing left to write
+
+
+def ends_at_once(vocab_size: int, kind: str) -> TokenPolicy:
+    """Writes the end token and nothing else; by a linear layer, or as a policy of two methods."""
+    if kind == "two methods":
+        return Always(END, vocab_size)
+    policy = small_policy(vocab_size=vocab_size, end_token=END)
+    policy.output.bias[END] += 1e3
+    return policy
+
+
+@pytest.mark.parametrize("rows_together", [1, None])
+@pytest.mark.parametrize("kind", ["linear layer", "two methods"])
+@pytest.mark.parametrize("vocab_size", [V, 127, 128, 129, 5000])
+def test_completions_may_all_have_ended(
+    vocab_size: int, kind: str, rows_together: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both sides of the size from which tokens are drawn by blocks: what a prefix is worth is by hand."""
+    if rows_together is not None:
+        monkeypatch.setattr("seqgan_env.sampling.rows_per_chunk", lambda *_: rows_together)
+        monkeypatch.setattr("seqgan_env.sampling._LINEAR_LOGITS_PER_CHUNK", rows_together * vocab_size)
+    one = MonteCarloSearch(ends_at_once(vocab_size, kind), Ordinal().score, 3, vocab_size, end_token=END)
+    pad = vocab_size
+    tokens = torch.tensor([[4, 3, 1, 0, 1], [4, END, pad, pad, pad], [END, pad, pad, pad, pad]])
+    lengths = torch.tensor([5, 2, 1])
+    expected = torch.zeros(3, T)
+    for row, length in enumerate(lengths.tolist()):
+        for position in range(length):
+            prefix = tokens[row, : position + 1].tolist()
+            sequence = prefix if len(prefix) == T or prefix[-1] == END else [*prefix, END]
+            padded = torch.tensor([sequence + [pad] * (T - len(sequence))])
+            expected[row, position] = Ordinal().score(padded, torch.tensor([len(sequence)]))[0]
+    assert torch.equal(one.action_values(tokens, lengths, KEYS[:3]), expected)
+    for position in range(T):  # as `step` asks
+        alone = one.action_values(tokens[1:], lengths[1:], KEYS[1:3], range(position, position + 1))
+        assert torch.equal(alone, expected[1:, position : position + 1])
+
+
+class NeverNone:
+    """A policy and a score that cannot be asked about no rows."""
+
+    def initial_state(self, n: int) -> Tensor:
+        assert n > 0
+        return torch.zeros(n, 0)
+
+    def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        assert len(tokens) > 0
+        return torch.zeros(len(tokens), V), state
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        assert len(tokens) > 0
+        return Ordinal().score(tokens, lengths)
+
+
+@variants
+def test_of_no_sequences_neither_policy_nor_reward_model_are_asked(options: dict[str, Any]) -> None:
+    one = MonteCarloSearch(NeverNone(), NeverNone().score, 3, V, **options)
+    tokens, lengths = torch.empty(0, T, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    assert one.action_values(tokens, lengths, KEYS[:0]).shape == (0, T)
+    assert one.action_values(tokens, lengths, KEYS[:0], range(1, 3)).shape == (0, 2)
+    completions = one.complete(tokens, lengths, KEYS[:0], range(2))
+    assert (completions.tokens.shape, completions.lengths.shape) == ((2, 0, 3, T), (2, 0, 3))
+    assert (completions.open.shape, completions.open.dtype) == ((2, 0), torch.bool)
+    assert one.scores(completions).shape == (2, 0, 3)
+
+
+@variants
+def test_a_policy_is_never_asked_about_no_rows(options: dict[str, Any]) -> None:
+    tokens, lengths = whole_episodes(20, options)
+    assert (lengths < T).any() == ("end_token" in options)
+    one = MonteCarloSearch(NeverNone(), NeverNone().score, 1, V, **options)
+    for row in range(20):
+        for position in range(int(lengths[row])):
+            one.action_values(tokens[row : row + 1], lengths[row : row + 1], KEYS[:1], range(position, position + 1))
+
+
 # Expectations
 
 
@@ -249,6 +327,13 @@ def test_without_a_policy_completions_are_uniform() -> None:
 
 
 # Bad input
+
+
+@pytest.mark.parametrize("name", ["policy", "score", "score_completions", "n_rollouts", "vocab_size", "end_token", "mask"])
+def test_a_search_cannot_be_changed(name: str) -> None:
+    one = search()
+    with pytest.raises(AttributeError, match=f"cannot assign to field '{name}'"):
+        setattr(one, name, None)
 
 
 @pytest.mark.parametrize("n_rollouts", [0, -1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqgan_env.discriminator import TextCNNConfig
-from seqgan_env.game import RewardName
+from seqgan_env.game import RewardName, make_game
 from seqgan_env.metrics import BleuScorer
 from seqgan_env.reward_functions import FunctionReward
 from seqgan_env.rewards import (
@@ -23,6 +23,7 @@ from seqgan_env.rewards import (
     ObjectiveMixture,
     RandomReward,
     RewardModel,
+    completion_score,
     find_discriminator,
     learns,
 )
@@ -232,3 +233,33 @@ def test_a_mixture_that_does_not_learn_is_not_retrained() -> None:
         small_game(reward_model=mixture, retrain_every=5)
     with pytest.raises(TypeError, match="MixtureReward does not learn"):
         small_game(reward_model=mixture).retrain(TOKENS)
+
+
+# No sequences
+
+
+@pytest.mark.parametrize("name", get_args(RewardName))
+@pytest.mark.parametrize("objective", [None, len])
+def test_no_sequences_have_no_scores(name: Any, objective: Any) -> None:
+    game = make_game(V, T, real_sequences(), reward_model=name, discriminator=SMALL_CNN_OF_2, objective=objective)
+    tokens, lengths = torch.empty(0, T, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    assert game.reward_model.score(tokens, lengths).shape == (0,)
+    assert completion_score(game.reward_model)(tokens, lengths).shape == (0,)
+    assert game.action_values(tokens, lengths, lengths, range(T)).shape == (0, T)
+    assert all(values.shape == (0,) for values in game.final_info(tokens, lengths).values())
+
+
+# Attributes
+
+
+def test_what_was_copied_or_built_from_cannot_be_changed() -> None:
+    mixture = ObjectiveMixture(ConstantReward(0.0), ConstantReward(1.0), 0.25)
+    for model, name in [
+        (mixture, "weight"),
+        (mixture, "weighted_models"),
+        (small_discriminator().discriminator, "config"),
+        (make_game(V, T, real_sequences(), reward_model="rank", discriminator=SMALL_CNN_OF_2).reward_model, "config"),
+        (make_game(V, T, real_sequences(), reward_model="density-ratio").reward_model, "config"),
+    ]:
+        with pytest.raises(AttributeError, match=f"{name} of a {type(model).__name__} cannot be changed"):
+            setattr(model, name, getattr(model, name))
