@@ -156,6 +156,21 @@ def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout =
     return ObservationPolicy(game, layout, logits)
 
 
+def check_end_token(game: SequenceGame, end_token: int | None) -> None:
+    """Raise a ValueError for a game whose sequences end otherwise than a generator's."""
+    if game.end_token != end_token:
+        raise ValueError(
+            f"The environment's end token is {game.end_token}, the generator's {end_token}. "
+            "Make a new agent for this environment."
+        )
+
+
+def info_of_row(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """What Gymnasium's infos of a batch, arrays with masks beside them, say of one row."""
+    own = [name for name in infos if not name.startswith("_") and infos[f"_{name}"][row]]
+    return {name: info_of_row(infos[name], row) if isinstance(infos[name], dict) else infos[name][row] for name in own}
+
+
 class SB3VecEnv(VecEnv):
     """A `SequenceVectorEnv` as SB3's `VecEnv`, with a new episode in the step that ends the old one.
 
@@ -179,7 +194,8 @@ class SB3VecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Start all rows anew, with the seeds given to `seed()` before."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
-        observation, _ = self.venv.reset(seed=seeds)
+        options = {name: value for of_row in self._options for name, value in of_row.items()}
+        observation, _ = self.venv.reset(seed=seeds, options=options)
         self._reset_seeds()
         self._reset_options()
         return observation
@@ -193,11 +209,9 @@ class SB3VecEnv(VecEnv):
         observation, rewards, terminated, _, infos = self.venv.step(self._actions)
         rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(terminated).tolist():
-            rows[row] = {name: values[row] for name, values in infos["final_info"].items() if not name.startswith("_")}
+            rows[row] = info_of_row(infos["final_info"], row)
             rows[row]["terminal_observation"] = infos["final_obs"][row]
             rows[row]["TimeLimit.truncated"] = False
-        if "retraining" in infos:  # as in single environments, one episode carries it
-            rows[int(np.flatnonzero(terminated)[-1])]["retraining"] = infos["retraining"]
         return observation, rewards.astype(np.float32), terminated, rows
 
     def close(self) -> None:

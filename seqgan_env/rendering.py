@@ -16,6 +16,12 @@ _LONGEST_NAME = 24
 _MOST_ROWS = 3  # of tokens: a long sequence is shown around the marked one
 
 
+def check_render_mode(mode: str | None) -> None:
+    """Raise a ValueError for a mode that there is not."""
+    if mode is not None and mode not in RENDER_MODES:
+        raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {mode!r}.")
+
+
 def draw_step(
     tokens: npt.NDArray[np.int64],
     rewards: npt.NDArray[np.float64],

@@ -1,6 +1,6 @@
 """One episode at a time: the reference form of the environment, simple to read."""
 
-from typing import Any, SupportsFloat
+from typing import Any, ClassVar, SupportsFloat, SupportsIndex
 
 import gymnasium as gym
 import numpy as np
@@ -9,13 +9,23 @@ import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from seqgan_env.game import Layout, Observation, SequenceGame, observe, oracle_game, stream_key, text_game
-from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, as_image, draw_step, show
+from seqgan_env.game import (
+    Layout,
+    Observation,
+    SequenceGame,
+    check_options,
+    observe,
+    oracle_game,
+    stream_key,
+    text_game,
+)
+from seqgan_env.randomness import as_seed, mix
+from seqgan_env.read_only import ReadOnly
+from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 
-class SequenceEnv(gym.Env[Observation, np.int64]):
+class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
     """Writing a sequence token by token, for a reward that says how real it is.
 
     ## Description
@@ -44,7 +54,8 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
 
     ## Arguments
     `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"`, `"human"` or `"rgb_array"`). `SeqGAN/Oracle-v0` takes the
-    arguments of `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`.
+    arguments of `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`. All but `render_mode` are read-only
+    attributes; what can be changed of a game, `SequenceGame` says.
 
     ## Version history
     v0: first version.
@@ -52,9 +63,9 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 - Gymnasium's own declaration
 
+    read_only: ClassVar[frozenset[str]] = frozenset({"game", "layout", "observation_space", "action_space"})
+
     def __init__(self, game: SequenceGame, *, layout: Layout = "dict", render_mode: str | None = None) -> None:
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {render_mode!r}.")
         self.game = game
         self.layout = layout
         self.render_mode = render_mode
@@ -67,6 +78,16 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
         self._previous_value = 0.0
         self._stream: int | None = None
         self._episode = -1
+
+    @property
+    def render_mode(self) -> str | None:
+        """How `render` shows the episode; can be set at any time."""
+        return self._render_mode
+
+    @render_mode.setter
+    def render_mode(self, mode: str | None) -> None:
+        check_render_mode(mode)
+        self._render_mode = mode
 
     @property
     def gamma(self) -> float:
@@ -87,8 +108,20 @@ class SequenceEnv(gym.Env[Observation, np.int64]):
             return np.ones(self.game.vocab_size, dtype=np.bool_)
         return allowed_after(self.game.mask, self._tokens[: self._length].copy(), self.game.vocab_size)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Start from the empty prefix; a seed makes all that follows reproducible, completions included."""
+    def reset(
+        self, *, seed: SupportsIndex | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start from the empty prefix.
+
+        Args:
+            seed: an integer from 0 on; makes all that follows reproducible, completions included.
+            options: there are none.
+
+        Raises:
+            TypeError, ValueError: another kind of seed, or an option; nothing has changed then.
+        """
+        check_options(options)
+        seed = None if seed is None else as_seed(seed)
         super().reset(seed=seed)
         if seed is not None or self._stream is None:
             self._stream = stream_key(self.np_random_seed if seed is None else seed)

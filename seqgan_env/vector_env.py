@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,25 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, oracle_game, stream_key, text_game
-from seqgan_env.randomness import mix
-from seqgan_env.rendering import RENDER_MODES, as_image, draw_step, show
+from seqgan_env.game import (
+    Layout,
+    Observation,
+    SequenceGame,
+    check_options,
+    contract_rewards,
+    observe,
+    oracle_game,
+    stream_key,
+    text_game,
+)
+from seqgan_env.randomness import as_seed, mix
+from seqgan_env.read_only import ReadOnly
+from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
 from seqgan_env.sampling import TokenPolicy, allowed_after
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Seeds = SupportsIndex | Sequence[SupportsIndex | None] | npt.NDArray[np.integer[Any]] | None
 
 
 class PlayedEpisodes(NamedTuple):
@@ -33,7 +45,7 @@ class PlayedEpisodes(NamedTuple):
     """Arrays `(n,)` of what is known of the finished sequences, and `retraining`, if it came to that."""
 
 
-class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
+class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     """`num_envs` episodes of `SequenceEnv` side by side, over one game; see there for spaces, rewards and episode end.
 
     Row `i` under seed `s` is the single environment under seed `s + i`. Rows that end start anew as `autoreset_mode` says.
@@ -45,7 +57,22 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
             `options={"reset_mask": ...}` to `reset`).
         layout: of the observations.
         render_mode: `"ansi"` for a tuple of one text a row, `"rgb_array"` of one image a row, or `"human"` to print them.
+
+    All arguments but `render_mode` are read-only attributes; what can be changed of a game, `SequenceGame` says.
     """
+
+    read_only: ClassVar[frozenset[str]] = frozenset(
+        {
+            "game",
+            "num_envs",
+            "autoreset_mode",
+            "layout",
+            "single_observation_space",
+            "single_action_space",
+            "observation_space",
+            "action_space",
+        }
+    )
 
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012 - Gymnasium's own declaration
 
@@ -60,8 +87,6 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {render_mode!r}.")
         self.game = game
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -80,6 +105,16 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         self._streams: IntArray | None = None
         self._episodes = np.full(num_envs, -1, dtype=np.int64)
         self._over = np.ones(num_envs, dtype=np.bool_)
+
+    @property
+    def render_mode(self) -> str | None:
+        """How `render` shows the episode; can be set at any time."""
+        return self._render_mode
+
+    @render_mode.setter
+    def render_mode(self, mode: str | None) -> None:
+        check_render_mode(mode)
+        self._render_mode = mode
 
     @property
     def gamma(self) -> float:
@@ -103,9 +138,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
                 masks[row] = allowed_after(self.game.mask, prefix, self.game.vocab_size)
         return masks
 
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start all rows, or those of `options["reset_mask"]`, from the empty prefix.
 
         Args:
@@ -114,8 +147,9 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
         Raises:
             ResetNeeded: the first reset leaves rows out.
-            TypeError, ValueError: seeds or a mask of another number or kind; nothing has changed then.
+            TypeError, ValueError: seeds or a mask of another number or kind, or another option; nothing has changed then.
         """
+        check_options(options, "reset_mask")
         rows = self._rows_to_reset(options)
         self._reseed(seed, rows)
         self._restart(rows)
@@ -146,8 +180,7 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         terminated[playing] = self._ended(playing)
         rewards = self._rewards_of(playing, terminated)
-        if self.render_mode is not None:
-            self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
+        self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
 
         infos: dict[str, Any] = {}
         if terminated.any():
@@ -266,6 +299,8 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         for name, values in self.game.final_info(tokens, lengths).items():
             self._put(final, name, values, terminated)
         retraining = self.game.record(tokens)
+        if retraining is not None:  # as in single environments, the episode that led to it carries it
+            final = self._add_info(final, {"retraining": retraining}, int(rows[-1]))
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos["final_obs"] = self._final_observations(rows)
@@ -276,8 +311,6 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         else:
             infos = final
             self._over |= terminated
-        if retraining is not None:
-            infos["retraining"] = retraining
         return infos
 
     def _final_observations(self, rows: IntArray) -> npt.NDArray[np.object_]:
@@ -314,27 +347,27 @@ class SequenceVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         self._episodes[rows] += 1
         self._over[rows] = False
 
-    def _reseed(self, seed: int | Sequence[int | None] | None, rows: IntArray) -> None:
+    def _reseed(self, seed: Seeds, rows: IntArray) -> None:
         if seed is None and self._streams is not None:
             return
         if seed is None:
             seed = secrets.randbits(63)
-        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        seeds: list[int | None]
+        if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
+            seeds = [None if one is None else as_seed(one) for one in seed]
+        else:
+            seeds = list(range(as_seed(seed), as_seed(seed) + self.num_envs))
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
-        for one in seeds:
-            if one is not None and not isinstance(one, (int, np.integer)):
-                raise TypeError(f"A seed is an integer from 0 on, got {one!r} of type {type(one).__name__}.")
-            if one is not None and one < 0:
-                raise ValueError(f"A seed is an integer from 0 on, got {one}.")
         if self._streams is None:  # rows that get no seed at the first reset are different every time
             self._streams = np.array([stream_key(secrets.randbits(63)) for _ in self._rows], dtype=np.int64)
         for row in rows:
-            if seeds[row] is not None:
-                self._streams[row] = stream_key(int(seeds[row]))
+            own = seeds[row]
+            if own is not None:
+                self._streams[row] = stream_key(own)
                 self._episodes[row] = -1
         if seeds[0] is not None:
-            self.game.seed(int(seeds[0]))
+            self.game.seed(seeds[0])
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> IntArray:
         if options is None or "reset_mask" not in options:

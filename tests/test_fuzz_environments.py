@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from agents.sb3 import info_of_row
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.game import SequenceGame
 from seqgan_env.recurrent import TokenLSTM
@@ -470,6 +471,8 @@ class VectorRun:
             {"options": {"reset_mask": np.ones(n + 1, dtype=np.bool_)}},
             {"options": {"reset_mask": np.zeros(n, dtype=np.bool_)}},
             {"options": {"reset_mask": None}},
+            {"options": {"prefix": [1, 2]}},
+            {"options": ["reset_mask"]},
         ]
         refuses(lambda: self.env.reset(**choices[number % len(choices)]))
 
@@ -507,7 +510,7 @@ class VectorRun:
         assert np.array_equal(terminated, ended)
         if not same_step:
             self.over |= ended
-        self._retrain_if_due(infos)
+        self._retrain_if_due(self._of_last_row(infos.get("final_info", {}) if same_step else infos, ended))
         self.fresh[:] = [env._length == 0 for env in self.rows]
         self.counts["episodes"] += int(ended.sum())
         self._check_observations(observation)
@@ -536,6 +539,13 @@ class VectorRun:
         self.over[:], self.fresh[:] = False, True
         self._retrain_if_due(infos)
         self.counts["episodes"] += self.case.n
+
+    def _of_last_row(self, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
+        """The infos of a row, of which the last one that ended is to carry the retraining."""
+        if "retraining" not in infos:
+            return {}
+        assert np.flatnonzero(infos["_retraining"]).tolist() == [np.flatnonzero(ended)[-1]]
+        return info_of_row(infos, int(np.flatnonzero(ended)[-1]))
 
     def _retrain_if_due(self, infos: dict[str, Any]) -> None:
         due = self.case.interval is not None and len(self.finished) >= self.case.interval

@@ -149,6 +149,15 @@ class TestSB3VecEnv:
         infos = play(env, tokens)
         assert [info.get("retraining") for info in infos] == [None, None, {"fits": 1.0}]
 
+    def test_options_reach_the_environment_which_refuses_those_without_effect(self) -> None:
+        env = SB3VecEnv(SequenceVectorEnv(small_game(), 3, autoreset_mode="SameStep"))
+        env.reset()
+        env.set_options({"prefix": [1, 2]})
+        with pytest.raises(ValueError, match="has no option 'prefix'"):
+            env.reset()
+        env.set_options()
+        env.reset()
+
     def test_images_are_those_of_the_rows(self) -> None:
         env = SB3VecEnv(SequenceVectorEnv(small_game(), 2, autoreset_mode="SameStep", render_mode="rgb_array"))
         env.reset()

@@ -1,6 +1,8 @@
 """One episode at a time: Gymnasium's and Stable-Baselines3's checkers, determinism, rewards, errors and rendering."""
 
 import copy
+import functools
+import pickle
 import re
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -18,7 +21,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from seqgan_env.game import oracle_game, text_game
 from seqgan_env.rendering import draw_step, draw_strip, show
-from seqgan_env.rewards import DiscriminatorReward
+from seqgan_env.rewards import ConstantReward, DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
 from tests.small import (
     END,
@@ -232,6 +235,28 @@ def test_attaching_a_policy_changes_the_completions() -> None:
     assert play_by_steps(env, tokens)[0][:-1] != uniform[:-1]
 
 
+def words(n: int) -> list[str]:
+    """Lines of unequal lengths, of `n` tokens in all with the end token."""
+    return ["w0 w1 w2", *(f"w{index}" for index in range(n - 1))]
+
+
+@pytest.mark.parametrize("reward", ["rollout", "shaped"])
+@pytest.mark.parametrize("attached", [False, True])
+@pytest.mark.parametrize("vocab_size", [127, 128, 129])
+def test_an_episode_may_end_early_in_any_vocabulary(vocab_size: int, attached: bool, reward: str) -> None:
+    """On both sides of the size from which completions are drawn by blocks, with all completions ended."""
+    game = text_game(words(vocab_size), T, reward=reward, n_rollouts=2, reward_model=Ordinal())
+    assert (game.vocab_size, game.end_token) == (vocab_size, vocab_size - 1)
+    if attached:
+        game.attach_policy(small_policy(vocab_size=vocab_size, end_token=game.end_token))
+    env = SequenceEnv(game)
+    env.reset(seed=0)
+    rewards, _ = play_by_steps(env, [3, 5, vocab_size - 1])
+    pad, worth = vocab_size, 3 + 2 * 5 + 3 * (vocab_size - 1) + 100 * 3
+    worth += sum(position * pad for position in (4, 5))
+    assert (sum(rewards) if reward == "shaped" else rewards[-1]) == pytest.approx(worth)
+
+
 # Retraining
 
 
@@ -320,6 +345,107 @@ def test_a_mask_that_allows_nothing_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"allows no token after the prefix \[\]"):
         env.step(np.int64(0))
+
+
+# What can be set, and asked for
+
+
+@pytest.mark.parametrize("name", ["game", "layout", "observation_space", "action_space"])
+def test_an_environment_cannot_be_changed(name: str) -> None:
+    env = small_env()
+    with pytest.raises(
+        AttributeError, match=f"{name} of a SequenceEnv cannot be changed: make a new SequenceEnv with another"
+    ):
+        setattr(env, name, getattr(env, name))
+
+
+def test_another_reward_model_of_the_game_is_asked_from_the_next_step_on() -> None:
+    env = small_env(reward="rollout")
+    env.reset(seed=0)
+    env.step(np.int64(1))
+    env.game.reward_model = ConstantReward(5.0)
+    assert [float(env.step(np.int64(token))[1]) for token in (2, 3, 4, 5)] == [5.0] * 4
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), np.array(3)])
+def test_seeds_are_integers_of_any_kind(seed: Any) -> None:
+    env, tokens = small_env(reward="rollout"), [1, 3, 0, 4, 5]
+    env.reset(seed=3)
+    expected = play_by_steps(env, tokens)[0]
+    env.reset(seed=4)
+    assert play_by_steps(env, tokens)[0] != expected
+    env.reset(seed=seed)
+    assert play_by_steps(env, tokens)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, ValueError, "A seed is an integer from 0 on, got -1"),
+        (1.0, TypeError, "A seed is an integer from 0 on, got 1.0 of type float"),
+        ("1", TypeError, "got '1' of type str"),
+    ],
+)
+def test_other_seeds_are_refused(seed: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        small_env().reset(seed=seed)
+
+
+@pytest.mark.parametrize("options", [None, {}])
+def test_no_options_change_nothing(options: Any) -> None:
+    env = small_env()
+    assert env.reset(seed=0, options=options)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"prefix": [1, 2]}, ValueError, r"reset\(\) has no option 'prefix'. There are none"),
+        ({"a": 1, "b": 2}, ValueError, "has no option 'a', 'b'"),
+        (["prefix"], TypeError, r"The options of reset\(\) are a dictionary or None, got list"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(options: Any, error: type[Exception], message: str) -> None:
+    env = make("SeqGAN/Oracle-v0")  # Gymnasium's wrappers hand them on
+    env.reset(seed=0)
+    env.step(1)
+    with pytest.raises(error, match=message):
+        env.reset(options=options)
+    observation, *_ = env.step(2)
+    assert observation["length"] == [2]  # nothing has changed
+
+
+@contracts
+@pytest.mark.parametrize("environment", IDS)
+def test_environments_are_pickled_and_copied_with_what_they_know(environment: str, reward: str) -> None:
+    env = make(environment, reward=reward, retrain_every=2).unwrapped
+    assert isinstance(env, SequenceEnv)
+    env.reset(seed=3)
+    env.step(np.int64(1))
+    results = []
+    for one in (env, pickle.loads(pickle.dumps(env)), copy.deepcopy(env)):
+        first = play_by_steps(one, [3, 0, 2, 1])
+        one.reset()
+        results.append([first, play_by_steps(one, [0, 1, 2, 3, 0])])
+    assert results[0] == results[1] == results[2]
+    assert "retraining" in results[0][1][1]
+
+
+@pytest.mark.slow
+def test_processes_that_start_anew_play_a_game_that_was_made_here() -> None:
+    make_env = functools.partial(SequenceEnv, oracle_game(T, V, reward="shaped", n_rollouts=2, discriminator=SMALL_CNN))
+    here = SyncVectorEnv([make_env] * 2)
+    there = AsyncVectorEnv([make_env] * 2, context="spawn")
+    try:
+        here.reset(seed=1)
+        there.reset(seed=1)
+        for token in (0, 3, 1, 4, 2):
+            (_, rewards, ended, *_), (_, expected, *_) = (env.step(np.array([token, 5 - token])) for env in (there, here))
+            assert rewards.tolist() == expected.tolist()
+        assert ended.all()
+    finally:
+        there.close()
+        here.close()
 
 
 # Errors
@@ -411,6 +537,17 @@ def test_tokens_reach_the_terminal_as_text_and_line_up(capsys: pytest.CaptureFix
     assert [cell_len(tokens[: tokens.index(token)]) for token in ("\\x1b", "[red]", "[前]")] == [
         match.start() for match in re.finditer(r"\+", rewards)
     ][1:]
+
+
+def test_a_mode_may_be_set_in_the_middle_of_an_episode() -> None:
+    env = small_env(reward="rollout")
+    env.reset(seed=0)
+    _, reward, *_ = env.step(np.int64(4))
+    env.render_mode = "ansi"
+    assert env.render() == f"token 1 of at most 5\n[4]\n{reward:+.3f}"
+    with pytest.raises(ValueError, match=r"render_mode must be one of .* or None, got 'depth_array'"):
+        env.render_mode = "depth_array"
+    assert env.render_mode == "ansi"
 
 
 def test_rendering_without_a_mode_warns() -> None:

@@ -1,5 +1,7 @@
 """The vector form and `play` against the single environment, Gymnasium's own vector environment, and by hand."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from seqgan_env.game import SequenceGame, oracle_game, text_game
+from seqgan_env.rewards import ConstantReward
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import (
@@ -29,7 +33,7 @@ from tests.small import (
     small_game,
     small_policy,
 )
-from tests.test_sequence_env import CONTRACTS, IDS, LINES, contracts, layouts
+from tests.test_sequence_env import CONTRACTS, IDS, LINES, contracts, layouts, words
 
 N, SEED = 4, 11
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -478,8 +482,10 @@ def test_stepping_retrains_on_what_was_played() -> None:
     tokens = episodes(env.game, 2 * N)
     for batch in tokens.split(N):
         infos = [env.step(actions.numpy())[-1] for actions in batch.T]
-    assert infos[-1]["retraining"] == {"fits": 1}
-    assert not any("retraining" in info for info in infos[:-1])
+    last = infos[-1]["final_info"]
+    assert last["_retraining"].tolist() == last["retraining"]["_fits"].tolist() == [False] * (N - 1) + [True]
+    assert last["retraining"]["fits"].tolist() == [0] * (N - 1) + [1]
+    assert not any("retraining" in info.get("final_info", {}) for info in infos[:-1])
     assert torch.equal(model.fits[0][1], tokens)
 
 
@@ -487,6 +493,158 @@ def test_the_caller_can_retrain() -> None:
     env = vector_env(reward_model=Recorder())
     assert env.retrain(episodes(env.game, 4)) == {"fits": 1}
     assert env.gamma == 1
+
+
+class Metrics(Recorder):
+    """Its fits have a metric of each kind."""
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, Any]:
+        return {**super().fit(real, generated), "steps": 3, "settled": True, "named": "a", "weights": np.arange(2.0)}
+
+
+@modes
+def test_infos_have_gymnasiums_form_through_retraining(mode: AutoresetMode) -> None:
+    """With an end token, so that rows end at different times; by Gymnasium's own wrapper."""
+    model = Metrics()
+    rules: dict[str, Any] = {"end_token": END, "oracle": oracle_game(T, V).oracle, "reward_model": model, "retrain_every": 2}
+    env = DictInfoToList(vector_env(mode=mode, **rules))
+    env.reset(seed=0)
+    rng, carried, over, counts = np.random.default_rng(0), 0, np.zeros(N, dtype=np.bool_), 0
+    for _ in range(6 * T):
+        if mode is AutoresetMode.DISABLED and over.any():
+            env.reset(options={"reset_mask": over})
+        fits = len(model.fits)
+        _, _, over, _, infos = env.step(rng.integers(V, size=N))
+        if mode is AutoresetMode.SAME_STEP:
+            assert [set(info) for info in infos] == [{"final_obs", "final_info"} if ended else set() for ended in over]
+            infos = [info.get("final_info", {}) for info in infos]
+        with_metrics = [row for row, info in enumerate(infos) if "retraining" in info]
+        assert [set(info) - {"retraining"} for info in infos] == [{"oracle_nll"} if ended else set() for ended in over]
+        assert with_metrics == ([np.flatnonzero(over)[-1]] if len(model.fits) > fits else [])
+        for row in with_metrics:
+            metrics = infos[row]["retraining"]
+            assert metrics.pop("weights").tolist() == [0.0, 1.0]
+            assert metrics == {"fits": len(model.fits), "steps": 3, "settled": True, "named": "a"}
+            carried += 1
+        counts += int(over.sum())
+    assert carried == len(model.fits) > 3
+    assert counts > 10
+
+
+@modes
+def test_gymnasiums_statistics_are_kept_over_it(mode: AutoresetMode) -> None:
+    rules = {"end_token": END, "reward_model": Recorder(), "retrain_every": 2, "reward": "shaped"}
+    plain = vector_env(mode=mode, **rules)
+    env = RecordEpisodeStatistics(SequenceVectorEnv(game_of(**rules), N, autoreset_mode=mode))
+    rng, over = np.random.default_rng(0), np.zeros(N, dtype=np.bool_)
+    returns, lengths, starting = np.zeros(N), np.zeros(N, dtype=np.int64), np.zeros(N, dtype=np.bool_)
+    for one in (plain, env):
+        one.reset(seed=SEED)
+    kept: list[tuple[float, int]] = []
+    for _ in range(6 * T):
+        if mode is AutoresetMode.DISABLED and over.any():
+            for one in (plain, env):
+                one.reset(options={"reset_mask": over.copy()})
+        actions = rng.integers(V, size=N)
+        _, rewards, over, _, _ = plain.step(actions)
+        infos = env.step(actions)[-1]
+        returns += rewards
+        lengths += ~starting
+        for row in np.flatnonzero(over):
+            episode = (infos["episode"]["r"][row], infos["episode"]["l"][row])
+            assert episode == (pytest.approx(returns[row]), lengths[row])
+            kept.append(episode)
+        returns[over], lengths[over] = 0.0, 0
+        starting = over if mode is AutoresetMode.NEXT_STEP else starting
+    assert len(kept) > 10
+    assert len(plain.game.reward_model.fits) > 3
+
+
+@pytest.mark.parametrize("vocab_size", [127, 128, 129])
+def test_all_rows_may_end_in_the_same_step_in_any_vocabulary(vocab_size: int) -> None:
+    """On both sides of the size from which completions are drawn by blocks."""
+    game = text_game(words(vocab_size), T, reward="shaped", n_rollouts=2, reward_model=Ordinal())
+    env = SequenceVectorEnv(game, N, autoreset_mode="SameStep")
+    tokens = torch.tensor([[3, 5, vocab_size - 1, vocab_size, vocab_size]]).expand(N, T)
+    env.reset(seed=SEED)
+    played = env.play(tokens).rewards
+    env.reset(seed=SEED)
+    stepped = [torch.from_numpy(env.step(actions.numpy())[1]) for actions in tokens.T[:3]]
+    torch.testing.assert_close(torch.stack(stepped, dim=1).float(), played[:, :3], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(played.sum(dim=1), game.reward_model.score(tokens, torch.full((N,), 3)).float())
+
+
+# What can be set, and asked for
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "game",
+        "num_envs",
+        "autoreset_mode",
+        "layout",
+        "single_observation_space",
+        "single_action_space",
+        "observation_space",
+        "action_space",
+    ],
+)
+def test_a_vector_environment_cannot_be_changed(name: str) -> None:
+    env = vector_env()
+    with pytest.raises(AttributeError, match=f"{name} of a SequenceVectorEnv cannot be changed"):
+        setattr(env, name, getattr(env, name))
+
+
+@contracts
+def test_another_reward_model_of_the_game_judges_what_is_played(reward: str) -> None:
+    changed, made = vector_env(reward=reward), vector_env(reward=reward, reward_model=ConstantReward(5.0))
+    changed.game.reward_model = ConstantReward(5.0)
+    tokens = episodes(changed.game, N)
+    rewards = []
+    for env in (changed, made):
+        env.reset(seed=SEED)
+        rewards.append(env.play(tokens).rewards)
+    assert torch.equal(*rewards)
+    assert (rewards[0][:, -1] == (0.0 if reward == "shaped" else 5.0)).all()
+
+
+@pytest.mark.parametrize("seeds", [np.int64(5), np.array(5), np.arange(5, 5 + N), list(np.arange(5, 5 + N)), range(5, 5 + N)])
+def test_seeds_are_integers_of_any_kind(seeds: Any) -> None:
+    env = vector_env(reward="rollout")
+    tokens = episodes(env.game, N)
+    rewards = []
+    for seed in (5, 6, seeds):
+        env.reset(seed=seed)
+        rewards.append(env.play(tokens).rewards)
+    assert not torch.equal(rewards[0], rewards[1])
+    assert torch.equal(rewards[0], rewards[2])
+
+
+def test_options_that_would_have_no_effect_are_refused() -> None:
+    env = vector_env()
+    env.reset(seed=0, options={})
+    env.step(np.zeros(N, dtype=np.int64))
+    for options in ({"prefix": [1, 2]}, {"reset_mask": np.ones(N, dtype=np.bool_), "prefix": [1]}):
+        with pytest.raises(ValueError, match=r"reset\(\) has no option 'prefix'. There is 'reset_mask'"):
+            env.reset(options=options)
+    with pytest.raises(TypeError, match="a dictionary or None, got str"):
+        env.reset(options="reset_mask")
+    observation, *_ = env.step(np.zeros(N, dtype=np.int64))
+    assert (observation["length"] == 2).all()  # nothing has changed
+
+
+@contracts
+def test_vector_environments_are_pickled_and_copied_with_what_they_know(reward: str) -> None:
+    game = oracle_game(T, V, reward=reward, n_rollouts=2, retrain_every=N, discriminator=SMALL_CNN)
+    env = SequenceVectorEnv(game, N)
+    env.reset(seed=3)
+    tokens = [episodes(game, N, seed=seed) for seed in (0, 1)]
+    played = [
+        [one.play(part).rewards for part in tokens] for one in (copy.deepcopy(env), pickle.loads(pickle.dumps(env)), env)
+    ]
+    for copied in played[:2]:
+        assert all(torch.equal(one, other) for one, other in zip(copied, played[2], strict=True))
 
 
 # Errors
@@ -600,6 +758,18 @@ def test_ansi_is_a_text_for_each_row() -> None:
         f"token 2 of at most 5\n{first}       [{second}]\n+0.000  +0.000" for first, second in ("ac", "bd")
     )
     assert vector_env().render() is None
+
+
+def test_a_mode_may_be_set_in_the_middle_of_an_episode() -> None:
+    env = vector_env(2, reward="rollout")
+    env.reset(seed=0)
+    _, rewards, *_ = env.step(np.array([4, 3]))
+    env.render_mode = "ansi"
+    assert env.render() == tuple(
+        f"token 1 of at most 5\n[{token}]\n{reward:+.3f}" for token, reward in zip((4, 3), rewards, strict=True)
+    )
+    with pytest.raises(ValueError, match=r"render_mode must be one of .* or None, got 'depth_array'"):
+        env.render_mode = "depth_array"
 
 
 def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -> None:
