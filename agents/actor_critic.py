@@ -14,15 +14,16 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
-from stable_baselines3.common.type_aliases import MaybeCallback, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from agents.borrowed_randomness import BorrowedRandomness
-from agents.sb3 import SB3VecEnv, split_observation
+from agents.sb3 import SB3VecEnv, check_end_token, split_observation
 from seqgan_env.faults import check_finite, check_parameters
 from seqgan_env.game import SequenceGame
 from seqgan_env.generators import GeneratorConfig, make_generator
+from seqgan_env.randomness import as_seed
 from seqgan_env.token_model import TokenModel
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
@@ -182,8 +183,7 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         """Create policy, buffer and random numbers; the environment's completions come from the generator."""
-        if self.seed is None:
-            self.seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else as_seed(self.seed)
         self._random = BorrowedRandomness(self.seed, self.device)
         self._rng = torch.Generator(self.device).manual_seed(self.seed)
         self._final_infos: dict[str, list[float]] = {}
@@ -214,6 +214,28 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
     def last_played(self) -> PlayedEpisodes:
         """What the episodes that began in the latest rollout earned; those under way at its end are cut off there."""
         return self._played
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Play another environment, under the discount of its reward contract; see SB3.
+
+        Raises:
+            ValueError: one of another end token.
+        """
+        super().set_env(env, force_reset)
+        self._take_contract()
+
+    @classmethod
+    def load(cls: type[SelfPlayer], path: Any, env: GymEnv | None = None, *arguments: Any, **settings: Any) -> SelfPlayer:
+        """See SB3; in a given environment under the discount of its reward contract, unless `settings` have a `gamma`."""
+        agent = super().load(path, env, *arguments, **settings)
+        if env is not None and "gamma" not in settings:
+            agent._take_contract()
+        return agent
+
+    def _take_contract(self) -> None:
+        check_end_token(self.game, self.generator.end_token)
+        self.gamma = self.rollout_buffer.gamma = self.game.gamma
+        self.sync_rollout_policy()
 
     def sync_rollout_policy(self) -> None:
         """Let the generator write the environment's completions."""

@@ -20,12 +20,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.policy import GeneratorPolicy
-from agents.sb3 import SB3VecEnv
+from agents.sb3 import SB3VecEnv, check_end_token
 from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients, room_for
 from seqgan_env.game import SequenceGame
+from seqgan_env.randomness import as_seed
 from seqgan_env.returns import (
     Baseline,
     advantages,
+    check_baseline,
     discounted_returns,
     mean_divergence,
     mean_entropy,
@@ -72,6 +74,9 @@ class Reinforce(OnPolicyAlgorithm):
         verbose: 1 prints SB3's log.
         seed: of initial parameters, sampling and environment; None for one that differs every time.
         device: `"auto"`, `"cpu"` or `"cuda"`; by default the environment's.
+
+    Raises:
+        ValueError: a setting out of its range, or a baseline with which nothing can be learned in batches of so few episodes.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GeneratorPolicy": GeneratorPolicy}
@@ -159,7 +164,7 @@ class Reinforce(OnPolicyAlgorithm):
         self._check_settings()
         self._setup_lr_schedule()
         self.rollout_buffer = None  # type: ignore[assignment]
-        seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else as_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
             self.action_space,
@@ -172,6 +177,7 @@ class Reinforce(OnPolicyAlgorithm):
         self.rollout_policy: TokenModel = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
         self.reference_policy: TokenModel | None = copy.deepcopy(self.generator) if self.kl_coef else None
         if self.env is not None:
+            self.gamma = self.game.gamma  # of a loaded agent, the one that was saved may have played another contract
             self.env.seed(seed)
             self.sync_rollout_policy()
 
@@ -179,6 +185,8 @@ class Reinforce(OnPolicyAlgorithm):
         """Raise a ValueError for settings that cannot be learned with, whether given when it was made or to `load`."""
         if self.baseline not in get_args(Baseline):
             raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {self.baseline!r}.")
+        if self.env is not None:
+            self._check_env(self.env)
         if not 0 <= self.rollout_lag < 1:
             raise ValueError(
                 f"rollout_lag must lie in [0, 1), got {self.rollout_lag}: at 1 the rollout policy would never change."
@@ -194,6 +202,12 @@ class Reinforce(OnPolicyAlgorithm):
                 "likelihood_steps must be at least 0 and likelihood_batch_size at least 1, got "
                 f"{self.likelihood_steps} and {self.likelihood_batch_size}."
             )
+
+    def _check_env(self, env: VecEnv) -> None:
+        """Raise a ValueError for an environment in which nothing can be learned, or that is another generator's."""
+        game = _game_env(env).game
+        check_baseline(self.baseline, env.num_envs, game.sequence_length, same_along_sequence=game.reward == "terminal")
+        check_end_token(game, self.end_token)
 
     @property
     def generator(self) -> TokenModel:
@@ -232,8 +246,15 @@ class Reinforce(OnPolicyAlgorithm):
             self.reference_policy.load_state_dict(self.generator.state_dict())
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Play another environment; see SB3."""
+        """Play another environment, under the discount of its reward contract; see SB3.
+
+        Raises:
+            ValueError: one of another end token, or in which the baseline lets nothing be learned.
+        """
+        env = self._wrap_env(env)
+        self._check_env(env)
         super().set_env(env, force_reset)
+        self.gamma = self.game.gamma
         self.game.attach_policy(self.rollout_policy)
 
     def sample(self, n: int) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,28 @@ def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
     raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {baseline!r}.")
 
 
+def check_baseline(baseline: Baseline, n: int, length: int, same_along_sequence: bool) -> None:
+    """Refuse a baseline that equals the returns themselves in batches of `n` episodes: nothing would be learned from rewards.
+
+    Args:
+        baseline: see `advantages`.
+        n: episodes in a batch.
+        length: the most actions of an episode.
+        same_along_sequence: whether all actions of an episode have the same return, as under `"terminal"`.
+
+    Raises:
+        ValueError: it does, whatever the rewards.
+    """
+    returns = 1.0 + torch.arange(n * length).view(n, length)  # any positive ones that differ where they can
+    if same_along_sequence:
+        returns = returns[:, :1].expand(n, length)
+    if not advantages(returns, torch.full((n,), length), baseline).any():
+        raise ValueError(
+            f"With baseline={baseline!r} nothing can be learned in batches of {n}: what is subtracted is the return itself. "
+            "Take more episodes in a batch (num_envs; in train.py --adversarial.batch-size), or baseline='none'."
+        )
+
+
 def maligan_weights(returns: Tensor, counts: Tensor) -> Tensor:
     """MaliGAN's rescaled rewards, times the batch size (Che et al., 2017, arXiv 1702.07983, section 3.1).
 

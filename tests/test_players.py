@@ -304,6 +304,24 @@ class TestRewards:
             assert agent_.gamma == agent_.game.gamma
             assert not torch.equal(parameters(agent_), before)
 
+    @pytest.mark.parametrize("by", ["set_env", "load"])
+    def test_the_discount_is_that_of_the_environment_that_is_played(self, tmp_path: Path, by: str) -> None:
+        agent, other = on(small_game(reward="terminal")), on(small_game(reward="rollout"))
+        env = other.env
+        if by == "set_env":
+            agent.set_env(env)  # type: ignore[arg-type]
+        else:
+            agent.save(str(tmp_path / "agent"))
+            agent = type(agent).load(str(tmp_path / "agent"), env)
+        assert agent.gamma == agent.rollout_buffer.gamma == 0
+        assert agent.game.search.policy is agent.generator
+        kept = type(agent).load(str(tmp_path / "agent"), env, gamma=0.5) if by == "load" else None
+        assert kept is None or kept.gamma == kept.rollout_buffer.gamma == 0.5
+
+    def test_an_environment_of_another_end_token_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="The environment's end token is 2, the generator's None"):
+            on(small_game()).set_env(on(small_game(end_token=2)).env)  # type: ignore[arg-type]
+
     def test_completions_are_the_generators_own(self) -> None:
         agent = player("ppo")
         assert agent.game.search.policy is agent.generator

@@ -16,7 +16,7 @@ from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3VecEnv
-from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
+from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game, oracle_game, text_game
 from seqgan_env.returns import advantages, mean_divergence, policy_gradient_loss
 from tests.small import T, V, no_repeats, seeded, small_game
 
@@ -271,6 +271,42 @@ class TestReferencePolicy:
         assert divergence > 1e-3
 
 
+class TestBatchesOfOneEpisode:
+    def env(self, **rules: Any) -> SequenceVectorEnv:
+        return SequenceVectorEnv(new_game(**rules), 1, autoreset_mode="SameStep")
+
+    @pytest.mark.parametrize(
+        ("baseline", "reward", "learns"),
+        [
+            ("leave-one-out", "rollout", False),
+            ("position", "rollout", False),
+            ("maligan", "rollout", False),
+            ("batch", "terminal", False),
+            ("batch", "rollout", True),
+            ("none", "terminal", True),
+        ],
+    )
+    def test_are_refused_where_the_baseline_is_the_return_itself(self, baseline: Any, reward: str, learns: bool) -> None:
+        if not learns:
+            with pytest.raises(ValueError, match=rf"baseline='{baseline}' nothing can be learned in batches of 1.*num_envs"):
+                new_agent(self.env(reward=reward), baseline=baseline)
+            return
+        agent = new_agent(self.env(reward=reward), baseline=baseline)
+        before = weights(agent)
+        assert not torch.equal(weights(agent.learn(5)), before)
+
+    def test_are_refused_by_default_however_they_come(self, tmp_path: Path) -> None:
+        agent = new_agent()
+        agent.save(tmp_path / "agent.zip")
+        with pytest.raises(ValueError, match="baseline='leave-one-out' nothing can be learned in batches of 1"):
+            new_agent(self.env())
+        with pytest.raises(ValueError, match="baseline='leave-one-out' nothing can be learned in batches of 1"):
+            Reinforce.load(tmp_path / "agent.zip", env=self.env())
+        with pytest.raises(ValueError, match="baseline='leave-one-out' nothing can be learned in batches of 1"):
+            agent.set_env(self.env())  # type: ignore[arg-type]
+        assert Reinforce.load(tmp_path / "agent.zip", env=self.env(), baseline="none").n_envs == 1
+
+
 class TestSaveAndLoad:
     @pytest.mark.parametrize(
         ("setting", "message"),
@@ -355,6 +391,38 @@ class TestEnvironments:
         agent.set_env(other)  # type: ignore[arg-type]
         assert agent.game is other.game
         assert other.game.search.policy is agent.rollout_policy
+
+    @pytest.mark.parametrize("by", ["set_env", "load"])
+    @pytest.mark.parametrize("contracts", [("rollout", "terminal"), ("shaped", "rollout")])
+    def test_the_discount_is_that_of_the_environment_that_is_played(
+        self, tmp_path: Path, by: str, contracts: tuple[str, str]
+    ) -> None:
+        """And what is learned there: the same as by an agent that began there with the same parameters."""
+        first, second = (new_agent(SequenceVectorEnv(new_game(reward=r), 8, autoreset_mode="SameStep")) for r in contracts)
+        other = SequenceVectorEnv(new_game(reward=contracts[1]), 8, autoreset_mode="SameStep")
+        if by == "set_env":
+            first.set_env(other)  # type: ignore[arg-type]
+            first.env.seed(0)  # type: ignore[union-attr]
+        else:
+            first.save(tmp_path / "agent.zip")
+            first = Reinforce.load(tmp_path / "agent.zip", env=other)
+        assert first.gamma == other.gamma == second.gamma
+        assert torch.equal(weights(first.learn(40)), weights(second.learn(40)))
+
+    def test_an_environment_of_another_end_token_is_refused(self, tmp_path: Path) -> None:
+        agent = new_agent()
+        game = make_game(12, 5, torch.zeros(4, 5, dtype=torch.int64), end_token=3, reward_model="constant")
+        other = SequenceVectorEnv(game, 8, autoreset_mode="SameStep")
+        agent.save(tmp_path / "agent.zip")
+        before = agent.env
+        for take in (lambda: agent.set_env(other), lambda: Reinforce.load(tmp_path / "agent.zip", env=other)):  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="The environment's end token is 3, the generator's None"):
+                take()
+        assert agent.env is before
+
+    @pytest.mark.parametrize("seed", [np.int64(3), 3])
+    def test_a_seed_is_an_integer_of_any_kind(self, seed: Any) -> None:
+        assert torch.equal(weights(new_agent(seed=seed).learn(40)), weights(new_agent(seed=3).learn(40)))
 
     def test_foreign_environments_are_refused(self) -> None:
         with pytest.raises(TypeError, match="needs one of this package's environments, got CartPoleEnv"):

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqgan_env.returns import Baseline, advantages, discounted_returns, mean_divergence, mean_entropy, policy_gradient_loss
+from seqgan_env.returns import (
+    Baseline,
+    advantages,
+    check_baseline,
+    discounted_returns,
+    mean_divergence,
+    mean_entropy,
+    policy_gradient_loss,
+)
 
 REWARDS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 0.0]])
 LENGTHS = torch.tensor([3, 2])
@@ -52,6 +60,24 @@ def test_a_constant_reward_teaches_nothing_once_it_is_centred(n: int, length: in
     constant = torch.full((n, length), value) * (torch.arange(length) < lengths.unsqueeze(1))
     for baseline in ("batch", "position", "leave-one-out", "maligan"):
         assert advantages(constant, lengths, baseline).abs().max() < 1e-5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("same_along_sequence", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 7])
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("baseline", get_args(Baseline))
+def test_baselines_that_leave_nothing_to_learn_are_refused(
+    baseline: Baseline, n: int, length: int, same_along_sequence: bool
+) -> None:
+    """By hand: alone in its batch, an episode is its own mean; at each position, or as a whole where its returns are equal."""
+    as_a_whole = baseline == "batch" and (length == 1 or same_along_sequence)
+    if n == 1 and (baseline in ("position", "leave-one-out", "maligan") or as_a_whole):
+        with pytest.raises(
+            ValueError, match=rf"baseline='{baseline}' nothing can be learned in batches of 1.*baseline='none'"
+        ):
+            check_baseline(baseline, n, length, same_along_sequence)
+    else:
+        check_baseline(baseline, n, length, same_along_sequence)
 
 
 RATIOS = torch.tensor([[1.0, 2.0, 4.0], [3.0, 2.0, 9.0], [4.0, 4.0, 9.0]])
