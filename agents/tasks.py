@@ -114,6 +114,7 @@ def make_text_task(config: TextConfig) -> Task:
     )
     print(corpus.report)
     training, held_out = corpus.split(config.held_out, config.seed)
+    print(f"Held out: {len(held_out.tokens):,} of {len(corpus.tokens):,} sequences, none of which is trained on.")
     game = text_game(training, **rules_of(config, training.tokens.shape[1]))
 
     def words(tokens: Tensor) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ TooLong = Literal["error", "truncate", "skip"]
 Unknown = Literal["error", "skip"]
 
 _MUCH_PADDING = 1 << 27  # token ids, 1 GB: from here on, nearly nothing but padding is refused
+_NEARLY_ALL = 0.9  # sequences of a single token, from which on the tokenizer is thought to be the wrong one
+_TELLING_SEQUENCES, _TELLING_TOKENS = 10, 1000  # fewer tell nothing of a tokenizer
 
 
 @dataclass(frozen=True)
@@ -85,31 +88,49 @@ class Corpus:
     report: CorpusReport
 
     def split(self, held_out: float, seed: int) -> tuple["Corpus", "Corpus"]:
-        """Part the sequences at random into those to train on and those held out.
+        """Part the sequences at random into those to train on and those held out; no sequence is on both sides.
 
-        Of sequences that occur more than once (`report.duplicates`) some are likely to be on both sides.
+        All repeats of a sequence (`report.duplicates`) go to its side. Each distinct sequence is equally likely to be held
+        out, unless it occurs more often than the share has room for.
 
         Args:
-            held_out: the share to hold out, between 0 and 1.
+            held_out: the share to hold out, between 0 and 1; where repeats do not fit, the part held out is a little smaller,
+                or, where not even one distinct sequence fits, the rarest of them.
             seed: the same seed parts the same corpus in the same way.
 
         Returns:
             The two parts, at least one sequence each; both keep the vocabulary and the report of the whole.
 
         Raises:
-            ValueError: a share that leaves one of the sides without a sequence.
+            ValueError: a share that leaves one of the sides without a sequence, or fewer than two distinct sequences.
         """
-        n_held_out = round(held_out * len(self.tokens)) if 0 < held_out < 1 else 0
-        if not 0 < n_held_out < len(self.tokens):
+        n = len(self.tokens)
+        n_held_out = round(held_out * n) if 0 < held_out < 1 else 0
+        if not 0 < n_held_out < n:
             raise ValueError(
-                f"held_out={held_out} of {len(self.tokens)} sequences leaves one side empty; choose a share between 0 and 1 "
-                "that gives each side a sequence."
+                f"held_out={held_out} of {n} sequences leaves one side empty; choose a share between 0 and 1 that gives each "
+                "side a sequence."
             )
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(self.tokens)))
-        return self._part(order[n_held_out:]), self._part(order[:n_held_out])
+        seen: dict[bytes, int] = {}
+        first = np.array([seen.setdefault(row.tobytes(), number) for number, row in enumerate(self.tokens.numpy())])
+        if len(seen) == 1:
+            raise ValueError(f"All {n} sequences are the same one, so none can be held out that is not trained on, too.")
+        repeats = np.bincount(first, minlength=n)
+        order = np.random.default_rng(seed).permutation(n)
+        distinct = order[repeats[order] > 0]
+        held, room = np.zeros(n, dtype=np.bool_), n_held_out
+        for number in distinct:
+            if repeats[number] <= room:
+                held[number] = True
+                room -= repeats[number]
+        if room == n_held_out:
+            held[min(distinct, key=repeats.__getitem__)] = True
+        aside = held[first[order]]
+        return self._part(order[~aside]), self._part(order[aside])
 
-    def _part(self, rows: Tensor) -> "Corpus":
-        return Corpus(self.tokens[rows], self.lengths[rows], self.vocabulary, self.report)
+    def _part(self, rows: npt.NDArray[np.int64]) -> "Corpus":
+        chosen = torch.from_numpy(rows)
+        return Corpus(self.tokens[chosen], self.lengths[chosen], self.vocabulary, self.report)
 
 
 def read_corpus(
@@ -136,8 +157,8 @@ def read_corpus(
 
     Args:
         source: path of a UTF-8 file, with or without a byte order mark; or an iterable of strings, of lists of tokens, of
-            lists or arrays of ids, or, with `column`, of mappings that hold one of these. Read once, line by line; with
-            `"bpe"` twice, for which an iterator is kept in memory.
+            lists or arrays of ids, or, with `column`, of mappings that hold one of these; or, with `column`, a mapping of
+            columns or a data frame. Read once, line by line; with `"bpe"` twice, for which an iterator is kept in memory.
         tokenizer: `"words"` are what white space separates; `"characters"` are the Unicode code points of a line, spaces
             inside it included; `"integers"` are token ids separated by white space; `"bpe"` are parts of words, learned here
             (byte-level BPE); anything else is the path of a `tokenizer.json` of the library tokenizers. Nothing is normalised,
@@ -149,12 +170,17 @@ def read_corpus(
         vocab_size: the number of tokens, the end token included. Of integers: ids must be smaller; by default the largest
             decides. Of `"bpe"`: at most so many are learned, 1,000 by default. Otherwise it is checked.
         format: `"text"`, `"csv"` (with a header) or `"jsonl"`; by default what the file's name ends with.
-        column: which column of CSV, or field of JSONL, holds the sequences. A field of JSONL may be a list of tokens or ids.
+        column: which column of CSV or of a table, or field of JSONL, holds the sequences. A field of JSONL may be a list of
+            tokens or ids.
         vocabulary: read with the vocabulary of another corpus, as a held-out file must be; it brings its own tokenizer.
         unknown: what to do with a line whose tokens that vocabulary cannot all write: `"error"`, or `"skip"` it.
 
     Returns:
         The corpus, in the order of the lines.
+
+    Warns:
+        UserWarning: nearly every sequence is a single token, or words occur less than twice on average: another tokenizer is
+            likely to be meant.
 
     Raises:
         FileNotFoundError: no such file.
@@ -199,6 +225,9 @@ def read_corpus(
         if n_unknown > MOST_UNKNOWN * len(flat) and min_count == 1:
             raise ValueError(_describe_unknown(n_unknown, len(flat), vocab))
     padded, full_lengths = _pad(flat, lengths, width, vocab)
+    doubt = _doubt(vocab, lengths, int((counts > 0).sum()))
+    if doubt and vocabulary is None and sequence_length != 1:
+        warnings.warn(f"{name}: {doubt}", stacklevel=2)
     report = CorpusReport(
         lines=read.n_lines,
         empty=read.n_empty,
@@ -331,6 +360,24 @@ def _describe_unknown(n_unknown: int, n_tokens: int, vocabulary: Vocabulary) -> 
         f"{vocabulary.size:,} {vocabulary.kind}. Is the text in another tokenization or language than the vocabulary's? Take "
         "a tokenizer that was made for such text."
     )
+
+
+def _doubt(vocabulary: Vocabulary, lengths: npt.NDArray[np.int64], n_distinct: int) -> str | None:
+    """Why the tokenizer is likely to be the wrong one, and which to take; None if nothing speaks against it."""
+    single, n_tokens, words = int((lengths == 1).sum()), int(lengths.sum()), vocabulary.kind == "words"
+    finer = "tokenizer='characters' or 'bpe' (--tokenizer characters, bpe)"
+    if len(lengths) >= _TELLING_SEQUENCES and single >= _NEARLY_ALL * len(lengths):
+        remedy = {
+            "words": f"If no white space parts the tokens, as in DNA, SMILES or Chinese, take {finer}.",
+            "subwords": "Take a smaller vocab_size (--vocab-size), with which lines are cut into parts.",
+        }.get(vocabulary.kind, "All tokens of a sequence belong on one line.")
+        return f"{single:,} of {len(lengths):,} sequences are a single token, so there is no order to learn. {remedy}"
+    if words and n_tokens >= _TELLING_TOKENS and 2 * n_distinct > n_tokens:
+        return (
+            f"{n_distinct:,} of {n_tokens:,} words are distinct: each occurs less than twice on average, too rarely to learn "
+            f"anything of it. Take {finer}, or replace rare words by min_count=2 (--min-count 2)."
+        )
+    return None
 
 
 def _pad(

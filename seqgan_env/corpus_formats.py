@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +15,9 @@ Record = str | list[str] | list[int]
 
 _BYTE_ORDER_MARK = "\ufeff"
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_LARGEST_FIELD = 2**31 - 1  # letters of a field of CSV; more does not fit a C long everywhere
+_FIELD_LIMIT = threading.Lock()
+_MOST_DIGITS = 100  # that are read of a whole number in JSON, where it has more than Python reads
 
 
 def read_records(
@@ -23,9 +27,9 @@ def read_records(
 
     Args:
         source: the path of a UTF-8 file, or an iterable of strings, of lists of tokens or ids (or arrays of ids), or, with
-            `column`, of mappings that hold one of these.
+            `column`, of mappings that hold one of these; or, with `column`, a table: a mapping of columns, or a data frame.
         format: by default what the file's name ends with: `.csv`; `.jsonl` or `.ndjson`; anything else is text.
-        column: which column of CSV, or which field of JSONL and of mappings.
+        column: which column of CSV and of tables, or which field of JSONL and of mappings.
 
     Raises:
         FileNotFoundError: no such file.
@@ -41,7 +45,7 @@ def read_records(
         yield from _given(source, column)
         return
     if format is None:
-        format = _SUFFIXES.get(Path(source).suffix.lower(), "text")
+        format = format_of(source)
     lines = _lines_of_file(source)
     if format == "text":
         if column is not None:
@@ -56,18 +60,49 @@ def read_records(
         yield from _jsonl_column(str(source), lines, column)
 
 
-def _given(source: Iterable[Any], column: str | None) -> Iterator[tuple[int, Record]]:
+def format_of(path: str | Path) -> Format:
+    """The format that a file's name ends with."""
+    return _SUFFIXES.get(Path(path).suffix.lower(), "text")
+
+
+def _given(source: Any, column: str | None) -> Iterator[tuple[int, Record]]:
+    names = _columns(source)
+    if names is not None:
+        source, column = _column_of(source, names, column), None
+    if hasattr(source, "to_pylist"):  # of pyarrow, whose items are no Python values
+        source = source.to_pylist()
     for number, item in enumerate(source, start=1):
         where = f"Line {number} of the given lines"
-        if column is not None:
-            if not isinstance(item, Mapping):
-                raise TypeError(f"{where} must be a mapping with {column!r} in it, got {_show(item)}.")
+        if column is not None and not isinstance(item, Mapping):
+            raise TypeError(f"{where} must be a mapping with {column!r} in it, got {_show(item)}.")
+        if isinstance(item, Mapping):
             item = _field(where, item, column)
         if isinstance(item, str):
             item = item.removeprefix(_BYTE_ORDER_MARK) if number == 1 else item
         elif hasattr(item, "tolist"):  # arrays and tensors
             item = item.tolist()
         yield number, _checked(where, list(item) if isinstance(item, tuple) else item)
+
+
+def _columns(source: Any) -> list[Any] | None:
+    """The names of a table's columns; None for what holds sequences or rows.
+
+    Iterating over a table gives its names or its columns, never its rows: a mapping, a data frame of pandas or polars, a table
+    of pyarrow, a structured array of numpy. A dataset of Hugging Face gives rows, and needs no care.
+    """
+    if isinstance(source, Mapping):
+        return list(source)
+    fields = getattr(getattr(source, "dtype", None), "names", None)
+    if fields is not None:
+        return list(fields)
+    return list(getattr(source, "column_names", source.columns)) if hasattr(source, "columns") else None
+
+
+def _column_of(table: Any, names: list[Any], column: str | None) -> Iterable[Any]:
+    values: Iterable[Any] = table[names[_place("The given lines are a table", [str(name) for name in names], column)]]
+    if isinstance(values, str):
+        raise TypeError(f"The given table's column {column!r} is one string, {_show(values)}. Put a single row into a list.")
+    return values
 
 
 def _lines_of_file(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -102,12 +137,12 @@ def _csv_column(name: str, lines: Iterator[tuple[int, str]], column: str | None)
     rows = csv.reader((line for _, line in lines), strict=True)
     number = 1
     try:
-        header = next(rows, None)
+        header = _next_row(rows)
         if header is None:
             raise ValueError(f"{name} is empty. Expected CSV with a header.")
         place = _place(f"{name}, line 1", header, column)
         number = rows.line_num + 1
-        for row in rows:
+        while (row := _next_row(rows)) is not None:
             if row and len(row) != len(header):
                 raise ValueError(
                     f"{name}, line {number}: {len(row)} fields, but the header has {len(header)}. Put a field that holds "
@@ -119,6 +154,16 @@ def _csv_column(name: str, lines: Iterator[tuple[int, str]], column: str | None)
         raise ValueError(f"{name}, line {number}: not CSV: {error}.") from error
 
 
+def _next_row(rows: Any) -> list[str] | None:
+    """The next row of a `csv.reader`, however long its fields; the limit is the process's own, and is put back."""
+    with _FIELD_LIMIT:
+        limit = csv.field_size_limit(_LARGEST_FIELD)
+        try:
+            return next(rows, None)
+        finally:
+            csv.field_size_limit(limit)
+
+
 def _jsonl_column(name: str, lines: Iterator[tuple[int, str]], column: str | None) -> Iterator[tuple[int, Record]]:
     for number, line in lines:
         where = f"{name}, line {number}"
@@ -126,18 +171,27 @@ def _jsonl_column(name: str, lines: Iterator[tuple[int, str]], column: str | Non
             yield number, ""
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = _loads(line)
+        except ValueError as error:
             raise ValueError(f"{where}: not JSON: {error}. Expected an object a line.") from error
+        except RecursionError as error:
+            raise ValueError(f"{where}: nested too deeply to be read. Expected an object with the sequence in it.") from error
         if not isinstance(row, dict):
             raise ValueError(f'{where}: expected an object such as {{"text": "a line"}}, got {_show(row)}.')
         yield number, _checked(where, _field(where, row, column))
 
 
-def _field(where: str, row: Mapping[str, Any], column: str | None) -> Any:
-    names = [str(name) for name in row]
-    _place(where, names, column)
-    return row[column]  # type: ignore[index]
+def _loads(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python reads no number of some thousands of digits; all that is to be known is that it is no id
+        return json.loads(line, parse_int=lambda digits: int(digits[:_MOST_DIGITS]))
+
+
+def _field(where: str, row: Mapping[Any, Any], column: str | None) -> Any:
+    return row[list(row)[_place(where, [str(name) for name in row], column)]]
 
 
 def _place(where: str, names: list[str], column: str | None) -> int:
@@ -179,4 +233,7 @@ def _check_surrogates(where: str, text: str) -> None:
 
 
 def _show(value: Any) -> str:
-    return f"{type(value).__name__}: {str(value)[:60]}"
+    try:
+        return f"{type(value).__name__}: {str(value)[:60]}"
+    except ValueError:  # a number of some thousands of digits
+        return type(value).__name__

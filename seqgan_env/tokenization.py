@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from seqgan_env.corpus_formats import Record
 from seqgan_env.subwords import SubwordTokenizer, load_subwords, train_bpe
-from seqgan_env.vocabulary import END, JOINERS, UNKNOWN, Vocabulary, split_line
+from seqgan_env.vocabulary import END, JOINERS, PICTURES, UNKNOWN, Kind, Vocabulary, split_line
 
 Tokenizer = Literal["words", "characters", "integers", "bpe"]
 Records = Iterable[tuple[int, Record]]
@@ -24,6 +24,8 @@ MOST_UNKNOWN = 0.5
 DEFAULT_BPE_SIZE = 1000
 SMALLEST_BPE = 258  # 256 bytes, one merge, an end token
 _MOST_INFERRED = 1_000_000  # a larger id is rather a mistake than a vocabulary
+_MOST_IDS = 2**31 - 1  # numbers are kept in 32 bits
+_MOST_DIGITS = 20  # more are beyond every vocabulary; Python itself refuses to read some thousands
 _CHUNK = 1000  # lines that the subword tokenizer takes at once
 
 
@@ -58,16 +60,17 @@ class Coder:
 class SpellingCoder(Coder):
     """Words or characters, for a vocabulary by falling count, then spelling."""
 
-    def __init__(self, kind: str, min_count: int, vocab_size: int | None) -> None:
-        self.unit, self.joiner = kind, JOINERS[kind]
+    def __init__(self, kind: Kind, min_count: int, vocab_size: int | None) -> None:
+        self.unit = self.kind = kind
+        self.joiner = JOINERS[kind]
         self.numbers: dict[str, int] = _FirstSeen(self.joiner)
         self._min_count, self._vocab_size = min_count, vocab_size
 
     def tokenize(self, records: Records) -> Tokenized:
-        """What white space separates, or each code point; a list of tokens as it is."""
+        """What white space separates, or each code point between the white space at both ends; a list of tokens as it is."""
         for number, record in records:
             if isinstance(record, str):
-                yield number, split_line(record, self.joiner)
+                yield number, split_line(record.strip(), self.joiner)
             elif self.joiner and not (record and isinstance(record[0], int)):
                 yield number, record
             else:
@@ -87,16 +90,17 @@ class SpellingCoder(Coder):
         _check_size(len(tokens), self._vocab_size)
         new_ids = np.full(len(spellings), len(kept) + 1, dtype=np.intc)
         new_ids[kept] = np.arange(len(kept))
-        return Vocabulary(tokens, len(kept), len(kept) + 1 if any_unknown else None, self.joiner), new_ids
+        return Vocabulary(tokens, len(kept), len(kept) + 1 if any_unknown else None, self.kind), new_ids
 
 
 class KnownCoder(SpellingCoder):
-    """Words or characters of a given vocabulary."""
+    """Words or characters of a given vocabulary; of characters, the `PICTURES` in a text file are what they stand for."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary.kind, 1, None)
         unknown = OUTSIDE if vocabulary.unknown_token is None else vocabulary.unknown_token
-        self.numbers = _Known(vocabulary.ids, unknown)
+        stand_for = {picture: vocabulary.ids[sign] for sign, picture in PICTURES.items() if sign in vocabulary.ids}
+        self.numbers = _Known(stand_for | vocabulary.ids, unknown)
         self._vocabulary = vocabulary
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
@@ -112,6 +116,8 @@ class IntegerCoder(Coder):
     def __init__(self, vocab_size: int | None, vocabulary: Vocabulary | None) -> None:
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size if vocabulary is None else vocabulary.size
+        if self._vocab_size is not None and self._vocab_size > _MOST_IDS:
+            raise ValueError(f"vocab_size must be at most {_MOST_IDS:,}, got a larger one.")
         self.numbers: dict[str | int, int] = _Integers(self._vocab_size)
 
     def tokenize(self, records: Records) -> Tokenized:
@@ -140,7 +146,7 @@ class IntegerCoder(Coder):
             return self._vocabulary, None
         size = self._vocab_size or used + needs_end
         tokens = tuple(END if index == end else str(index) for index in range(size))
-        return Vocabulary(tokens, end), None
+        return Vocabulary(tokens, end, kind="integers"), None
 
 
 class SubwordCoder(Coder):
@@ -222,7 +228,7 @@ def make_coder(
             return SubwordCoder(vocabulary.subword_tokenizer, None, vocabulary)
         return IntegerCoder(None, vocabulary) if vocabulary.kind == "integers" else KnownCoder(vocabulary)
     if tokenizer in ("words", "characters"):
-        return SpellingCoder(str(tokenizer), min_count, vocab_size)
+        return SpellingCoder("words" if tokenizer == "words" else "characters", min_count, vocab_size)
     if min_count != 1:
         raise ValueError(
             f"min_count={min_count} is for 'words' and 'characters'; with tokenizer={str(tokenizer)!r} leave it out."
@@ -243,7 +249,7 @@ def make_coder(
 
 def _subword_vocabulary(tokenizer: SubwordTokenizer) -> Vocabulary:
     pieces = tokenizer.pieces
-    return Vocabulary((*pieces, END), len(pieces), tokenizer.unknown_token, "", tokenizer.json)
+    return Vocabulary((*pieces, END), len(pieces), tokenizer.unknown_token, "subwords", tokenizer.json)
 
 
 def _check_size(size: int, expected: int | None) -> None:
@@ -289,13 +295,18 @@ class _Integers(dict[str | int, int]):
     def __missing__(self, token: str | int) -> int:
         if isinstance(token, str) and not (token.isascii() and token.isdigit()):
             raise ValueError(f"{token[:60]!r} is no token id. Ids are whole numbers from 0, separated by white space.")
-        index = int(token)
+        index = int(token.lstrip("0")[: _MOST_DIGITS + 1] or "0") if isinstance(token, str) else int(token)
         if index < 0:
-            raise ValueError(f"the id {index} is negative. Ids are whole numbers from 0.")
+            raise ValueError(f"the id {_shown(index)} is negative. Ids are whole numbers from 0.")
         if index >= self._limit:
             raise ValueError(
-                f"the id {index} is beyond the vocabulary of {self._limit:,} tokens, whose ids are 0 ... {self._limit - 1}. "
+                f"the id {_shown(index)} is beyond the vocabulary of {self._limit:,} tokens, whose ids are 0 ... "
+                f"{self._limit - 1}. "
                 + ("Raise vocab_size, or correct the data." if self._declared else "Declare vocab_size if it is meant.")
             )
         self[token] = index
         return index
+
+
+def _shown(number: int) -> str:
+    return str(number) if abs(number) < 10**_MOST_DIGITS else f"of more than {_MOST_DIGITS} digits"

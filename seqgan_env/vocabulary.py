@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,7 +12,12 @@ from seqgan_env.subwords import SubwordTokenizer
 
 END = "<end>"
 UNKNOWN = "<unk>"
-JOINERS = {"words": " ", "characters": "", "integers": " "}
+Kind = Literal["words", "characters", "integers", "subwords"]
+JOINERS: dict[str, str] = {"words": " ", "characters": "", "integers": " ", "subwords": ""}
+"""What stands between two tokens of a line, by the kind of vocabulary."""
+
+PICTURES = {"\n": "␤", "\r": "␍", "\0": "␀"}
+"""What stands in a line of a text file for the characters that no such line can hold."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Vocabulary:
 
     Raises:
         ImportError: `subwords` are given, but the library that reads them is not installed.
-        ValueError: ids of no token, two tokens spelled alike, an unknown joiner, or subwords that are not these tokens.
+        ValueError: ids of no token, two tokens spelled alike, an unknown kind, or tokens that are not of that kind.
     """
 
     tokens: tuple[str, ...]
@@ -32,10 +37,10 @@ class Vocabulary:
     """Ends a sequence that is shorter than the longest possible; None where all sequences have one length."""
     unknown_token: int | None = None
     """Stands for whatever has no id of its own; without one, that is an error."""
-    joiner: str = " "
-    """What stands between two tokens of a line: " " between words and integers, "" between characters and subwords."""
+    kind: Kind = "words"
+    """How a line becomes tokens: `"words"`, `"characters"`, `"integers"` (each spelled as its own id) or `"subwords"`."""
     subwords: str | None = None
-    """The tokenizer of subwords, as JSON; None where lines are words, characters or integers."""
+    """The tokenizer of subwords, as JSON; None for the other kinds."""
 
     def __post_init__(self) -> None:
         """Check what may come from a file."""
@@ -45,8 +50,12 @@ class Vocabulary:
                 f"end_token and unknown_token must be two ids of 0 ... {self.size - 1}, got {self.end_token} and "
                 f"{self.unknown_token}."
             )
-        if self.joiner not in JOINERS.values():
-            raise ValueError(f"joiner must be ' ' (words) or '' (characters), got {self.joiner!r}.")
+        if self.kind not in JOINERS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, JOINERS))}, got {self.kind!r}.")
+        if (self.kind == "subwords") != (self.subwords is not None):
+            raise ValueError(f"subwords holds the tokenizer of kind='subwords', and of no other; got kind={self.kind!r}.")
+        if self.kind == "integers" and not _are_ids(self.tokens, self.end_token):
+            raise ValueError("A vocabulary of integers must spell each token, except the end token, as its own id.")
         if self.subwords is not None and self.tokens != (*self.subword_tokenizer.pieces, END):
             raise ValueError("subwords must be the tokenizer of these tokens, the end token last; it is another's.")
         if self.subwords is None and len(self.ids) < self.size - len(special):
@@ -62,14 +71,10 @@ class Vocabulary:
         """The id that fills sequences up; no token has it."""
         return self.size
 
-    @cached_property
-    def kind(self) -> str:
-        """What a token is: `"words"`, `"characters"`, `"integers"` (each token is spelled as its own id) or `"subwords"`."""
-        if self.subwords is not None:
-            return "subwords"
-        if all(token == str(index) for index, token in enumerate(self.tokens) if index != self.end_token):
-            return "integers"
-        return "words" if self.joiner else "characters"
+    @property
+    def joiner(self) -> str:
+        """What stands between two tokens of a line: a space between words or integers, nothing in the other kinds."""
+        return JOINERS[self.kind]
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -84,13 +89,13 @@ class Vocabulary:
         return SubwordTokenizer(self.subwords)
 
     def encode(self, line: str) -> list[int]:
-        """The ids of a line's tokens, without an end token.
+        """The ids of a line's tokens, without an end token; of characters and subwords, white space at its ends counts.
 
         Raises:
             ValueError: a token that the vocabulary does not have, where it has no unknown token.
         """
         if self.subwords is not None:
-            return self.subword_tokenizer.encode([line.strip()])[0]
+            return self.subword_tokenizer.encode([line])[0]
         ids = []
         for token in split_line(line, self.joiner):
             index = self.ids.get(token, self.unknown_token)
@@ -121,14 +126,14 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """The vocabulary as a JSON object, in ASCII."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "end_token", "unknown_token", "joiner")}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "end_token", "unknown_token", "kind")}
         if self.subwords is not None:
             fields["subwords"] = self.subwords
         return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote.
+        """The vocabulary that `to_json` wrote; older ones do not hold its kind, which is guessed.
 
         Raises:
             ImportError: it is of subwords, and the library that reads these is not installed.
@@ -136,24 +141,47 @@ class Vocabulary:
         """
         try:
             fields = json.loads(text)
-            tokens, joiner, subwords = fields["tokens"], fields["joiner"], fields.get("subwords")
+            tokens, subwords = fields["tokens"], fields.get("subwords")
             if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
                 raise TypeError("its tokens are not a list of strings")
             if not isinstance(subwords, str | None):
                 raise TypeError("its subwords are no string")
             end, unknown = (None if index is None else int(index) for index in (fields["end_token"], fields["unknown_token"]))
-            return cls(tuple(tokens), end, unknown, joiner, subwords)
+            kind = fields["kind"] if "kind" in fields else _guessed_kind(tokens, end, fields["joiner"], subwords)
+            return cls(tuple(tokens), end, unknown, kind, subwords)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"Not a vocabulary as written by Vocabulary.to_json: {error}") from error
 
 
 def split_line(line: str, joiner: str) -> list[str]:
-    """The tokens of a line: what white space separates, or each code point, the white space at both ends apart."""
-    return line.split() if joiner else list(line.strip())
+    """The tokens of a line: what white space separates, or each code point."""
+    return line.split() if joiner else list(line)
+
+
+def one_line(text: str) -> str:
+    """A sequence's text as one line of a text file: `PICTURES` stand for its line ends, by which files are parted."""
+    for character, picture in PICTURES.items():
+        text = text.replace(character, picture)
+    return text
 
 
 def lines_of(tokens: Tensor, vocabulary: Vocabulary | None, pad: int) -> list[str]:
-    """Sequences `(n, length)` as text, or as token ids separated by spaces."""
+    """Sequences `(n, length)` as text, or as token ids separated by spaces; see `one_line` for text files."""
     if vocabulary is not None:
         return [vocabulary.decode(row) for row in tokens.tolist()]
     return [" ".join(str(token) for token in row if token != pad) for row in tokens.tolist()]
+
+
+def _are_ids(tokens: Iterable[str], end_token: int | None) -> bool:
+    return all(token == str(index) for index, token in enumerate(tokens) if index != end_token)
+
+
+def _guessed_kind(tokens: Iterable[str], end_token: int | None, joiner: str, subwords: str | None) -> Kind:
+    """The kind of a vocabulary in a file that does not say it."""
+    if subwords is not None:
+        return "subwords"
+    if joiner not in JOINERS.values():
+        raise ValueError(f"its joiner is neither ' ' (words) nor '' (characters), but {joiner!r}")
+    if _are_ids(tokens, end_token):
+        return "integers"
+    return "words" if joiner else "characters"

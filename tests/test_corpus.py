@@ -1,16 +1,20 @@
 """Vocabulary and corpus: round trips, what is counted and reported, and an error that says what to do for each bad input."""
 
+import json
 import os
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
+from seqgan_env.vocabulary import one_line
 
 SENTENCES = Path(__file__).parent.parent / "examples" / "sentences.txt"
 
@@ -172,7 +176,10 @@ def test_encode_knows_what_it_does_not_know() -> None:
         ((("a", "b"), 1, 1), r"got 1 and 1"),
         ((("a", "b"), 1, -1), r"got 1 and -1"),
         ((("a", "a", "<end>"), 2), "spelled alike"),
-        ((("a", "b", "<end>"), 2, None, "-"), "joiner must be ' ' .words. or '' .characters., got '-'"),
+        ((("a", "b", "<end>"), 2, None, "letters"), "kind must be one of 'words', .*, 'subwords', got 'letters'"),
+        ((("a", "b", "<end>"), 2, None, "integers"), "must spell each token, except the end token, as its own id"),
+        ((("a", "b", "<end>"), 2, None, "subwords"), "subwords holds the tokenizer .* got kind='subwords'"),
+        ((("a", "b", "<end>"), 2, None, "words", "{}"), "subwords holds the tokenizer .* got kind='words'"),
     ],
 )
 def test_a_vocabulary_that_contradicts_itself_is_refused(arguments: Any, message: str) -> None:
@@ -196,6 +203,93 @@ def test_json_that_is_no_vocabulary_is_refused(text: str) -> None:
         Vocabulary.from_json(text)
 
 
+def test_the_tokenizer_is_kept_where_tokens_look_like_ids() -> None:
+    digits = read_corpus(["0010", "0100"], tokenizer="characters").vocabulary
+    assert digits.tokens == ("0", "1", "<end>")
+    stored = Vocabulary.from_json(digits.to_json())
+    assert (stored, stored.kind) == (digits, "characters")
+    second = read_corpus(["0001", "01"], vocabulary=stored)
+    assert second.tokens.tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
+    words = read_corpus(["0 1 0", "0 1 2"]).vocabulary
+    assert (words.tokens[:3], words.kind) == (("0", "1", "2"), "words")
+    assert read_corpus(["0 1", "1 2"], tokenizer="integers").vocabulary.kind == "integers"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "joiner", "kind"),
+    [
+        (["0", "1", "<end>"], "", "integers"),
+        (["0", "1", "<end>"], " ", "integers"),
+        (["1", "0", "<end>"], "", "characters"),
+        (["a", "b", "<end>"], " ", "words"),
+    ],
+)
+def test_an_older_file_is_read_by_a_guess(tokens: list[str], joiner: str, kind: str) -> None:
+    fields = {"tokens": tokens, "end_token": 2, "unknown_token": None, "joiner": joiner}
+    assert Vocabulary.from_json(json.dumps(fields)).kind == kind
+    with pytest.raises(ValueError, match=r"Not a vocabulary .*: its joiner is neither ' ' \(words\) nor '' \(ch.*, but '-'"):
+        Vocabulary.from_json(json.dumps(fields | {"joiner": "-"}))
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_encode_keeps_the_white_space_that_it_is_given(tokenizer: Any) -> None:
+    vocabulary = read_corpus(["the cat  sat", "the dog"], tokenizer=tokenizer).vocabulary
+    for text in ("the ", " the", "  ", "the  cat "):
+        assert vocabulary.decode(vocabulary.encode(text)) == text
+
+
+def test_a_line_end_inside_a_sequence_is_one_sign_of_its_line() -> None:
+    vocabulary = read_corpus(["a\nb", "b\r\nc", "c\0a"], tokenizer="characters").vocabulary
+    texts = ["a\nb\na", "\r\nc", "a\0"]
+    lines = [one_line(text) for text in texts]
+    assert lines == ["a␤b␤a", "␍␤c", "a␀"]
+    assert decoded(read_corpus(lines, vocabulary=vocabulary)) == texts
+    of_signs = read_corpus(["a␤b", "b\na"], tokenizer="characters").vocabulary  # a text with the signs in it
+    assert decoded(read_corpus(["a␤b", "b\na"], vocabulary=of_signs)) == ["a␤b", "b\na"]
+    with pytest.raises(ValueError, match="the first is '␤'"):
+        read_corpus(["a␤b"], vocabulary=read_corpus(["ab", "ba"], tokenizer="characters").vocabulary)
+
+
+# Doubts about the tokenizer
+
+
+DNA = ["".join(random.Random(seed).choices("ACGT", k=30)) for seed in range(40)]
+
+
+def test_a_text_without_white_space_is_doubted_as_words_and_not_as_characters() -> None:
+    message = r"The given lines: 40 of 40 sequences are a single token.*take tokenizer='characters' or 'bpe' \(--tokenizer ch"
+    with pytest.warns(UserWarning, match=message) as caught:
+        read_corpus(DNA)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="40 of 44 sequences are a single token"):
+        read_corpus([*DNA, "A C", "G T", "A G", "C T"])
+    read_corpus([*DNA, *["A C", "G T"] * 3])  # 40 of 46: fewer than nine of ten
+    read_corpus(DNA, tokenizer="characters")
+    read_corpus(DNA, tokenizer="bpe", vocab_size=270)
+    read_corpus(DNA[:9])  # too few to tell
+    read_corpus(DNA, sequence_length=1)  # what was asked for
+
+
+def test_single_tokens_of_other_tokenizers_have_other_remedies() -> None:
+    with pytest.warns(UserWarning, match="40 of 40 sequences are a single token.*All tokens of a sequence belong on one line"):
+        read_corpus([[number] for number in range(40)], tokenizer="integers", sequence_length=2)
+    with pytest.warns(UserWarning, match="120 of 120 sequences are a single token.*Take a smaller vocab_size"):
+        read_corpus(["bird", "cat", "dog"] * 40, tokenizer="bpe", sequence_length=2)
+
+
+def test_words_that_hardly_repeat_are_doubted() -> None:
+    lines = [f"{2 * number} {2 * number + 1} and" for number in range(500)]
+    with pytest.warns(UserWarning, match=r"1,001 of 1,500 words are distinct: each occurs less than twice.*--min-count 2"):
+        read_corpus(lines)
+    read_corpus([*lines, *lines])  # each occurs twice
+    read_corpus(lines[:300])  # too few to tell
+    read_corpus([*lines, *["and so on"] * 2], min_count=2)
+
+
+def test_characters_are_a_choice_for_a_text_of_words() -> None:
+    read_corpus(SENTENCES, tokenizer="characters")
+
+
 # Splitting
 
 
@@ -208,6 +302,46 @@ def test_split_parts_the_sequences_by_seed() -> None:
     assert torch.equal(corpus.split(0.2, seed=0)[1].tokens, held_out.tokens)
     assert not torch.equal(corpus.split(0.2, seed=1)[1].tokens, held_out.tokens)
     assert not torch.equal(corpus.tokens[:10], held_out.tokens)  # a file's order may be that of its making
+
+
+def test_without_repeats_a_seed_parts_as_its_permutation_says() -> None:
+    corpus = read_corpus([f"a {number}" for number in range(50)], sequence_length=2)
+    order = np.random.default_rng(3).permutation(50)
+    train, held_out = corpus.split(0.2, seed=3)
+    assert torch.equal(held_out.tokens, corpus.tokens[order[:10]])
+    assert torch.equal(train.tokens, corpus.tokens[order[10:]])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_sequence_is_on_both_sides(seed: int) -> None:
+    lines = [f"a {number}" for number in range(60) for _ in range(1 + number % 4)]
+    corpus = read_corpus(lines, sequence_length=2)
+    train, held_out = corpus.split(0.2, seed)
+    sides = [Counter(decoded(side)) for side in (train, held_out)]
+    assert not sides[0].keys() & sides[1].keys()
+    assert sides[0] + sides[1] == Counter(lines)
+    assert len(held_out.tokens) == round(0.2 * len(lines))  # repeats of 1 to 4 fill any room
+    assert decoded(train) != sorted(decoded(train))
+
+
+def test_a_distinct_sequence_is_held_out_as_often_as_the_share_says() -> None:
+    """However often it occurs; of 1,000 seeds, one standard deviation is 0.013."""
+    corpus = read_corpus([*["a a"] * 3, *(f"a {number}" for number in range(197))], sequence_length=2)
+    held_out = [corpus.split(0.2, seed)[1].tokens[:, 1] for seed in range(1000)]
+    for word in ("a", "5"):
+        index = corpus.vocabulary.ids[word]
+        assert sum(bool((words == index).any()) for words in held_out) / 1000 == pytest.approx(0.2, abs=0.04)
+
+
+def test_what_repeats_more_often_than_there_is_room_is_trained_on() -> None:
+    corpus = read_corpus([*["a b"] * 60, *(f"a {number}" for number in range(40))], sequence_length=2)
+    for seed in range(20):
+        assert "a b" not in decoded(corpus.split(0.3, seed)[1])
+    few = read_corpus([*["a b"] * 30, *["b a"] * 20, *["b b"] * 25], sequence_length=2)
+    for seed in range(20):
+        assert decoded(few.split(0.1, seed)[1]) == ["b a"] * 20  # the rarest, where none has room
+    with pytest.raises(ValueError, match="All 30 sequences are the same one, so none can be held out"):
+        read_corpus(["a b"] * 30, sequence_length=2).split(0.1, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, 0.01, 0.99, float("nan")])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgan_env.corpus import Corpus, read_corpus
+from seqgan_env.corpus_formats import read_records
+from seqgan_env.game import text_game
 
 IDS = [[3, 1, 4], [1, 5], [2]]
 # Nothing that UTF-8 cannot write or that parts lines; quotes and commas, which CSV must escape, are frequent.
@@ -184,6 +188,135 @@ def test_tables_are_utf8_files_too(tmp_path: Path, name: str) -> None:
     path.unlink()
     path.mkdir()
     with pytest.raises(IsADirectoryError, match="is a folder"):
+        read_corpus(path, column="text")
+
+
+# Tables from Python
+
+
+class Frame:
+    """What of pandas and polars matters here: columns by their names, and names from an iteration."""
+
+    def __init__(self, **columns: Any) -> None:
+        self.columns = list(columns)
+        self._columns = columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name]
+
+
+class ArrowColumn:
+    """A column of pyarrow, whose items are objects of its own."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+
+    def to_pylist(self) -> list[Any]:
+        return self._values
+
+
+class ArrowTable:
+    """A table of pyarrow, whose `columns` are the columns themselves."""
+
+    column_names = ("id", "text")
+    columns = (ArrowColumn([1, 2]), ArrowColumn(["a b", "b"]))
+
+    def __getitem__(self, name: str) -> ArrowColumn:
+        return self.columns[self.column_names.index(name)]
+
+
+TABLES: dict[str, Any] = {
+    "mapping": {"id": [1, 2], "text": ["a b", "b"]},
+    "mapping of tuples": {"id": (1, 2), "text": (("a", "b"), ("b",))},
+    "frame": Frame(id=[1, 2], text=["a b", "b"]),
+    "arrow": ArrowTable(),
+    "structured array": np.array([(1, "a b"), (2, "b")], dtype=[("id", "i8"), ("text", "U9")]),
+    "rows": [{"id": 1, "text": "a b"}, {"id": 2, "text": "b"}],
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("tokenizer", ["words", "bpe"])
+def test_a_table_gives_the_column_that_is_asked_for(table: Any, tokenizer: str) -> None:
+    if tokenizer == "bpe" and isinstance(table, dict) and isinstance(table["text"], tuple):
+        pytest.skip("lists of tokens are for words")
+    assert same(read_corpus(table, column="text", tokenizer=tokenizer), read_corpus(["a b", "b"], tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_a_table_without_a_column_is_refused(table: Any) -> None:
+    message = r"The given lines.*: name the column that holds the sequences: column=\. There are 'id', 'text'\."
+    for read in (read_corpus, text_game):
+        with pytest.raises(ValueError, match=message):
+            read(table)
+    with pytest.raises(ValueError, match=r"no column 'body'\. There are 'id', 'text'\."):
+        read_corpus(table, column="body")
+
+
+def test_a_row_is_no_table() -> None:
+    with pytest.raises(TypeError, match=r"column 'text' is one string, str: a b\. Put a single row into a list"):
+        read_corpus({"text": "a b"}, column="text")
+
+
+def test_a_column_may_be_named_by_a_number() -> None:
+    for table in ({7: ["a b", "b"]}, [{7: "a b"}, {7: "b"}]):
+        assert same(read_corpus(table, column="7"), read_corpus(["a b", "b"]))
+
+
+def test_frames_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": [1, 2], "text": ["a b", "b"]})
+    assert same(read_corpus(frame, column="text"), read_corpus(["a b", "b"]))
+    assert same(read_corpus(frame["text"]), read_corpus(["a b", "b"]))
+    with pytest.raises(ValueError, match=r"name the column .* There are 'id', 'text'\."):
+        text_game(frame)
+    frame.loc[1, "text"] = None
+    with pytest.raises(TypeError, match="Line 2 of the given lines must be a str"):
+        read_corpus(frame, column="text")
+
+
+# What the libraries underneath limit
+
+
+def test_a_field_of_csv_may_be_long(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = write_csv(tmp_path / "a.csv", [["id", "text"], [1, "ab" * 80_000], [2, "b a"]])
+    corpus = read_corpus(path, column="text", tokenizer="characters", sequence_length=3, too_long="truncate")
+    assert [corpus.vocabulary.decode(row) for row in corpus.tokens] == ["aba", "b a"]
+    assert csv.field_size_limit() == before
+    path.write_text(f'id,text\n1,"{"a" * 200_000}\n')
+    with pytest.raises(ValueError, match=r"line 2: not CSV: unexpected end of data"):
+        read_corpus(path, column="text")
+    assert csv.field_size_limit() == before
+
+
+def test_the_limit_is_put_back_between_rows_and_threads(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = write_csv(tmp_path / "a.csv", [["text"], *([f"a{number} b " + "c" * 140_000] for number in range(40))])
+    for _ in read_records(path, None, "text"):
+        assert csv.field_size_limit() == before
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda _: sum(1 for _ in read_records(path, None, "text")), range(8)))
+    assert read == [40] * 8
+    assert csv.field_size_limit() == before
+
+
+def test_numbers_that_python_does_not_read_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"n": {"7" * 5000}, "text": "a b"}}\n{{"n": -{"7" * 5000}, "text": "b"}}\n')
+    assert same(read_corpus(path, column="text"), read_corpus(["a b", "b"]))
+    path.write_text(f'{{"ids": [0, 1]}}\n{{"ids": [1, {"7" * 5000}]}}\n')
+    with pytest.raises(ValueError, match="line 2: the id of more than 20 digits is beyond the vocabulary"):
+        read_corpus(path, column="ids", tokenizer="integers")
+
+
+def test_json_of_many_levels_is_said_to_be_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a b", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(ValueError, match="line 1: nested too deeply to be read"):
         read_corpus(path, column="text")
 
 

@@ -23,7 +23,7 @@ from seqgan_env.inspection_terminal import StepView, render_table, step_through
 from tests.small import END, small_game, small_policy
 from tests.test_inspection import hostile_game
 
-POEM = Vocabulary(("床", "前", "<end>", "月", "a", "光"), end_token=END, joiner="")
+POEM = Vocabulary(("床", "前", "<end>", "月", "a", "光"), end_token=END, kind="characters")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|4[0-7]|9[0-7]|38|48)\b[0-9;]*m")
 

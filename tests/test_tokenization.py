@@ -106,6 +106,26 @@ def test_an_id_that_makes_a_huge_vocabulary_must_be_declared() -> None:
         read_corpus(["1 2", "4000000000"], tokenizer="integers")
 
 
+@pytest.mark.parametrize("huge", ["9" * 5000, 10**5000, "1" + "0" * 5000], ids=["nines", "a number", "zeros"])
+def test_a_number_that_python_does_not_read_or_write_is_an_id_beyond_the_vocabulary(huge: str | int) -> None:
+    with pytest.raises(ValueError, match=r"line 2: the id of more than 20 digits is beyond the vocabulary of 5 tokens"):
+        read_corpus([[0, 1], [huge]] if isinstance(huge, int) else ["0 1", huge], tokenizer="integers", vocab_size=5)
+    if isinstance(huge, int):
+        with pytest.raises(ValueError, match="line 2: the id of more than 20 digits is negative"):
+            read_corpus([[0, 1], [-huge]], tokenizer="integers")
+        with pytest.raises(TypeError, match=r"Line 1 of the given lines must be a str, or a list .*, got int"):
+            read_corpus([huge], tokenizer="integers")
+
+
+def test_zeros_in_front_do_not_count() -> None:
+    assert read_corpus(["0 1", "0" * 5000 + "1 " + "0" * 5000], tokenizer="integers").tokens.tolist() == [[0, 1], [1, 0]]
+
+
+def test_more_ids_than_32_bits_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"vocab_size must be at most 2,147,483,647, got a larger one"):
+        read_corpus(["0 1"], tokenizer="integers", vocab_size=2**31)
+
+
 # Subwords
 
 
@@ -113,7 +133,7 @@ def test_an_id_that_makes_a_huge_vocabulary_must_be_declared() -> None:
 @given(line=st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("low new"), max_size=20))
 def test_bpe_writes_every_text(line: str) -> None:
     ids = BPE.vocabulary.encode(line)
-    assert BPE.vocabulary.decode(ids) == line.strip()
+    assert BPE.vocabulary.decode(ids) == line
     assert all(0 <= index < BPE.vocabulary.size - 1 for index in ids)
 
 
