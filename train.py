@@ -33,7 +33,7 @@ from seqgan_env.faults import NumericalFault, OutOfMemory
 from seqgan_env.metrics import SweepPoint, temperature_sweep
 from seqgan_env.rewards import learns
 from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
-from seqgan_env.vocabulary import lines_of
+from seqgan_env.vocabulary import lines_of, one_line
 
 
 def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
@@ -91,7 +91,7 @@ def pretrain_generator(training: Training) -> None:
     else:
         learn_by_likelihood(training)
     training.agent.sync_rollout_policy()
-    run.save_weights(LIKELIHOOD, training.agent.generator)
+    run.save_weights(LIKELIHOOD, training.agent.generator, training.task.game)
     run.save_text("samples_likelihood.txt", write_samples(training))
     start = run.last(PRETRAINING)
     if start is not None:
@@ -141,7 +141,7 @@ def train_adversarially(training: Training) -> None:
         EvaluationCallback(
             lambda n_updates: evaluate(training, ADVERSARIAL, n_updates), config.evaluation.every_updates, settings.updates
         ),
-        OnceCallback(lambda: run.save_weights(MIDDLE, agent.generator), after=settings.updates // 2),
+        OnceCallback(lambda: run.save_weights(MIDDLE, agent.generator, agent.game), after=settings.updates // 2),
         ProgressCallback(progress_bar(Phase.ADVERSARIAL, "update", done, settings.updates)),
     ]
     if learns(training.task.game.reward_model):
@@ -223,7 +223,7 @@ def finish(training: Training) -> dict[str, float]:
 def write_results(training: Training) -> None:
     """Save everything, draw the pictures, print the table."""
     config, task, run = training.config, training.task, training.run
-    run.save_weights(LAST, training.agent.generator)
+    run.save_weights(LAST, training.agent.generator, task.game)
     save_game(task.game, run.path)
     save_sequences(run.path / HELD_OUT, task.held_out)
     run.save_text("samples.txt", write_samples(training))
@@ -266,7 +266,7 @@ def sweep_both(training: Training) -> dict[str, list[SweepPoint]]:
 def write_samples(training: Training) -> str:
     """What the generator writes, a sequence a line."""
     game = training.task.game
-    return "".join(line + "\n" for line in lines_of(samples_of(training), game.vocabulary, game.vocab_size))
+    return "".join(one_line(text) + "\n" for text in lines_of(samples_of(training), game.vocabulary, game.vocab_size))
 
 
 def command_line(arguments: list[str]) -> tuple[TrainConfig, str]:

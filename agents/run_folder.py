@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.run_lock import RunLock
-from seqgan_env.files import write_atomically
+from seqgan_env.files import check_folder, write_atomically
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import SweepPoint
 from seqgan_env.rendering import printable
@@ -119,8 +119,9 @@ class RunFolder:
 
         Raises:
             OSError: it cannot be made or written to.
-            ValueError: a name that leaves `out`.
+            ValueError: a name that leaves `out`, or `-`, which is no folder.
         """
+        check_folder(out, "--out")
         stem = f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S}"
         path = out / stem
         number = 1
@@ -172,9 +173,9 @@ class RunFolder:
         """Write a text file."""
         write_atomically(self.path / _plain(name), text.encode())
 
-    def save_weights(self, name: str, generator: TokenModel) -> None:
-        """Write a generator's kind, sizes and parameters to `<name>.safetensors`."""
-        save_generator(generator, self.path / f"{_plain(name)}.safetensors")
+    def save_weights(self, name: str, generator: TokenModel, game: SequenceGame) -> None:
+        """Write a generator's kind, sizes, tokens and parameters to `<name>.safetensors`."""
+        save_generator(generator, self.path / f"{_plain(name)}.safetensors", game)
 
     def load_generator(self, name: str, game: SequenceGame) -> TokenModel:
         """A generator that `save_weights` wrote."""
@@ -348,7 +349,7 @@ class NoRunFolder(RunFolder):
     def save_text(self, name: str, text: str) -> None:
         """Nothing."""
 
-    def save_weights(self, name: str, generator: TokenModel) -> None:
+    def save_weights(self, name: str, generator: TokenModel, game: SequenceGame) -> None:
         """Nothing."""
 
     def show_samples(self, phase: str, lines: Sequence[str]) -> None:

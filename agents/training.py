@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import platform
 import signal
 import threading
@@ -28,7 +29,8 @@ from agents.run_folder import NoRunFolder, RunFolder
 from agents.run_lock import RunLock
 from agents.tasks import Task, make_task
 from agents.threads import threads_for
-from seqgan_env.storage import BEST, load_generator
+from seqgan_env.corpus import naming
+from seqgan_env.storage import BEST, load_generator, spellings
 from seqgan_env.training_state import detached
 from seqgan_env.workers import ALONE, Workers
 
@@ -81,13 +83,14 @@ class Training:
         task.game.share_work(workers)
         self.alarm = CollapseAlarm(config.collapse)
         self.watch = DiscriminatorWatch()
-        self._best = BestKeeper(lambda: self.run.save_weights(BEST, self.agent.generator))
+        self._best = BestKeeper(lambda: self.run.save_weights(BEST, self.agent.generator, task.game))
         self._best_is_new = False
         device = self.task.game.device
         rng = torch.Generator(device).manual_seed(config.seed)
         real = self.task.game.real_sequences
         self.likelihood = LikelihoodTraining(self.agent.generator, real, config.pretrain, rng, workers)
         self._data_fingerprint = _fingerprint(real, self.task.held_out)
+        self._vocabulary_fingerprint = hashlib.sha256(json.dumps(spellings(task.game)).encode()).hexdigest()
         self.phase = Phase.LIKELIHOOD
         self.rounds = 0
         self._all_rounds = 0
@@ -275,7 +278,8 @@ class Training:
         Raises:
             FileNotFoundError, ValueError: no such file, or of another generator than the settings describe.
         """
-        given = self.workers.of_first(lambda: load_generator(path, self.task.game).state_dict())
+        with naming("--start-from"):
+            given = self.workers.of_first(lambda: load_generator(path, self.task.game).state_dict())
         try:
             self.agent.generator.load_state_dict(given)
         except RuntimeError as error:
@@ -353,6 +357,7 @@ class Training:
         """What the figures come from, beside the settings: other data are refused, another maker is only told."""
         return {
             "data": self._data_fingerprint,
+            "vocabulary": self._vocabulary_fingerprint,
             "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
             f"threads: {self.threads}",
         }
@@ -360,7 +365,7 @@ class Training:
     def _check_origin(self, state: Mapping[str, Any]) -> None:
         """Refuse other data; say so if other versions may make other figures."""
         before, now = state["origin"], self._origin()
-        if before["data"] != now["data"]:
+        if before["data"] != now["data"] or before.get("vocabulary", now["vocabulary"]) != now["vocabulary"]:
             raise ValueError(
                 f"The real sequences are not those that the run in {self.run.path} began with: has its data file changed? "
                 "Put back the old one, or start a new run."

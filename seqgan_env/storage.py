@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def save_game(game: SequenceGame, folder: Path) -> None:
     if game.oracle is not None:
         save_weights(game.oracle, folder / "oracle.safetensors")
     for name, network in _networks(game.reward_model).items():
-        save_weights(network, folder / name)
+        save_weights(network, folder / name, game=game)
 
 
 def save_sequences(path: Path, tokens: Tensor) -> None:
@@ -147,23 +148,33 @@ def load_game(
     if oracle is not None:
         load_weights(oracle, folder / "oracle.safetensors")
     for name, network in _networks(game.reward_model).items():
-        load_weights(network, folder / name)
+        load_weights(network, folder / name, game=game)
     return game
 
 
-def save_generator(generator: TokenModel, path: Path) -> None:
+def save_generator(generator: TokenModel, path: Path, game: SequenceGame) -> None:
     """Write a generator's parameters to a `.safetensors` file, and into its metadata what to make one like it from.
+
+    Args:
+        generator: of a kind that has a name.
+        path: of the file.
+        game: whose tokens the generator writes; the file says what each id stands for, so that no other game takes it.
 
     Raises:
         TypeError: a generator of one's own: use `save_weights`.
     """
-    save_weights(generator, path, {"generator": json.dumps(describe_generator(generator))})
+    # One entry: safetensors writes several in any order, and the same generator is to make the same file, byte for byte.
+    save_weights(generator, path, {"generator": json.dumps({**describe_generator(generator), "tokens": spellings(game)})})
 
 
 def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
     """A generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
 
-    A file without metadata, as they were at first, is taken for an LSTM of one layer.
+    A file without metadata, as they were at first, is taken for an LSTM of one layer. One that does not say which tokens it
+    writes is taken to write those of the run in whose folder it lies.
+
+    Warns:
+        UserWarning: nothing says which tokens it writes.
 
     Raises:
         FileNotFoundError: no such file.
@@ -179,6 +190,7 @@ def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
     try:
         sizes = _sizes_of_first_files(weights) if description is None else json.loads(description)
         length = sizes.pop("sequence_length", game.sequence_length)
+        tokens = _as_spellings(sizes.pop("tokens")) if "tokens" in sizes else None
         config = GeneratorConfig(**sizes)
         if not isinstance(length, int) or not config.n_layers <= len(weights):
             raise ValueError(f"its length is {length!r}, and {config.n_layers} layers are in {len(weights)} tensors")
@@ -190,6 +202,18 @@ def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, RecursionError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a generator that this version can make: {error}") from error
     _fill(generator, weights, path)
+    if tokens is None:
+        tokens = _spelled_in(path)
+    if tokens is None:
+        tokens = _spelled_beside(path, vocab_size)
+    if tokens is None:
+        warnings.warn(
+            f"{path} does not say which tokens it writes, as older files do not: they are taken to be this game's, in this "
+            "order. save_generator(generator, path, game) writes a file that says it.",
+            stacklevel=2,
+        )
+    else:
+        _check_tokens(path, tokens, game)
     return generator
 
 
@@ -205,6 +229,51 @@ def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> 
         wanted = " or ".join(repr(name) for name in names)
         raise FileNotFoundError(f"No checkpoint {wanted} in {folder}; there is {', '.join(there) or 'none'}.")
     return found
+
+
+def spellings(game: SequenceGame) -> tuple[str, ...]:
+    """What each token id stands for in a game: the vocabulary's spellings, or, without one, the ids themselves."""
+    return tuple(map(str, range(game.vocab_size))) if game.vocabulary is None else game.vocabulary.tokens
+
+
+def _spelled_in(path: Path) -> list[str] | None:
+    """What each id stands for, as a file of weights says itself."""
+    said = _load_metadata(path).get("tokens")
+    if said is None:
+        return None
+    try:
+        return _as_spellings(json.loads(said))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not say which tokens it writes: {error}") from error
+
+
+def _spelled_beside(path: Path, vocab_size: int) -> list[str] | None:
+    """What each id stands for in the game in the same folder, if there is one."""
+    try:
+        vocabulary = json.loads((path.parent / "game.json").read_text(encoding="utf-8"))["vocabulary"]
+        return list(map(str, range(vocab_size))) if vocabulary is None else _as_spellings(vocabulary["tokens"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _as_spellings(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
+        raise ValueError("its tokens are not a list of strings")
+    return value
+
+
+def _check_tokens(path: Path, tokens: Sequence[str], game: SequenceGame) -> None:
+    """Refuse weights for a game whose ids stand for other tokens."""
+    here = spellings(game)
+    if len(tokens) != len(here):
+        raise ValueError(f"{path} has learned {len(tokens)} tokens; the game has {len(here)}.")
+    for index, (learned, token) in enumerate(zip(tokens, here, strict=True)):
+        if learned != token:
+            raise ValueError(
+                f"{path} has learned another vocabulary: to it the id {index} is {learned!r}, in this game it is {token!r}. "
+                "Take weights that were trained on this vocabulary, or read the data with theirs: "
+                "read_corpus(data, vocabulary=load_game(folder).vocabulary)."
+            )
 
 
 def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int] | None, cnn: dict[str, Any] | None) -> None:
@@ -263,19 +332,38 @@ def _sizes_of_first_files(weights: dict[str, Tensor]) -> dict[str, Any]:
     return {"embedding_dim": weights["embedding.weight"].shape[1], "hidden_dim": weights["output.weight"].shape[1]}
 
 
-def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a module's parameters, and what else is to be known of them, to a `.safetensors` file."""
+def save_weights(
+    module: nn.Module, path: Path, metadata: dict[str, str] | None = None, *, game: SequenceGame | None = None
+) -> None:
+    """Write a module's parameters to a `.safetensors` file.
+
+    Args:
+        module: a generator, or a network that judges sequences.
+        path: of the file.
+        metadata: what else is to be known of them.
+        game: whose tokens they are about; the file says what each id stands for, so that `load_weights` knows another game.
+    """
+    if game is not None:
+        metadata = {**(metadata or {}), "tokens": json.dumps(spellings(game))}
     save_file({name: value.cpu().contiguous() for name, value in module.state_dict().items()}, path, metadata)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, *, game: SequenceGame | None = None) -> None:
     """Read what `save_weights` wrote into a module, on the device that it lies on.
+
+    Args:
+        module: of the same sizes.
+        path: of the file.
+        game: that they are for.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or of another module.
+        ValueError: damaged, of another module, or about other tokens than the game's.
     """
-    _fill(module, _load(path), path)
+    weights = _load(path)
+    if game is not None and (tokens := _spelled_in(path)) is not None:
+        _check_tokens(path, tokens, game)
+    _fill(module, weights, path)
 
 
 def _load(path: Path) -> dict[str, Tensor]:

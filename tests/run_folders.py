@@ -21,7 +21,7 @@ def starts_with_a(text: str) -> bool:
 def save_generators(game: SequenceGame, folder: Path) -> None:
     for seed, name in enumerate((LIKELIHOOD, LAST)):
         generator = TokenLSTM(game.vocab_size, 4, 6, end_token=game.end_token, initial_std=0.5, generator=seeded(seed))
-        save_generator(generator, folder / f"{name}.safetensors")
+        save_generator(generator, folder / f"{name}.safetensors", game)
 
 
 def save_text_run(folder: Path) -> SequenceGame:

@@ -311,11 +311,12 @@ class TestCheckpoints:
         train.resume(run)
         assert leavings(run) == whole
 
-    def test_data_that_changed_since(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("later", ["a b c\nc b a\n", "a b d\nb d a\n"], ids=["other ids", "other words of the same ids"])
+    def test_data_that_changed_since(self, tmp_path: Path, later: str) -> None:
         data = tmp_path / "lines.txt"
         data.write_text("a b c\nb c a\n" * 40)
         run = stopped(text_config(tmp_path / "runs", data=data, checkpoint=EVERY_ROUND), 1)
-        data.write_text("a b c\nc b a\n" * 40)
+        data.write_text(later * 40)
         with pytest.raises(ValueError, match="has its data file changed"):
             train.resume(run)
 

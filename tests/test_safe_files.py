@@ -197,7 +197,7 @@ def test_a_runs_files_stay_in_its_folder(name: str, tmp_path: Path) -> None:
     generator = GAME.search.policy
     for write in (
         lambda: run.save_text(name, "text"),
-        lambda: run.save_weights(name, generator),  # type: ignore[arg-type]
+        lambda: run.save_weights(name, generator, GAME),  # type: ignore[arg-type]
         lambda: run.load_generator(name, GAME),
     ):
         with pytest.raises(ValueError, match="plain names, without folders"):

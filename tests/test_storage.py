@@ -19,6 +19,7 @@ from seqgan_env import (
     oracle_game,
     text_game,
 )
+from seqgan_env.corpus import read_corpus
 from seqgan_env.density_ratio import DensityRatioConfig
 from seqgan_env.game import SequenceGame
 from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
@@ -26,6 +27,7 @@ from seqgan_env.storage import (
     load_game,
     load_generator,
     load_sequences,
+    load_weights,
     save_game,
     save_generator,
     save_sequences,
@@ -88,7 +90,7 @@ GENERATORS = {
 def test_a_generator_is_the_same_afterwards(game: SequenceGame, config: GeneratorConfig, tmp_path: Path) -> None:
     rng, length = torch.Generator().manual_seed(0), game.sequence_length
     generator = make_generator(config, game.vocab_size, sequence_length=length, end_token=game.end_token, generator=rng)
-    save_generator(generator, tmp_path / "generator.safetensors")
+    save_generator(generator, tmp_path / "generator.safetensors", game)
     loaded = load_generator(str(tmp_path / "generator.safetensors"), game)
     assert describe_generator(loaded) == describe_generator(generator)
     assert not loaded.training
@@ -101,9 +103,106 @@ def test_a_file_of_the_first_version_is_an_lstm_of_one_layer(tmp_path: Path) -> 
     game = games()["oracle"]
     generator = TokenLSTM(game.vocab_size, 3, 5, generator=torch.Generator().manual_seed(0))
     save_weights(generator, tmp_path / "generator.safetensors")  # no metadata
-    loaded = load_generator(tmp_path / "generator.safetensors", game)
+    with pytest.warns(UserWarning, match=r"generator\.safetensors does not say which tokens it writes") as caught:
+        loaded = load_generator(tmp_path / "generator.safetensors", game)
+    assert caught[0].filename == __file__
     assert type(loaded) is TokenLSTM
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), generator.parameters(), strict=True))
+
+
+A, B = ["a b c", "b a", "a"], ["b a c", "a b", "b"]  # with B, "a" and "b" change places
+
+
+class TestTheVocabularyOfWeights:
+    """As many tokens in another order are other tokens."""
+
+    OTHER = (
+        r"has learned another vocabulary: to it the id 0 is 'a', in this game it is 'b'\. Take weights that were trained on"
+    )
+
+    def games(self) -> tuple[SequenceGame, SequenceGame]:
+        first, second = (text_game(lines, discriminator=CNN) for lines in (A, B))
+        assert first.vocabulary is not None
+        assert second.vocabulary is not None
+        assert (first.vocabulary.tokens, second.vocabulary.tokens) == (("a", "b", "c", "<end>"), ("b", "a", "c", "<end>"))
+        return first, second
+
+    def saved(self, game: SequenceGame, path: Path) -> Path:
+        save_generator(TokenLSTM(game.vocab_size, 3, 3, end_token=game.end_token, generator=torch.Generator()), path, game)
+        return path
+
+    def test_a_generator_goes_to_a_game_of_its_own_tokens_alone(self, tmp_path: Path) -> None:
+        first, second = self.games()
+        path = self.saved(first, tmp_path / "generator.safetensors")
+        load_generator(path, first)
+        with pytest.raises(ValueError, match=rf"generator\.safetensors {self.OTHER}"):
+            load_generator(path, second)
+        corpus = read_corpus(B, vocabulary=first.vocabulary)  # the remedy that the error names
+        load_generator(path, text_game(corpus, reward_model="constant"))
+
+    def test_a_generator_of_ids_goes_to_ids(self, tmp_path: Path) -> None:
+        words, oracle = self.games()[0], oracle_game(3, 4, n_real=5, reward_model="constant")
+        ids = text_game(["0 1 3", "3 2 1"], tokenizer="integers", reward_model="constant")
+        path = self.saved(oracle, tmp_path / "generator.safetensors")
+        load_generator(path, ids)
+        with pytest.raises(ValueError, match="to it the id 0 is '0', in this game it is 'a'"):
+            load_generator(path, words)
+        with pytest.raises(ValueError, match="to it the id 0 is 'a', in this game it is '0'"):
+            load_generator(self.saved(words, path), oracle)
+
+    def test_weights_of_a_generator_of_ones_own(self, tmp_path: Path) -> None:
+        path, (first, second) = tmp_path / "own.safetensors", self.games()
+        save_weights(torch.nn.Embedding(4, 2), path, game=first)
+        load_weights(torch.nn.Embedding(4, 2), path)
+        load_weights(torch.nn.Embedding(4, 2), path, game=first)
+        with pytest.raises(ValueError, match=rf"own\.safetensors {self.OTHER}"):
+            load_weights(torch.nn.Embedding(4, 2), path, game=second)
+        with pytest.raises(ValueError, match=r"own\.safetensors has learned 4 tokens; the game has 9"):
+            load_weights(torch.nn.Embedding(4, 2), path, game=oracle_game(5, 9, n_real=5, reward_model="constant"))
+
+    def test_an_older_file_has_the_tokens_of_the_run_that_it_lies_in(self, tmp_path: Path) -> None:
+        first, second = self.games()
+        save_game(first, tmp_path)
+        path = tmp_path / "generator.safetensors"
+        generator = TokenLSTM(first.vocab_size, 3, 3, generator=torch.Generator())
+        save_weights(generator, path, {"generator": json.dumps(describe_generator(generator))})
+        load_generator(path, first)
+        with pytest.raises(ValueError, match=self.OTHER):
+            load_generator(path, second)
+        (tmp_path / "game.json").write_text("{")
+        with pytest.warns(UserWarning, match="they are taken to be this game's, in this order"):
+            load_generator(path, second)
+
+    @pytest.mark.parametrize("kind", ["discriminator", "density-ratio", "rank"])
+    def test_a_discriminator_of_another_vocabulary_is_refused(self, tmp_path: Path, kind: Any) -> None:
+        folders = []
+        for lines in (A, B):
+            game = text_game(lines, discriminator=None if kind == "density-ratio" else CNN, reward_model=kind)
+            folders.append(tmp_path / lines[0])
+            folders[-1].mkdir()
+            save_game(game, folders[-1])
+        load_game(folders[1])
+        (name,) = {path.name for path in folders[0].glob("*.safetensors")} - {"real.safetensors"}
+        (folders[1] / name).write_bytes((folders[0] / name).read_bytes())
+        with pytest.raises(ValueError, match=self.OTHER):
+            load_game(folders[1])
+
+    def test_the_same_generator_makes_the_same_file(self, tmp_path: Path) -> None:
+        """A run that was stopped leaves what another does, byte for byte; safetensors writes several entries in any order."""
+        game = self.games()[0]
+        contents = {self.saved(game, tmp_path / f"{number}.safetensors").read_bytes()[:500] for number in range(20)}
+        assert len(contents) == 1
+
+    @pytest.mark.parametrize("tokens", ["abcd", [1, 2, 3, 4], {}, None])
+    def test_tokens_that_are_none(self, tmp_path: Path, tokens: Any) -> None:
+        path, game = tmp_path / "generator.safetensors", self.games()[0]
+        generator = TokenLSTM(game.vocab_size, 3, 3, generator=torch.Generator())
+        save_weights(generator, path, {"generator": json.dumps(describe_generator(generator) | {"tokens": tokens})})
+        with pytest.raises(ValueError, match=r"does not describe a generator .*: its tokens are not a list of strings"):
+            load_generator(path, game)
+        save_weights(generator, path, {"tokens": json.dumps(tokens)})
+        with pytest.raises(ValueError, match="does not say which tokens it writes: its tokens are not a list of strings"):
+            load_weights(generator, path, game=game)
 
 
 class TestBadInput:

@@ -97,7 +97,7 @@ def advantages_apart(returns: Tensor, lengths: Tensor, baseline: Any) -> Tensor:
 
 def write_weights(training: Training) -> None:
     """Of a run's results the weights alone, which take no time."""
-    training.run.save_weights(LAST, training.agent.generator)
+    training.run.save_weights(LAST, training.agent.generator, training.task.game)
     save_game(training.task.game, training.run.path)
 
 
