@@ -20,7 +20,7 @@ from seqgan_env import SequenceGame, TokenModel
 from seqgan_env.evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
 from seqgan_env.reference_sequences import reference_of
 from seqgan_env.storage import LAST, LIKELIHOOD, load_checkpoints, load_game
-from seqgan_env.vocabulary import lines_of
+from seqgan_env.vocabulary import lines_of, one_line
 
 REAL = "real data"
 START = "likelihood"
@@ -86,7 +86,7 @@ class Comparison:
         (out / "table.md").write_text(table + "\n", encoding="utf-8")
         for name, lines in self.samples.items():
             file = out / f"samples_{name.replace(' ', '_')}.txt"
-            file.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            file.write_text("".join(one_line(line) + "\n" for line in lines), encoding="utf-8")
         self.draw(out / "sweep.png")
         print(table)
         print(f"Everything is in {out}")

@@ -1,5 +1,6 @@
 """What train.py has left: look at episodes, sample from the generator, evaluate it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Literal
 import tyro
 
 from seqgan_env.evaluate_command import Evaluate
+from seqgan_env.files import STANDARD_OUTPUT
 from seqgan_env.inspection_html import write_html
 from seqgan_env.inspection_terminal import step_through
 from seqgan_env.returns import Baseline
@@ -35,7 +37,7 @@ class Inspect:
     baseline: Baseline = "leave-one-out"
     """What is subtracted from returns."""
     html: Path | None = None
-    """Write a page to this file."""
+    """Write a page to this file; - is standard output."""
     objective: str | None = None
     """The run's --adversarial.objective again, if it has one: its code is run."""
     plain: bool = False
@@ -63,7 +65,8 @@ class Inspect:
             return
         titles = [f"Episode {number + 1}, {STAGES.get(name, name)}" for number, name, _ in shown]
         write_html([trace for _, _, trace in shown], self.html, titles)
-        print(f"Open {self.html.resolve()}")
+        if self.html != STANDARD_OUTPUT:
+            print(f"Open {self.html.resolve()}")
 
 
 COMMANDS: dict[str, Callable[..., Callable[[], object]]] = {"inspect": Inspect, "sample": Sample, "evaluate": Evaluate}
@@ -74,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m seqgan_env", description=__doc__, args=arguments)
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads standard output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python will flush once more
+        sys.exit(1)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 

@@ -22,6 +22,7 @@ from seqgan_env.evaluation import (
     sweep_as_rows,
 )
 from seqgan_env.evaluation_pictures import draw_evaluation
+from seqgan_env.files import check_folder
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics import INVERSE_TEMPERATURES, SweepPoint, best_sum
 from seqgan_env.reference_sequences import reference_of
@@ -76,6 +77,8 @@ class Evaluate:
         """
         if self.reference is None and (self.format is not None or self.column is not None):
             raise ValueError("--format and --column are of the --reference, but there is none. Pass one, or leave them out.")
+        if self.out is not None:
+            check_folder(self.out, "--out")
         settings = EvaluationSettings(self.n, self.seed, self.n_neighbours, self.inverse_temperatures)
         valid = None if self.valid is None else load_function(self.valid)
         game = load_game(self.run, self.device)

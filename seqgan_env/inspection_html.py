@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from seqgan_env.episode_trace import EpisodeTrace
+from seqgan_env.files import text_output
 
 # Signs by which text inside a script element could end it or start another; JSON may spell any of them out.
 _SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
@@ -24,10 +25,12 @@ def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequenc
 
     Args:
         traces: the episodes.
-        path: of the file; its folder must exist.
+        path: of the file; its folder must exist. `-` is standard output.
         titles: one an episode.
     """
-    Path(path).write_text(html_page(traces, titles), encoding="utf-8", newline="\n")
+    text = html_page(traces, titles)
+    with text_output(Path(path)) as file:
+        file.write(text)
 
 
 def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:

@@ -4,19 +4,24 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import tyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from seqgan_env.corpus_formats import format_of
+from seqgan_env.files import STANDARD_OUTPUT, text_output
 from seqgan_env.reward_functions import load_function
 from seqgan_env.sampling import Mask, sample_sequences
 from seqgan_env.storage import LAST, load_checkpoints, load_game
 from seqgan_env.token_model import TokenModel
-from seqgan_env.vocabulary import Vocabulary, lines_of
+from seqgan_env.vocabulary import Vocabulary, lines_of, one_line
 
 _CHUNK = 1000  # sequences that are held at once; one number, because the draws of a seed depend on it
 
@@ -30,20 +35,21 @@ class Sample:
     run: Path
     """The run's folder."""
     out: Path
-    """The file to write; it is overwritten."""
+    """The file to write; it is overwritten. - is standard output."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000
     """How many sequences."""
     temperature: float = 1.0
     """Divides the logits: below 1 the samples are safer and more alike, above 1 wilder."""
     prefix: str = ""
-    """What every sequence starts with: text, or the token ids of an oracle's run."""
+    """What every sequence starts with, white space at the ends included: text, or the token ids of an oracle's run."""
     mask: str | None = None
     """A function of your own, module:name, of what is written: token ids (k,) to a bool for each token, whether it may
     follow."""
     seed: int = 0
     """Draws the tokens."""
-    format: Literal["text", "jsonl"] = "text"
-    """text: sequences alone; jsonl: objects with tokens, text, length, and nll in nats per token."""
+    format: Literal["text", "jsonl"] | None = None
+    """text: a sequence a line, its own line ends written as ␤; jsonl: objects with tokens, text, length, and nll in nats per
+    token. By default what the name ends with: .jsonl or .ndjson, else text."""
     checkpoint: str = LAST
     """Which generator writes."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -59,25 +65,31 @@ class Sample:
         """
         game = load_game(self.run, self.device)
         (generator,) = load_checkpoints(self.run, game, [self.checkpoint]).values()
-        prefix = encode_prefix(self.prefix, game.vocabulary)
-        rng = torch.Generator(game.device).manual_seed(self.seed + _SEED_OFFSET)
         mask = None if self.mask is None else load_function(self.mask)
+        prefix, mask = begin_with(self.prefix, game.vocabulary, game.sequence_length, mask)
+        rng = torch.Generator(game.device).manual_seed(self.seed + _SEED_OFFSET)
         chunks = sample_with(
             generator, self.n, game.sequence_length, rng, temperature=self.temperature, prefix=prefix, mask=mask
         )
         line_of = (
             _json_lines(generator, game.vocabulary)
-            if self.format == "jsonl"
+            if self._format() == "jsonl"
             else _text_lines(game.vocabulary, game.vocab_size)
         )
-        with (
-            self.out.open("w", encoding="utf-8", newline="\n") as file,
-            tqdm(total=self.n, desc="sampling", unit="sequence", disable=None) as bar,
-        ):
+        chunks = chain([next(chunks)], chunks)  # what cannot be sampled is refused before the file is overwritten
+        with text_output(self.out) as file, tqdm(total=self.n, desc="sampling", unit="sequence", disable=None) as bar:
             for tokens in chunks:
                 file.writelines(line + "\n" for line in line_of(tokens))
                 bar.update(len(tokens))
-        print(f"{self.n:,} sequences in {self.out}")
+        if self.out != STANDARD_OUTPUT:
+            print(f"{self.n:,} sequences in {self.out}")
+
+    def _format(self) -> str:
+        """What is asked for, or what a reader will take the file for."""
+        format = self.format or format_of(self.out)
+        if format == "csv":
+            raise ValueError(f"--out {self.out}: CSV is not written. Take a name that ends with .txt or .jsonl, or --format.")
+        return format
 
 
 def sample_with(
@@ -154,8 +166,66 @@ def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
     return ids
 
 
+def begin_with(
+    text: str, vocabulary: Vocabulary | None, length: int, mask: Mask | None = None
+) -> tuple[list[int], Mask | None]:
+    """How to sample sequences whose text begins with a given one, to the letter.
+
+    A tokenizer of subwords may join the end of the text with what follows it: after the tokens of "the ", which are "the" and
+    " ", no text goes on with "cat", for texts have " cat" in one token. So the last tokens are left to be drawn: they are the
+    text's own, or one that covers the rest of it. Of words this is so where the text ends with a space: a word has to follow.
+
+    Args:
+        text: or token ids separated by spaces, where there is no vocabulary.
+        vocabulary: of the run.
+        length: the most tokens of a sequence.
+        mask: what else limits the tokens.
+
+    Returns:
+        The ids that are fixed, and the mask to draw the others by.
+
+    Raises:
+        ValueError: tokens that the vocabulary does not have, or that are no ids; or a text that no sequence begins with, or
+            that is too long.
+    """
+    ids = encode_prefix(text, vocabulary)
+    if not text or vocabulary is None or vocabulary.kind == "integers":
+        return ids, mask
+    is_whole, subwords = vocabulary.decode(ids).startswith(text), vocabulary.kind == "subwords"
+    if is_whole and not subwords:
+        return ids, mask
+    start = last = len(ids) - is_whole
+    if last >= length:
+        raise ValueError(f"The prefix {text!r} takes {last + 1} tokens, more than the {length} of a sequence: shorten it.")
+    limits = {last: _covering(text, ids[:last], vocabulary)}
+    if not limits[last].any():
+        raise ValueError(
+            f"No sequence begins with {text!r}: in the run's {vocabulary.kind} it reads {vocabulary.decode(ids)!r}. Take that."
+        )
+    longest = max(map(len, vocabulary.tokens)) if subwords else 0
+    for position in reversed(range(last)):
+        if len(text) - len(vocabulary.decode(ids[:position])) > longest:
+            break
+        limits[position] = _covering(text, ids[:position], vocabulary)
+        if limits[position].any():
+            start = position
+        limits[position][ids[position]] = True
+
+    def limited(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        allowed = np.ones(vocabulary.size, dtype=np.bool_) if mask is None else mask(prefix)
+        open_yet = start <= len(prefix) <= last and prefix.tolist() == ids[: len(prefix)]
+        return allowed & limits[len(prefix)] if open_yet else allowed
+
+    return ids[:start], limited
+
+
+def _covering(text: str, ids: list[int], vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
+    """Which tokens, after some ids, complete the beginning of a text: `(vocab_size,)`."""
+    return np.array([vocabulary.decode([*ids, token]).startswith(text) for token in range(vocabulary.size)])
+
+
 def _text_lines(vocabulary: Vocabulary | None, pad: int) -> Callable[[Tensor], list[str]]:
-    return lambda tokens: lines_of(tokens, vocabulary, pad)
+    return lambda tokens: [one_line(text) for text in lines_of(tokens, vocabulary, pad)]
 
 
 def _json_lines(generator: TokenModel, vocabulary: Vocabulary | None) -> Callable[[Tensor], list[str]]:

@@ -178,7 +178,7 @@ def test_what_was_learned_by_heart_shows(text_run: Path, tmp_path: Path) -> None
         optimizer.zero_grad()
         (-generator.log_prob(line).sum()).backward()
         optimizer.step()
-    save_generator(generator, tmp_path / "run" / f"{LAST}.safetensors")
+    save_generator(generator, tmp_path / "run" / f"{LAST}.safetensors", game)
     report = Evaluate(tmp_path / "run", **QUICK)()
     before, after = (report["generators"][name] for name in BOTH)
     assert after["metrics"]["bleu_2"] > before["metrics"]["bleu_2"]
@@ -314,6 +314,13 @@ def test_a_checker_that_is_none_is_refused(text_run: Path) -> None:
         main(["evaluate", "--run", str(text_run), "--valid", "tests.run_folders:is_rhymed"])
     with pytest.raises(SystemExit, match=r"error: valid\(text\) must return True or False, got"):
         main(["evaluate", "--run", str(text_run), "-n", "20", "--valid", "builtins:len"])
+
+
+def test_standard_output_is_no_folder(text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="error: --out - is standard output, but --out takes a folder"):
+        main(["evaluate", "--run", str(text_run), "--out", "-"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_likelihood_checkpoint_nothing_is_compared(text_run: Path, tmp_path: Path) -> None:

@@ -66,6 +66,13 @@ def test_a_page_compares_the_first_generator_with_the_last(
         assert before.steps[0].completions != after.steps[0].completions
 
 
+def test_the_page_may_go_to_standard_output(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    inspect(run, "--html", tmp_path / "page.html")
+    capfd.readouterr()
+    inspect(run, "--html", "-")
+    assert capfd.readouterr().out == (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_options_reach_the_page(run: Path, tmp_path: Path) -> None:
     def page(*arguments: object) -> str:
         inspect(run, "--html", tmp_path / "page.html", *arguments)

@@ -25,6 +25,7 @@ from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.ranking import RankConfig
 from seqgan_env.reward_functions import RewardError
+from seqgan_env.storage import load_sequences
 from seqgan_env.workers import ALONE
 from train import command_line, main, train
 
@@ -272,6 +273,13 @@ def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bo
     assert bool(asked) is graphs
 
 
+def test_standard_output_is_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--out - is standard output, but --out takes a folder"):
+        main(oracle_config(Path("-")))
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestStartFrom:
     def test_takes_the_place_of_likelihood(self, tmp_path: Path) -> None:
         first = main(oracle_config(tmp_path / "first"))
@@ -290,6 +298,15 @@ class TestStartFrom:
         weights = only_run(tmp_path / "first") / "generator.safetensors"
         with pytest.raises(ValueError, match="holds another generator than --generator describes"):
             main(oracle_config(tmp_path / "second", start_from=weights))
+
+    def test_of_another_vocabulary_is_refused(self, tmp_path: Path) -> None:
+        for name, lines in (("first", "a b a\na c\na b\n"), ("second", "b a b\nb c\nb a\n")):
+            (tmp_path / f"{name}.txt").write_text(lines * 10)
+        main(text_config(tmp_path / "first", data=tmp_path / "first.txt"))
+        weights = only_run(tmp_path / "first") / "generator_likelihood.safetensors"
+        message = r"--start-from: .* has learned another vocabulary: to it the id 0 is 'a', in this game it is 'b'"
+        with pytest.raises(ValueError, match=message):
+            main(text_config(tmp_path / "second", data=tmp_path / "second.txt", start_from=weights))
 
     def test_that_is_not_there_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="No file of weights at"):
@@ -392,6 +409,24 @@ class TestTextFields:
     def test_held_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(text_config(tmp_path, held_out=0.4))
         assert "600 real sequences" in capsys.readouterr().out
+
+    def test_held_out_lines_are_not_trained_on(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        lines = tmp_path / "lines.txt"
+        lines.write_text("".join(f"a {number} b\n" * (1 + number % 3) for number in range(60)))
+        main(text_config(tmp_path / "runs", data=lines))
+        run = only_run(tmp_path / "runs")
+        real, held_out = ({*map(tuple, load_sequences(run / f"{name}.safetensors").tolist())} for name in ("real", "held_out"))
+        assert not real & held_out
+        assert len(real) + len(held_out) == 60
+        assert "Held out: 12 of 120 sequences, none of which is trained on." in capsys.readouterr().out
+
+    def test_a_line_end_inside_a_sequence_does_not_part_its_sample(self, tmp_path: Path) -> None:
+        table = tmp_path / "poems.csv"
+        table.write_text('text\n"a\nb"\n"b\na"\n"a\n\nb"\n' * 20)
+        main(text_config(tmp_path / "runs", data=table, column="text", tokenizer="characters"))
+        samples = (only_run(tmp_path / "runs") / "samples.txt").read_text()
+        assert samples.count("\n") == TINY["evaluation"].n_samples
+        assert "␤" in samples
 
 
 class TestCommandLine:
