@@ -6,6 +6,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -20,7 +21,7 @@ from agents.callbacks import (
     ProgressCallback,
     RoundCallback,
 )
-from agents.config import PRESETS, TrainConfig
+from agents.config import PRESETS, TrainConfig, flags
 from agents.distributed import connected
 from agents.run_folder import ADVERSARIAL, PRETRAINING
 from agents.run_lock import FolderInUse
@@ -29,16 +30,18 @@ from agents.tasks import judge_discriminator
 from agents.threads import computing_with
 from agents.training import Phase, Terminated, Training
 from seqgan_env.cuda_graphs import without_graphs
-from seqgan_env.faults import NumericalFault, OutOfMemory
+from seqgan_env.faults import NumericalFault, OutOfMemory, room_for
 from seqgan_env.metrics import SweepPoint, temperature_sweep
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards import learns
+from seqgan_env.settings import flag, in_flags, numbers_in
 from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
 from seqgan_env.vocabulary import lines_of, one_line
 
 
 def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
     """Train as the paper's Algorithm 1 does; return the last metrics of both phases, named `phase/metric`."""
-    with connected() as workers:
+    with connected() as workers, room_for("the run", f"its sizes, such as {largest_sizes(config)}"):
         training = Training.start(config, name, workers)
         print(
             f"{name}: {len(training.task.game.real_sequences):,} real sequences, threads: {training.threads}, "
@@ -47,20 +50,16 @@ def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
         return train(training)
 
 
-def resume(
-    folder: Path,
-    *,
-    from_best: bool = False,
-    clear_lock: bool = False,
-    objective: str | None = None,
-    threads: int | None = None,
-) -> dict[str, float]:
+def largest_sizes(config: TrainConfig) -> str:
+    """The three largest counts among a run's settings, by their flags."""
+    counts = {flag(path): value for path, _, value in numbers_in(config) if isinstance(value, int) and "seed" not in path}
+    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name])[:3])
+
+
+def resume(folder: Path, **how: Any) -> dict[str, float]:
     """Go on with a run that was stopped, from its newest checkpoint; see `main` and `Training.resume`."""
     with connected() as workers:
-        training = Training.resume(
-            folder, workers, from_best=from_best, clear_lock=clear_lock, objective=objective, threads=threads
-        )
-        return train(training)
+        return train(Training.resume(folder, workers, **how))
 
 
 def train(training: Training) -> dict[str, float]:
@@ -86,10 +85,10 @@ def pretrain_generator(training: Training) -> None:
     config, run = training.config, training.run
     if config.start_from is not None:
         training.take_weights(config.start_from)
+    if training.likelihood.config.epochs == 0:
         evaluate(training, PRETRAINING, 0)
         run.logger.dump(0)
-    else:
-        learn_by_likelihood(training)
+    learn_by_likelihood(training)
     training.agent.sync_rollout_policy()
     run.save_weights(LIKELIHOOD, training.agent.generator, training.task.game)
     run.save_text("samples_likelihood.txt", write_samples(training))
@@ -101,14 +100,14 @@ def pretrain_generator(training: Training) -> None:
 
 def learn_by_likelihood(training: Training) -> None:
     """The epochs of maximum likelihood that are left."""
-    config, run = training.config, training.run
-    with progress_bar(Phase.LIKELIHOOD, "epoch", training.rounds, config.pretrain.epochs) as bar:
+    config, run, epochs = training.config, training.run, training.likelihood.config.epochs
+    with progress_bar(Phase.LIKELIHOOD, "epoch", training.rounds, epochs) as bar:
 
         def after_epoch(epoch: int, loss: float) -> None:
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}")
             run.logger.record("pretraining/loss", loss)
-            if epoch % config.evaluation.every_epochs == 0 or epoch == config.pretrain.epochs:
+            if epoch % config.evaluation.every_epochs == 0 or epoch == epochs:
                 evaluate(training, PRETRAINING, epoch)
             run.logger.dump(epoch)
             training.round_done()
@@ -193,9 +192,13 @@ def samples_of(training: Training) -> Tensor:
 def save_what_there_is(training: Training, reason: BaseException) -> None:
     """Write a checkpoint of the last finished round, and say so; after Ctrl-C, also all that a finished run leaves.
 
-    Under torchrun nothing but the checkpoint: whether SIGTERM or the failure of another process is heard of first is chance,
-    and torchrun's patience with those that it ends is short.
+    A new run that ends before it has learned anything leaves nothing, unless it was stopped. Under torchrun nothing is written
+    but the checkpoint: whether SIGTERM or the failure of another process is heard of first is chance, and torchrun's patience
+    with those that it ends is short.
     """
+    if isinstance(reason, Exception) and training.discard_if_nothing_was_learned():
+        print(f"Nothing was learned, so {training.run.path} is removed.", flush=True)
+        return
     if isinstance(reason, OSError) or not training.workers.is_first:  # nothing can be written, and the error says what to do
         return
     training.set_back()
@@ -296,29 +299,44 @@ class Resume:
     """Threads on a CPU; by default as many as before. Another number rounds otherwise, which changes figures."""
     clear_lock: bool = False
     """Take the folder although a process on another machine noted that it works on it."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """Where to compute from now on; random numbers are others than on the device before. By default as the run began."""
+    data: Path | None = None
+    """Where the run's --data is now, if it was moved."""
+    tokenizer: Path | None = None
+    """Where the tokenizer.json of its --tokenizer is now."""
+    oracle_params: Path | None = None
+    """Where its --oracle-params are now."""
+    start_from: Path | None = None
+    """Where the weights of its --start-from are now."""
+
+    def __call__(self) -> None:
+        """Go on."""
+        how = dict(vars(self))
+        resume(how.pop("resume"), **how)
 
 
 def run_command(arguments: list[str]) -> None:
     """Do what the command line asks for."""
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        asked = tyro.cli(Resume, args=arguments)
-        resume(
-            asked.resume,
-            from_best=asked.from_best,
-            clear_lock=asked.clear_lock,
-            objective=asked.objective,
-            threads=asked.threads,
-        )
+        tyro.cli(Resume, args=arguments)()
     else:
         main(*command_line(arguments))
 
 
-if __name__ == "__main__":
+def program(arguments: list[str]) -> None:
+    """Do what the command line asks for; what cannot be done ends the program with a sentence that says why."""
+    spell_what_cannot_be_encoded()
     try:
-        run_command(sys.argv[1:])
+        with room_for("the run", "the settings of its sizes"):
+            run_command(arguments)
     except Terminated:
         sys.exit(143)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, TypeError, ImportError, OSError, FolderInUse, NumericalFault, OutOfMemory) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_flags(str(error), flags())}")
+
+
+if __name__ == "__main__":
+    program(sys.argv[1:])

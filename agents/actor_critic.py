@@ -25,7 +25,14 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.randomness import as_seed
 from seqgan_env.token_model import TokenModel
-from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.training_state import (
+    load_module_state,
+    load_optimizer_state,
+    load_random_state,
+    module_state,
+    optimizer_state,
+    random_state,
+)
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 SelfPlayer = TypeVar("SelfPlayer", bound="ActorCriticPlayer")
@@ -329,7 +336,7 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
             "generator": module_state(self.generator),
             "critic": module_state(self.policy.critic_parts),
             "optimizer": optimizer_state(self.policy.optimizer),
-            "rng": self._rng.get_state(),
+            "rng": random_state(self._rng),
             "random": self._random.training_state(),
             "n_updates": self._n_updates,
             "num_timesteps": self.num_timesteps,
@@ -344,7 +351,7 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
         load_module_state(self.generator, state["generator"])
         load_module_state(self.policy.critic_parts, state["critic"])
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
-        self._rng.set_state(state["rng"].cpu())
+        load_random_state(self._rng, state["rng"])
         self._random.load_training_state(state["random"])
         self._n_updates = state["n_updates"]
         self.num_timesteps = state["num_timesteps"]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqgan_env.training_state import seed_of_state
+
 
 class BorrowedRandomness:
     """Random numbers of one's own for code that draws from the global generators.
@@ -44,10 +46,13 @@ class BorrowedRandomness:
         return {**self._states, "numpy": numpy_state}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Go on where `training_state` was taken down; a GPU that it knows nothing of is seeded from the CPU's state."""
         name, *rest = state["numpy"]["rest"]
         numpy_state = (name, state["numpy"]["keys"].cpu().numpy().astype(np.uint32), *rest)
         self._states = {key: value.cpu() for key, value in state.items() if key != "numpy"} | {"numpy": numpy_state}
+        if self._device is not None and "cuda" not in self._states:
+            generator = torch.Generator(self._device).manual_seed(seed_of_state(self._states["torch"]))
+            self._states["cuda"] = generator.get_state()
 
     @contextmanager
     def _given_back(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqgan_env.files import write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of a checkpoint's layout; it grows with every change of meaning."""
 
 BEST = "best.safetensors"

@@ -3,28 +3,23 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from seqgan_env.settings import Range, UnitFloat, check_settings
 
 
 @dataclass(frozen=True)
 class CollapseConfig:
     """When to say that the generator collapses, each measured against the start of the adversarial phase."""
 
-    unique: float = 0.8
+    unique: UnitFloat = 0.8
     """Warn when the share of distinct samples is below this much of what it was."""
-    entropy: float = 0.75
+    entropy: UnitFloat = 0.75
     """Warn when the policy's entropy is below this much of what it was."""
-    nll_test: float = 0.3
+    nll_test: Annotated[float, Range(least=0)] = 0.3
     """Warn when NLL_test is higher than it was by more than this, in nats per token."""
     stop: bool = False
     """End the adversarial phase at the first warning."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.unique <= 1 and 0 <= self.entropy <= 1 and self.nll_test >= 0):
-            raise ValueError(
-                "unique and entropy are shares, from 0 to 1, and nll_test is at least 0, "
-                f"got {self.unique}, {self.entropy} and {self.nll_test}."
-            )
 
 
 class CollapseAlarm:
@@ -36,9 +31,13 @@ class CollapseAlarm:
     Args:
         config: when to warn, and whether to stop.
         start: metrics at the start of the adversarial phase; by default those that the first `check` is given.
+
+    Raises:
+        ValueError: a setting out of its range.
     """
 
     def __init__(self, config: CollapseConfig = CollapseConfig(), start: Mapping[str, float] | None = None) -> None:
+        check_settings(config)
         self.config = config
         self._start = None if start is None else dict(start)
         self._told: list[str] = []

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -13,12 +13,31 @@ from agents.collapse import CollapseConfig
 from agents.pretrain import PretrainConfig
 from seqgan_env.corpus import Format, Tokenizer, TooLong
 from seqgan_env.density_ratio import DensityRatioConfig
-from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.discriminator import TextCNNConfig, check_windows
 from seqgan_env.game import RewardContract, RewardName
-from seqgan_env.generators import GeneratorConfig
+from seqgan_env.generators import GeneratorConfig, make_generator
 from seqgan_env.ranking import RankConfig
 from seqgan_env.returns import Baseline
 from seqgan_env.rewards import DiscriminatorScaling
+from seqgan_env.settings import (
+    FewInt,
+    FiniteFloat,
+    LargestNorm,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    SampleCount,
+    Seed,
+    Share,
+    UnitFloat,
+    Width,
+    check_settings,
+    errors_in_flags,
+    flag,
+    flags_of,
+)
 
 AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
 
@@ -27,11 +46,11 @@ AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
 class AdversarialConfig:
     """The adversarial phase; the defaults are the paper's."""
 
-    updates: int = 200
+    updates: NonNegativeInt = 200
     """Policy-gradient updates of the generator."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Episodes in one update."""
-    n_rollouts: int = 16
+    n_rollouts: PositiveInt = 16
     """Monte Carlo completions of each prefix."""
     reward: RewardContract | None = None
     """What a token earns: rollout is its prefix's value Q, as published; shaped the change of Q; terminal the sequence's
@@ -46,35 +65,35 @@ class AdversarialConfig:
     ranking: RankConfig = field(default_factory=RankConfig)
     objective: str | None = None
     """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
-    objective_weight: float = 0.5
+    objective_weight: Annotated[float, Range(above=0, most=1)] = 0.5
     """The objective's weight; the reward model has 1 less it, ORGAN's lambda. At 1 nothing else counts."""
     objective_batched: bool = False
     """The objective takes a list of sequences and returns as many numbers."""
-    learning_rate: float = 0.01
+    learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
-    final_learning_rate: float | None = None
+    final_learning_rate: PositiveFloat | None = None
     """Adam's step size at the end, reached geometrically; by default it stays the same."""
     baseline: Baseline = "none"
     """What is subtracted from returns."""
-    entropy_coef: float = 0.0
+    entropy_coef: FiniteFloat = 0.0
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
-    kl_coef: float = 0.0
+    kl_coef: NonNegativeFloat = 0.0
     """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats."""
-    max_grad_norm: float = 5.0
+    max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
-    likelihood_steps: int = 0
+    likelihood_steps: NonNegativeInt = 0
     """Steps of maximum likelihood after each update."""
-    rollout_lag: float = 0.8
+    rollout_lag: Share = 0.8
     """How much of its old parameters the rollout policy keeps in an update; 0: the generator itself completes prefixes."""
-    d_pretrain_steps: int = 50
+    d_pretrain_steps: NonNegativeInt = 50
     """Fits of the discriminator before the first update."""
-    g_steps: int = 1
+    g_steps: PositiveInt = 1
     """Updates between two retrainings of the discriminator."""
-    d_steps: int = 5
+    d_steps: PositiveInt = 5
     """Fits in one retraining, each on newly written sequences."""
-    n_generated: int = 10_000
+    n_generated: PositiveInt = 10_000
     """Sequences written for each fit."""
-    replay: float = 0.0
+    replay: Share = 0.0
     """Share of them that gives way to sequences of earlier fits."""
 
 
@@ -82,22 +101,22 @@ class AdversarialConfig:
 class ActorCriticConfig:
     """What the agents other than reinforce have beside the adversarial settings; they have no baseline and no rollout-lag."""
 
-    learning_rate_factor: float | None = None
+    learning_rate_factor: PositiveFloat | None = None
     """Adam's step size is this times that of the adversarial settings; by default 1 for a2c, which takes one step in an
     update, and a third for the others, which take epochs x minibatches."""
-    gae_lambda: float = 1.0
+    gae_lambda: UnitFloat = 1.0
     """Lambda of generalised advantage estimation: 1 for returns less values, 0 for one-step differences."""
-    vf_coef: float = 0.5
+    vf_coef: NonNegativeFloat = 0.5
     """Weight of the critic's squared error in the loss."""
-    critic_dims: tuple[int, ...] = (64,)
+    critic_dims: tuple[Width, ...] = (64,)
     """Widths of the critic's hidden layers, on the generator's hidden state."""
     normalize_advantage: bool = True
     """Bring each minibatch's advantages to mean 0 and standard deviation 1."""
-    epochs: int = 4
+    epochs: PositiveInt = 4
     """Passes over a batch in an update; a2c makes one."""
-    minibatches: int = 4
+    minibatches: PositiveInt = 4
     """Parts of a batch, each of which takes a step; a2c has one."""
-    clip_range: float = 0.2
+    clip_range: PositiveFloat = 0.2
     """How far PPO lets a probability's ratio to the old one count."""
 
 
@@ -105,13 +124,13 @@ class ActorCriticConfig:
 class EvaluationConfig:
     """How progress is measured."""
 
-    n_samples: int = 10_000
+    n_samples: SampleCount = 10_000
     """Sequences written for an evaluation."""
-    n_held_out: int = 10_000
+    n_held_out: PositiveInt = 10_000
     """Real sequences kept aside by the oracle's game; a text keeps a share, see held-out."""
-    every_epochs: int = 5
+    every_epochs: PositiveInt = 5
     """Epochs of maximum likelihood between two evaluations."""
-    every_updates: int = 10
+    every_updates: PositiveInt = 10
     """Adversarial updates between two evaluations."""
     sweep: bool = True
     """Sweep the temperature of both generators at the end, where there is an oracle."""
@@ -121,23 +140,27 @@ class EvaluationConfig:
 class CheckpointConfig:
     """What a run can be taken up from, by train.py --resume. A round is an epoch, a fit, or an update."""
 
-    every_rounds: int = 50
+    every_rounds: PositiveInt = 50
     """Rounds after which a checkpoint is written."""
-    every_minutes: float = 5.0
+    every_minutes: Annotated[float, Range(least=0)] = 5.0
     """Minutes after which one is written, if that comes first."""
-    keep: int = 3
+    keep: PositiveInt = 3
     """How many of the newest stay, beside the best."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What every run has."""
+    """What every run has.
 
-    seed: int = 0
+    Raises:
+        ValueError: numbers out of their ranges, or that do not go together; the message calls settings by their flags.
+    """
+
+    seed: Seed = 0
     """Everything random follows from it, real sequences of the oracle included."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    threads: int | None = None
+    threads: FewInt | None = None
     """Threads on a CPU; by default by the size of the work, 1 for small models and all for the paper's. Another number rounds
     otherwise, which changes figures."""
     cuda_graphs: bool = True
@@ -159,20 +182,29 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     collapse: CollapseConfig = field(default_factory=CollapseConfig)
 
+    def __post_init__(self) -> None:
+        check_settings(self, flag)
+        ratio = self.adversarial.density_ratio.model
+        for model, group in ((self.generator, "generator."), (ratio, "adversarial.density_ratio.model.")):
+            with errors_in_flags(flags_of(GeneratorConfig, group)):
+                make_generator(model, 2, sequence_length=1, device="meta")  # takes no memory
+        with errors_in_flags(flags_of(TextCNNConfig, "discriminator.")):
+            check_windows(self.discriminator)
+
 
 @dataclass(frozen=True)
 class OracleConfig(TrainConfig):
     """The synthetic test: an LSTM with random parameters writes the real sequences, and measures the generated ones."""
 
-    sequence_length: int = 20
+    sequence_length: PositiveInt = 20
     """Tokens in a sequence."""
-    vocab_size: int | None = None
+    vocab_size: PositiveInt | None = None
     """Number of tokens; 5,000 by default, or what the oracle's file says."""
-    oracle_seed: int = 0
+    oracle_seed: Seed = 0
     """Draws the oracle."""
     oracle_params: Path | None = None
     """A file with the oracle's parameters, .npz or the published pickle."""
-    n_real: int = 10_000
+    n_real: PositiveInt = 10_000
     """Real sequences to learn from."""
 
 
@@ -184,20 +216,20 @@ class TextConfig(TrainConfig):
     """The file, UTF-8."""
     tokenizer: Tokenizer | Path = "words"
     """What a token is; or the path of a tokenizer.json of the library tokenizers."""
-    vocab_size: int | None = None
+    vocab_size: PositiveInt | None = None
     """Number of tokens, the end token included: declared for integers, the most that bpe learns (1,000 by default), else
     checked."""
     format: Format | None = None
     """text, csv (with a header) or jsonl; by default what the file's name ends with."""
     column: str | None = None
     """The column of CSV, or the field of JSONL, that holds the sequences."""
-    sequence_length: int | None = None
+    sequence_length: PositiveInt | None = None
     """The most tokens in a sequence; by default as many as the longest line has."""
-    min_count: int = 1
+    min_count: PositiveInt = 1
     """Tokens that are rarer become the unknown token."""
     too_long: TooLong = "error"
     """What happens to a line that is longer than sequence-length."""
-    held_out: float = 0.1
+    held_out: Annotated[float, Range(above=0, below=1)] = 0.1
     """Share of the lines kept aside for evaluation."""
 
 
@@ -299,6 +331,20 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
 def reward_of(config: TrainConfig) -> RewardContract:
     """The reward contract that a run plays under."""
     return config.adversarial.reward or ("rollout" if config.agent == "reinforce" else "shaped")
+
+
+def flags() -> dict[str, str]:
+    """The flags of train.py by the names of the arguments that they set, as far as a name has one flag."""
+    return {name: one for config in _TASKS for name, one in flags_of(config).items()} | {
+        "batched": flag("adversarial.objective_batched")
+    }
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """A config that means the same files from whatever folder it is used."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    paths: dict[str, Any] = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return dataclasses.replace(config, **paths)
 
 
 def config_to_json(config: TrainConfig, preset: str) -> str:

@@ -130,13 +130,21 @@ def algorithm(
 
     Raises:
         ImportError: it needs an extra that is not installed.
+        ValueError: parts of a batch that are too small.
     """
     settings = config.actor_critic
     if config.agent == "a2c":
         return PlayerA2C, GeneratorActorCriticPolicy, {"use_rms_prop": False}  # Adam, as all others
+    n_steps = sequence_length * config.adversarial.batch_size
+    minibatch = -(-n_steps // settings.minibatches)
+    if minibatch < 2:
+        raise ValueError(
+            f"minibatches={settings.minibatches} of a batch of {n_steps} tokens leave one in each, where SB3 needs two: take "
+            "fewer, or a larger batch."
+        )
     ppo = {
         "n_epochs": settings.epochs,
-        "batch_size": -(-sequence_length * config.adversarial.batch_size // settings.minibatches),
+        "batch_size": minibatch,
         "clip_range": settings.clip_range,
     }
     if config.agent == "ppo":

@@ -11,8 +11,9 @@ from torch import Tensor
 from seqgan_env.faults import StepRecord, room_for
 from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.sampling import draw_tokens
+from seqgan_env.settings import LargestNorm, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
 from seqgan_env.token_model import TokenModel, training_mode
-from seqgan_env.training_state import load_optimizer_state, optimizer_state
+from seqgan_env.training_state import load_optimizer_state, load_random_state, optimizer_state, random_state
 from seqgan_env.workers import ALONE, Workers
 
 
@@ -20,15 +21,15 @@ from seqgan_env.workers import ALONE, Workers
 class PretrainConfig:
     """Maximum-likelihood training; the defaults are the paper's."""
 
-    epochs: int = 120
-    """Passes over the real sequences."""
-    batch_size: int = 64
+    epochs: NonNegativeInt = 120
+    """Passes over the real sequences; with 0 the generator stays as it was drawn."""
+    batch_size: PositiveInt = 64
     """Sequences in one step."""
-    learning_rate: float = 0.01
+    learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
-    final_learning_rate: float | None = None
+    final_learning_rate: PositiveFloat | None = None
     """Adam's step size at the end, reached geometrically; by default it stays the same."""
-    max_grad_norm: float = 5.0
+    max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"
     """How float32 products are made while it learns, as torch names it: highest, in float32; high, in TF32 on a GPU; medium,
@@ -50,15 +51,16 @@ class LikelihoodTraining:
         workers: the processes that take each step together.
 
     Raises:
-        ValueError: fewer sequences than a batch, or an unknown precision.
+        ValueError: fewer sequences than a batch, an unknown precision, or a setting out of its range.
     """
 
     def __init__(
         self, generator: TokenModel, real: Tensor, config: PretrainConfig, rng: torch.Generator, workers: Workers = ALONE
     ) -> None:
-        if len(real) < config.batch_size:
+        check_settings(config)
+        if config.epochs and len(real) < config.batch_size:
             raise ValueError(
-                f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch size."
+                f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch_size."
             )
         check_precision(config.precision)
         self.generator = generator
@@ -100,7 +102,7 @@ class LikelihoodTraining:
         return {
             "optimizer": optimizer_state(self.optimizer),
             "schedule": self._schedule.state_dict(),
-            "rng": self.rng.get_state(),
+            "rng": random_state(self.rng),
             "finished_epochs": self.finished_epochs,
             "finished_steps": self._finished_steps,
             "order": self._order,
@@ -111,7 +113,7 @@ class LikelihoodTraining:
         """Go on where `training_state` was taken down."""
         load_optimizer_state(self.optimizer, state["optimizer"])
         self._schedule.load_state_dict(dict(state["schedule"]))
-        self.rng.set_state(state["rng"].cpu())
+        load_random_state(self.rng, state["rng"])
         self.finished_epochs = state["finished_epochs"]
         self._finished_steps = state["finished_steps"]
         order = state["order"]
@@ -177,7 +179,7 @@ def pretrain(
 
 def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
     """The factor that takes the learning rate to its final value in as many steps as there are."""
-    if config.final_learning_rate is None:
+    if config.final_learning_rate is None or config.epochs == 0:
         return 1.0
     n_steps = config.epochs * -(-n_sequences // config.batch_size)
     return float((config.final_learning_rate / config.learning_rate) ** (1 / n_steps))

@@ -36,7 +36,14 @@ from seqgan_env.returns import (
 from seqgan_env.sampling import allowed_along, played_positions
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.token_model import TokenModel, training_mode
-from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.training_state import (
+    load_module_state,
+    load_optimizer_state,
+    load_random_state,
+    module_state,
+    optimizer_state,
+    random_state,
+)
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
@@ -421,7 +428,7 @@ class Reinforce(OnPolicyAlgorithm):
             "rollout_policy": module_state(self.rollout_policy) if lagging else None,
             "reference_policy": None if self.reference_policy is None else module_state(self.reference_policy),
             "optimizer": optimizer_state(self.policy.optimizer),
-            "rng": self._rng.get_state(),
+            "rng": random_state(self._rng),
             "n_updates": self._n_updates,
             "num_timesteps": self.num_timesteps,
             "recent_episodes": [[episode["r"], episode["l"]] for episode in self.ep_info_buffer or ()],
@@ -436,7 +443,7 @@ class Reinforce(OnPolicyAlgorithm):
         if self.reference_policy is not None:
             load_module_state(self.reference_policy, state["reference_policy"])
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
-        self._rng.set_state(state["rng"].cpu())
+        load_random_state(self._rng, state["rng"])
         self._n_updates = state["n_updates"]
         self.num_timesteps = state["num_timesteps"]
         episodes = [{"r": total, "l": length} for total, length in state["recent_episodes"]]

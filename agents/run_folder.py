@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -62,6 +63,7 @@ class RunLog(CSVOutputFormat):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
+        self.file.reconfigure(encoding="utf-8")  # SB3 takes the locale's
         self.n_rows = 0
         self.last_step = 0
 
@@ -138,6 +140,11 @@ class RunFolder:
         """Close the logs, and give the folder back."""
         self.logger.close()
         self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the folder of a run that was refused, or ended before it had learned anything."""
+        self.close()
+        shutil.rmtree(self.path)
 
     def training_state(self) -> dict[str, Any]:
         """What was measured, and what the logger holds but has not written yet; see `full_state`."""
@@ -333,6 +340,9 @@ class NoRunFolder(RunFolder):
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def discard(self) -> None:
+        """Nothing is there."""
 
     def training_state(self) -> dict[str, Any]:
         """None that a checkpoint would need."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,13 @@ from torch import Tensor
 from agents.config import OracleConfig, TextConfig, TrainConfig, reward_of
 from agents.players import Player
 from seqgan_env.corpus import read_corpus
-from seqgan_env.discriminator import widths_within
+from seqgan_env.discriminator import TextCNNConfig, widths_within
 from seqgan_env.game import SequenceGame, oracle_game, text_game
 from seqgan_env.metrics import BleuScorer, mean_nll, self_bleu, unique_share, without_end_token
 from seqgan_env.reward_functions import load_function
 from seqgan_env.rewards import find_discriminator
+from seqgan_env.settings import errors_in_flags, flags_of
+from seqgan_env.storage import HELD_OUT, REAL, load_sequences, save_sequences
 
 ENTROPY = "entropy of the generator, nats per token"
 UNIQUE = "share of unique samples"
@@ -44,10 +47,44 @@ class Task:
     """The oracle's entropy in nats per token."""
 
 
-def make_task(config: TrainConfig) -> Task:
-    """The game that a config describes, and its measures."""
+class KeptData(NamedTuple):
+    """The sequences that the oracle wrote when a run began: on another processor or a GPU it would write others."""
+
+    real: Tensor
+    """`(n, sequence_length)` int64."""
+    held_out: Tensor
+    """`(m, sequence_length)` int64."""
+
+    @classmethod
+    def of(cls, task: Task) -> "KeptData | None":
+        """Of a task; None where the sequences are from a file."""
+        return None if task.game.oracle is None else cls(task.game.real_sequences, task.held_out)
+
+    @classmethod
+    def load(cls, folder: Path) -> "KeptData | None":
+        """What `save` wrote into a run's folder; None if it did not.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        paths = (folder / REAL, folder / HELD_OUT)
+        return cls(*map(load_sequences, paths)) if all(path.is_file() for path in paths) else None
+
+    def save(self, folder: Path) -> None:
+        """Write both to a run's folder."""
+        save_sequences(folder / REAL, self.real)
+        save_sequences(folder / HELD_OUT, self.held_out)
+
+
+def make_task(config: TrainConfig, kept: KeptData | None = None) -> Task:
+    """The game that a config describes, and its measures.
+
+    Args:
+        config: of the run.
+        kept: what the oracle wrote before; by default it writes now. A text is always read from its file.
+    """
     if isinstance(config, OracleConfig):
-        task = make_oracle_task(config)
+        task = make_oracle_task(config, kept)
     elif isinstance(config, TextConfig):
         task = make_text_task(config)
     else:
@@ -63,7 +100,7 @@ def try_objective(game: SequenceGame) -> None:
     game.reward_model.score(real, (real < game.vocab_size).sum(dim=1))
 
 
-def make_oracle_task(config: OracleConfig) -> Task:
+def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task:
     """The synthetic test: quality by the oracle's likelihood, coverage by the generator's own of held-out sequences."""
     game = oracle_game(
         config.sequence_length,
@@ -72,12 +109,16 @@ def make_oracle_task(config: OracleConfig) -> Task:
         oracle_params=config.oracle_params,
         data_seed=config.seed,
         n_real=config.n_real,
+        real=None if kept is None else kept.real,
         **rules_of(config, config.sequence_length),
     )
     oracle = game.oracle
     assert oracle is not None
-    rng = torch.Generator(game.device).manual_seed(config.seed + 1_000_003)
-    held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
+    if kept is None:
+        rng = torch.Generator(game.device).manual_seed(config.seed + 1_000_003)
+        held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
+    else:
+        held_out = kept.held_out.to(game.device)
 
     def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
         nll_oracle, nll_test = mean_nll(oracle, samples), mean_nll(agent.generator, held_out)
@@ -164,6 +205,11 @@ def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
     return {"discriminator_accuracy": right.item(), "discriminator_loss": losses.item()}
 
 
+def _windows(sequence_length: int, config: TrainConfig) -> TextCNNConfig:
+    with errors_in_flags(flags_of(TextCNNConfig, "discriminator.")):
+        return widths_within(sequence_length, config.discriminator)
+
+
 def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
     """The rules of the game that every task takes from the config."""
     adversarial = config.adversarial
@@ -171,7 +217,7 @@ def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
         "reward": reward_of(config),
         "n_rollouts": adversarial.n_rollouts,
         "reward_model": adversarial.reward_model,
-        "discriminator": widths_within(sequence_length, config.discriminator),
+        "discriminator": _windows(sequence_length, config),
         "scaling": adversarial.scaling,
         "density_ratio": adversarial.density_ratio,
         "ranking": adversarial.ranking,

@@ -24,13 +24,8 @@ def threads_for(config: TrainConfig, game: SequenceGame, generator: TokenModel) 
         config: of the run; its `threads`, if any, is what was asked for.
         game: that it describes.
         generator: that it describes.
-
-    Raises:
-        ValueError: fewer than one is asked for.
     """
     if config.threads is not None:
-        if config.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {config.threads}.")
         return config.threads
     length = game.sequence_length
     weights = sum(parameter.numel() for parameter in generator.parameters())

@@ -20,16 +20,17 @@ from tqdm.auto import tqdm
 import seqgan_env
 from agents.checkpoint import Checkpoints
 from agents.collapse import BestKeeper, CollapseAlarm
-from agents.config import TrainConfig, config_from_json, config_to_json
+from agents.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
 from agents.discriminator_watch import DiscriminatorWatch
 from agents.distributed import LAUNCH, earlier_run, is_restarted, note_of_launch
 from agents.players import Player, make_agent
-from agents.pretrain import LikelihoodTraining
+from agents.pretrain import LikelihoodTraining, PretrainConfig
 from agents.run_folder import NoRunFolder, RunFolder
 from agents.run_lock import RunLock
-from agents.tasks import Task, make_task
+from agents.tasks import KeptData, Task, make_task
 from agents.threads import threads_for
 from seqgan_env.corpus import naming
+from seqgan_env.settings import errors_in_flags, flag, flags_of
 from seqgan_env.storage import BEST, load_generator, spellings
 from seqgan_env.training_state import detached
 from seqgan_env.workers import ALONE, Workers
@@ -88,7 +89,9 @@ class Training:
         device = self.task.game.device
         rng = torch.Generator(device).manual_seed(config.seed)
         real = self.task.game.real_sequences
-        self.likelihood = LikelihoodTraining(self.agent.generator, real, config.pretrain, rng, workers)
+        pretrain = config.pretrain if config.start_from is None else dataclasses.replace(config.pretrain, epochs=0)
+        with errors_in_flags(flags_of(PretrainConfig, "pretrain.")):
+            self.likelihood = LikelihoodTraining(self.agent.generator, real, pretrain, rng, workers)
         self._data_fingerprint = _fingerprint(real, self.task.held_out)
         self._vocabulary_fingerprint = hashlib.sha256(json.dumps(spellings(task.game)).encode()).hexdigest()
         self.phase = Phase.LIKELIHOOD
@@ -96,6 +99,7 @@ class Training:
         self._all_rounds = 0
         self._checkpoints = Checkpoints(self.run.path / CHECKPOINTS, config.checkpoint.keep)
         self._note: dict[str, Any] | None = None
+        self._is_new = False
         self._noted_at = self._written_at = time.monotonic()
         self._written_rounds = 0
 
@@ -103,9 +107,11 @@ class Training:
     def start(cls, config: TrainConfig, name: str, workers: Workers = ALONE) -> "Training":
         """A new run, in a folder of its own; or, where torchrun starts its processes again, the one that it had begun.
 
+        What is refused leaves no folder.
+
         Raises:
             OSError: the folder cannot be made, or the data cannot be read.
-            ValueError: settings with which these workers cannot train together.
+            ValueError: settings with which these workers cannot train together, or that do not fit the data.
         """
         if is_restarted():
             earlier = workers.of_first(lambda: {"run": str(earlier_run(config.out) or "")})["run"]
@@ -118,11 +124,21 @@ class Training:
         if not workers.is_first:
             return cls._of_parts(config, name, task, agent, NoRunFolder(config.out), workers)._agree()
         run = RunFolder.create(config.out, name)
-        run.save_text(CONFIG, config_to_json(config, name) + "\n")
-        note = note_of_launch()
-        if note is not None:
-            run.save_text(LAUNCH, note)
-        return cls._of_parts(config, name, task, agent, run, workers)._agree()
+        try:
+            config = with_absolute_paths(config)
+            run.save_text(CONFIG, config_to_json(config, name) + "\n")
+            note = note_of_launch()
+            if note is not None:
+                run.save_text(LAUNCH, note)
+            data = KeptData.of(task)
+            if data is not None:
+                data.save(run.path)
+            training = cls(config, name, task, agent, run, workers)
+        except BaseException:
+            run.discard()
+            raise
+        training._is_new = True
+        return training._agree()
 
     @classmethod
     def resume(
@@ -133,7 +149,7 @@ class Training:
         from_best: bool = False,
         clear_lock: bool = False,
         objective: str | None = None,
-        threads: int | None = None,
+        **given_anew: Any,
     ) -> "Training":
         """A run as its newest whole checkpoint left it.
 
@@ -143,20 +159,21 @@ class Training:
             from_best: go back to the best checkpoint; what came after it is lost.
             clear_lock: see `agents.run_lock.RunLock`.
             objective: the run's own objective again, if it has one: a file alone does not decide what code runs.
-            threads: to compute with; by default as many as before.
+            given_anew: settings in place of the run's own, such as `threads`, `device` or the path of its `data`; None for as
+                before. On another kind of device the run goes on with other random numbers.
 
         Raises:
-            FileNotFoundError: no such run.
+            FileNotFoundError: no such run, or a file that it reads is no longer where it was.
             ValueError: no checkpoint is whole or of this version, or the data or the objective are not what they were.
             FolderInUse: another process works on it.
         """
         if not workers.is_first:
-            return cls._take_up(folder, None, from_best, workers, objective, threads)
+            return cls._take_up(folder, None, from_best, workers, objective, given_anew)
         if not (folder / CONFIG).is_file():
             raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py's, such as runs/quick-….")
         lock = RunLock(folder, clear_lock or is_restarted())  # torchrun has ended all processes by then
         try:
-            return cls._take_up(folder, lock, from_best, workers, objective, threads)
+            return cls._take_up(folder, lock, from_best, workers, objective, given_anew)
         except BaseException:
             lock.release()
             raise
@@ -169,15 +186,18 @@ class Training:
         from_best: bool,
         workers: Workers,
         objective: str | None,
-        threads: int | None,
+        given_anew: Mapping[str, Any],
     ) -> "Training":
         found = workers.of_first(lambda: _found_in(folder, from_best))
         state = found["state"]
         config, name = config_from_json(found["config"])
-        config = config if threads is None else dataclasses.replace(config, threads=threads)
+        config = _with_settings(config, given_anew, folder)
         _check_objective(config.adversarial.objective, objective)
         _check_workers(config, workers)
-        task = make_task(config)
+        with _of_this_version(folder):
+            starts = state is None or state["phase"] == Phase.LIKELIHOOD
+        _check_files(config, folder, starts)
+        task = make_task(config, None if found["kept"] is None else KeptData(*found["kept"]))
         agent = make_agent(config, task.game)
         config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
         run: RunFolder = NoRunFolder(folder)
@@ -220,6 +240,13 @@ class Training:
         if self._old_handler is not None:
             signal.signal(signal.SIGTERM, self._old_handler)
         self.run.close()
+
+    def discard_if_nothing_was_learned(self) -> bool:
+        """Remove the folder of a new run of which there is nothing to go on with; whether it was."""
+        nothing = self._is_new and self._note is None and self.workers.count == 1
+        if nothing:
+            self.run.discard()
+        return nothing
 
     def hold_off(self) -> None:
         """From now on ignore a first SIGTERM, which torchrun sends to all when one has failed; a second one ends at once."""
@@ -358,17 +385,24 @@ class Training:
         return {
             "data": self._data_fingerprint,
             "vocabulary": self._vocabulary_fingerprint,
+            "device": self.task.game.device.type,
             "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
             f"threads: {self.threads}",
         }
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:
-        """Refuse other data; say so if other versions may make other figures."""
+        """Refuse other data; say so if other versions, or another device, may make other figures."""
         before, now = state["origin"], self._origin()
-        if before["data"] != now["data"] or before.get("vocabulary", now["vocabulary"]) != now["vocabulary"]:
+        if before["data"] != now["data"] or before["vocabulary"] != now["vocabulary"]:
+            source = getattr(self.config, "data", None) or getattr(self.config, "oracle_params", None) or "the oracle"
             raise ValueError(
-                f"The real sequences are not those that the run in {self.run.path} began with: has its data file changed? "
-                "Put back the old one, or start a new run."
+                f"The real sequences, read from {source}, are not those that the run in {self.run.path} began with: has its "
+                "data file changed? Put back the old one, or start a new run."
+            )
+        if before["device"] != now["device"]:
+            print(
+                f"The run was on {before['device']} and goes on on {now['device']}: from here on its random numbers, and "
+                "so its figures, are others."
             )
         if before["made_by"] != now["made_by"]:
             print(f"The run began with {before['made_by']}; with {now['made_by']} its figures may differ.")
@@ -389,6 +423,27 @@ def _check_workers(config: TrainConfig, workers: Workers) -> None:
         )
 
 
+def _with_settings(config: TrainConfig, given: Mapping[str, Any], folder: Path) -> TrainConfig:
+    """A run's config with settings that were given anew."""
+    given = {name: value for name, value in given.items() if value is not None}
+    unknown = [flag(name) for name in given if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"The run in {folder} has no {' and no '.join(unknown)}: leave it out.")
+    return with_absolute_paths(dataclasses.replace(config, **given))
+
+
+def _check_files(config: TrainConfig, folder: Path, starts: bool) -> None:
+    """Refuse a run of which a file that it reads is gone; the weights that it began with are read where it `starts` alone."""
+    for field in dataclasses.fields(config):
+        path = getattr(config, field.name)
+        needed = isinstance(path, Path) and field.name != "out" and (field.name != "start_from" or starts)
+        if needed and not path.exists():
+            raise FileNotFoundError(
+                f"The run in {folder} reads {flag(field.name)} {path}, and there is no such file. If it is elsewhere now, add "
+                f"{flag(field.name)} with its new path."
+            )
+
+
 def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
     """A run's settings, and its state if it has a checkpoint."""
     checkpoints = Checkpoints(folder / CHECKPOINTS)
@@ -397,7 +452,8 @@ def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
     state = _newest_state(checkpoints)
     with _of_this_version(folder):
         text = (folder / CONFIG).read_text(encoding="utf-8") if state is None else state["config"]
-    return {"config": text, "state": state}
+    kept = KeptData.load(folder)
+    return {"config": text, "state": state, "kept": None if kept is None else list(kept)}
 
 
 @contextmanager

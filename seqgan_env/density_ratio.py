@@ -1,7 +1,6 @@
 """A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -16,8 +15,16 @@ from seqgan_env.mixture import TokenMixture
 from seqgan_env.precision import Precision, check_precision, products_in
 from seqgan_env.read_only import ReadOnly
 from seqgan_env.sampling import Mask, TokenPolicy, allowed_where, forbid, played_positions, sequences_per_chunk
+from seqgan_env.settings import FewInt, LargestNorm, PositiveFloat, PositiveInt, check_settings
 from seqgan_env.token_model import TokenModel, training_mode
-from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.training_state import (
+    load_module_state,
+    load_optimizer_state,
+    load_random_state,
+    module_state,
+    optimizer_state,
+    random_state,
+)
 from seqgan_env.workers import ALONE, Workers
 
 _PHASE = "a fit of the density ratio"
@@ -30,7 +37,7 @@ RatioObjective = Literal["likelihood", "classification"]
 class DensityRatioConfig:
     """The density of real sequences: the models that it is a mixture of, and their training."""
 
-    n_models: int = 1
+    n_models: FewInt = 1
     """Models that learn, alike but for their initial parameters and dropout."""
     model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5))
     """Each of them."""
@@ -38,15 +45,15 @@ class DensityRatioConfig:
     """The generator as it is when the first fit begins, its likelihood start, is one of the mixture too, without learning."""
     objective: RatioObjective = "likelihood"
     """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Sequences in one training step."""
-    epochs: int = 1
+    epochs: PositiveInt = 1
     """Passes over the sequences that one fit is given."""
-    learning_rate: float = 3e-3
+    learning_rate: PositiveFloat = 3e-3
     """Adam's step size in the first fit."""
-    learning_rate_decay: float = 0.98
+    learning_rate_decay: PositiveFloat = 0.98
     """What the step size is multiplied with after each fit."""
-    max_grad_norm: float = 5.0
+    max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"
     """How float32 products are made in fits, as torch names it: highest, in float32; high, in TF32 on a GPU; medium, in
@@ -98,12 +105,7 @@ class DensityRatioReward(ReadOnly):
         if config.objective not in get_args(RatioObjective):
             raise ValueError(f"objective must be one of {get_args(RatioObjective)}, got {config.objective!r}.")
         check_precision(config.precision)
-        for name in ("n_models", "batch_size", "epochs"):
-            if getattr(config, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
-        for name in ("learning_rate", "learning_rate_decay", "max_grad_norm"):
-            if not 0 < getattr(config, name) < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, got {getattr(config, name)}.")
+        check_settings(config)
         self.config = config
         self.vocab_size = vocab_size
         self.policy = policy
@@ -231,7 +233,7 @@ class DensityRatioReward(ReadOnly):
             "models": module_state(self._learning),
             "start": None if self.start is None else module_state(self.start),
             "optimizer": optimizer_state(self.optimizer),
-            "rng": self._rng.get_state(),
+            "rng": random_state(self._rng),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -245,7 +247,7 @@ class DensityRatioReward(ReadOnly):
             load_module_state(start, state["start"])
             self.join(start)
         load_optimizer_state(self.optimizer, state["optimizer"])
-        self._rng.set_state(state["rng"].cpu())
+        load_random_state(self._rng, state["rng"])
 
 
 @torch.no_grad()

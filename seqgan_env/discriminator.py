@@ -19,6 +19,7 @@ from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.randomness import key_of_each, uniform
 from seqgan_env.read_only import ReadOnly
+from seqgan_env.settings import NonNegativeFloat, PositiveInt, Share, Width, check_settings
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.windows import max_over_windows
 from seqgan_env.workers import ALONE, Workers
@@ -36,32 +37,32 @@ _ASIDE = 5  # hashed with each sequence to choose those of validation: fixed, so
 class TextCNNConfig:
     """Sizes and training of the discriminator; the defaults are the paper's for length 20 (appendix, table 2)."""
 
-    widths: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
+    widths: tuple[PositiveInt, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
     """Window sizes in tokens."""
-    n_filters: tuple[int, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
+    n_filters: tuple[Width, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
     """Filters for each window size."""
-    embedding_dim: int = 64
+    embedding_dim: Width = 64
     """Width of its token embedding."""
-    dropout: float = 0.25
+    dropout: Share = 0.25
     """Share of features left out in training; none is in scoring."""
-    l2: float = 0.2
+    l2: NonNegativeFloat = 0.2
     """Weight of half the squared norm of the output layer in the loss."""
-    learning_rate: float = 1e-4
+    learning_rate: NonNegativeFloat = 1e-4
     """Adam's step size."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
-    token_dropout: float = 0.0
+    token_dropout: Share = 0.0
     """Share of the tokens that are left out in training, as padding is."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of each label that training takes for undecided (Szegedy et al., 2016)."""
     spectral_norm: bool = False
     """Divide the weights of all layers but the embedding by their largest singular value (Miyato et al., 2018)."""
-    validation: float = 0.0
+    validation: Share = 0.0
     """Share of the sequences that fits learn nothing from, always the same ones: a fit leaves the network as it told them
     apart best, before it or after one of its passes."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Sequences, real and generated together, in one training step."""
-    epochs: int = 3
+    epochs: PositiveInt = 3
     """Passes over the sequences that one `fit` is given."""
     precision: Precision = "highest"
     """How products are made in fits and in scoring a discriminator's completions, whose rewards are means: highest, in
@@ -335,35 +336,41 @@ def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:
 
 
 def _check(config: TextCNNConfig, sequence_length: int) -> None:
-    if len(config.widths) != len(config.n_filters) or not config.widths:
-        raise ValueError(
-            "Each window width needs its number of filters, "
-            f"got {len(config.widths)} widths and {len(config.n_filters)} numbers."
-        )
+    check_settings(config)
+    check_windows(config)
     too_wide = [width for width in config.widths if not 1 <= width <= sequence_length]
     if too_wide:
         raise ValueError(
             f"Window widths {too_wide} do not fit sequences of {sequence_length} tokens: take widths from 1 to "
             f"{sequence_length}; widths_within({sequence_length}, config) leaves the others out."
         )
-    if min(config.embedding_dim, *config.n_filters) < 1:
-        raise ValueError(
-            f"A discriminator needs embedding_dim and numbers of filters of at least 1, got {config.embedding_dim} and "
-            f"{config.n_filters}."
-        )
-    for name in ("batch_size", "epochs"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
-    for name in ("l2", "learning_rate", "weight_decay"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be at least 0 and finite, got {getattr(config, name)}.")
-    for name in ("dropout", "token_dropout", "label_smoothing", "validation"):
-        if not 0 <= getattr(config, name) < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {getattr(config, name)}.")
     check_precision(config.precision)
 
 
+def check_windows(config: TextCNNConfig) -> None:
+    """Refuse widths and filters of different number, or none.
+
+    Raises:
+        ValueError: they are.
+    """
+    if len(config.widths) != len(config.n_filters) or not config.widths:
+        raise ValueError(
+            f"Each window width needs its number of filters, but widths={config.widths} are {len(config.widths)} and "
+            f"n_filters={config.n_filters} are {len(config.n_filters)}."
+        )
+
+
 def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:
-    """`config` without the windows that are wider than the sequence."""
+    """`config` without the windows that are wider than the sequence.
+
+    Raises:
+        ValueError: none is left, or widths and filters are of different number.
+    """
+    check_windows(config)
+    if min(config.widths) > sequence_length:
+        raise ValueError(
+            f"No window of widths={config.widths} fits sequences of {sequence_length} tokens: take widths from 1 to "
+            f"{sequence_length}."
+        )
     kept = [(width, n) for width, n in zip(config.widths, config.n_filters, strict=True) if width <= sequence_length]
     return dataclasses.replace(config, widths=tuple(w for w, _ in kept), n_filters=tuple(n for _, n in kept))

@@ -28,6 +28,7 @@ from seqgan_env.metrics import INVERSE_TEMPERATURES, SweepPoint, best_sum
 from seqgan_env.reference_sequences import reference_of
 from seqgan_env.rendering import printable
 from seqgan_env.reward_functions import load_function
+from seqgan_env.settings import PositiveInt, SampleCount, Seed, Temperature
 from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game
 
 SCHEMA = 1
@@ -52,13 +53,13 @@ class Evaluate:
     """A function of your own, module:name, which says of a decoded sequence whether it is valid: True or False."""
     out: Path | None = None
     """The folder to write to; by default evaluation, in the run's."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000
+    n: Annotated[SampleCount, tyro.conf.arg(aliases=["-n"])] = 10_000
     """Samples of each generator, at each temperature."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the samples."""
-    n_neighbours: int = 1000
+    n_neighbours: PositiveInt = 1000
     """How many samples the nearest training sequence is found of."""
-    inverse_temperatures: tuple[float, ...] = INVERSE_TEMPERATURES
+    inverse_temperatures: tuple[Temperature, ...] = INVERSE_TEMPERATURES
     """Of the sweep: above 1 the generators are sharpened, below 1 flattened."""
     checkpoint: str = LAST
     """Which generator stands beside the one after likelihood."""
@@ -90,9 +91,9 @@ class Evaluate:
                 f"No checkpoint {' or '.join(missing)} in {self.run}: an evaluation shows the generator beside its start "
                 "after likelihood, or it would not tell what the training after it has changed."
             )
+        reference = reference_of(self.run, game, self.reference, self.n, self.seed, format=self.format, column=self.column)
         out = self.out or self.run / "evaluation"
         out.mkdir(parents=True, exist_ok=True)
-        reference = reference_of(self.run, game, self.reference, self.n, self.seed, format=self.format, column=self.column)
         evaluation = evaluate(game, generators, reference, settings, valid)
         report = _report(self, game, evaluation)
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)

@@ -31,6 +31,7 @@ from seqgan_env.metrics import (
 )
 from seqgan_env.nearest_neighbours import Neighbours, NeighbourSearch
 from seqgan_env.reference_sequences import Reference
+from seqgan_env.settings import PositiveInt, SampleCount, Seed, Temperature, check_settings
 from seqgan_env.token_model import TokenModel
 from seqgan_env.vocabulary import lines_of
 
@@ -43,26 +44,19 @@ _SEED_OFFSET = 4_000_003  # samples shall not share the random numbers that wrot
 class EvaluationSettings:
     """How a run is evaluated."""
 
-    n: int = 10_000
+    n: SampleCount = 10_000
     """Samples of each generator, at each temperature."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the samples, and chooses training sequences to compare with."""
-    n_neighbours: int = 1000
+    n_neighbours: PositiveInt = 1000
     """How many of the samples, and of the held-out sequences, the nearest training sequence is found of."""
-    inverse_temperatures: tuple[float, ...] = INVERSE_TEMPERATURES
+    inverse_temperatures: tuple[Temperature, ...] = INVERSE_TEMPERATURES
     """Of the sweep: above 1 the generators are sharpened, below 1 flattened."""
 
     def __post_init__(self) -> None:
-        """Check the numbers, all at once."""
-        faults = []
-        if self.n < 2:
-            faults.append(f"n must be at least 2, got {self.n}")
-        if self.n_neighbours < 1:
-            faults.append(f"n_neighbours must be at least 1, got {self.n_neighbours}")
-        if not self.inverse_temperatures or not all(0 < alpha < math.inf for alpha in self.inverse_temperatures):
-            faults.append(f"inverse_temperatures must be positive and finite, at least one, got {self.inverse_temperatures}")
-        if faults:
-            raise ValueError("; ".join(faults) + ".")
+        check_settings(self)
+        if not self.inverse_temperatures:
+            raise ValueError("A sweep needs at least one of inverse_temperatures, got none.")
 
 
 @dataclass(frozen=True)

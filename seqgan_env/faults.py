@@ -14,7 +14,7 @@ _ADVICE = (
 )
 
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "size calculation overflowed")
 
 
 class NumericalFault(RuntimeError):  # noqa: N818 - what is at fault is a number

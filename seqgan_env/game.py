@@ -1,5 +1,6 @@
 """The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,9 +37,10 @@ from seqgan_env.rewards import (
     completion_score,
     find_discriminator,
     learns,
+    unsaved,
 )
 from seqgan_env.sampling import Mask, TokenPolicy, played_positions
-from seqgan_env.training_state import Resumable
+from seqgan_env.training_state import Resumable, load_random_state, random_state
 from seqgan_env.workers import ALONE, Workers
 
 TokenIds = Tensor | npt.NDArray[Any]
@@ -334,11 +336,17 @@ class SequenceGame(ReadOnly):
     def training_state(self) -> dict[str, Any]:
         """What changes while the game is played: its reward model, and sequences kept for retraining.
 
-        A reward model that learns without being `Resumable` is left out.
+        A reward model that learns without being `Resumable` is left out, with a warning.
         """
         model = self.reward_model
+        for part in unsaved(model):
+            warnings.warn(
+                f"{type(part).__name__} learns, but what it learns is not saved: where training goes on, it starts anew. Give "
+                "it training_state() and load_training_state(state); see seqgan_env.training_state.Resumable.",
+                stacklevel=2,
+            )
         return {
-            "rng": self._rng.get_state(),
+            "rng": random_state(self._rng),
             "finished": list(self._finished),
             "earlier": list(self._earlier),
             "reward_model": model.training_state() if isinstance(model, Resumable) else None,
@@ -346,7 +354,7 @@ class SequenceGame(ReadOnly):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
-        self._rng.set_state(state["rng"].cpu())
+        load_random_state(self._rng, state["rng"])
         self._finished = [part.to(self.device) for part in state["finished"]]
         self._earlier = [part.to(self.device) for part in state["earlier"]]
         if isinstance(self.reward_model, Resumable):
@@ -576,6 +584,7 @@ def oracle_game(
     oracle_params: str | Path | None = None,
     data_seed: int = 0,
     n_real: int = 10_000,
+    real: Tensor | None = None,
     device: str | torch.device = "cpu",
     **rules: Any,
 ) -> SequenceGame:
@@ -588,6 +597,7 @@ def oracle_game(
         oracle_params: a file of the oracle's parameters instead; see `load_oracle`.
         data_seed: draws the real sequences.
         n_real: how many real sequences there are; the oracle writes them when they are first needed.
+        real: real sequences `(n, sequence_length)` int64 that it wrote earlier; on another device it would write others.
         device: `"auto"`, `"cpu"` or `"cuda"`.
         rules: the other arguments of `make_game`.
     """
@@ -600,7 +610,7 @@ def oracle_game(
             raise ValueError(
                 f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was given."
             )
-    written = OracleSequences(oracle, n_real, sequence_length, as_seed(data_seed))
+    written = OracleSequences(oracle, n_real, sequence_length, as_seed(data_seed)) if real is None else real
     return make_game(oracle.vocab_size, sequence_length, written, oracle=oracle, device=on, **rules)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.settings import FewInt, NonNegativeFloat, PositiveInt, Share, Width
 from seqgan_env.token_model import TokenModel
 from seqgan_env.transformer import TokenTransformer
 
@@ -18,19 +19,19 @@ class GeneratorConfig:
 
     kind: GeneratorKind = "lstm"
     """An LSTM, as published, or a small causal Transformer."""
-    embedding_dim: int = 32
+    embedding_dim: Width = 32
     """Width of the token embedding; of a Transformer's layers, too."""
-    hidden_dim: int = 32
+    hidden_dim: Width = 32
     """Width of an LSTM's recurrent state, or inside a Transformer's feed-forward parts."""
-    n_layers: int = 1
+    n_layers: FewInt = 1
     """Layers."""
-    n_heads: int = 4
+    n_heads: PositiveInt = 4
     """Attention heads of a Transformer; they share embedding-dim. An LSTM has none."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of the features that maximum likelihood sets to 0; the policy gradient uses none."""
     tied: bool = False
     """The output layer's weights are the embedding's; an LSTM then needs embedding-dim = hidden-dim."""
-    initial_std: float = 0.1
+    initial_std: NonNegativeFloat = 0.1
     """Standard deviation of the initial parameters."""
 
 

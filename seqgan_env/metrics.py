@@ -4,7 +4,6 @@ No single number here says enough. Quality (NLL under the oracle, BLEU) can be h
 of held-out data, Self-BLEU) by writing anything; so they are reported together, and over the same temperatures.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from seqgan_env.linear_log_prob import linear_log_prob
 from seqgan_env.sampling import sequences_per_chunk
+from seqgan_env.settings import Temperature, check_number
 from seqgan_env.token_model import TokenModel
 
 Tokens = npt.NDArray[np.int64]
@@ -357,7 +357,7 @@ def temperature_sweep(
         One point for each temperature, in the given order. An NLL is a mean over sequences of their nats per token.
 
     Raises:
-        ValueError: no samples, sequences or temperatures, a temperature that is not positive, or two vocabularies.
+        ValueError: no samples, sequences or temperatures, a temperature out of its range, or two vocabularies.
     """
     if generator.vocab_size != oracle.vocab_size:
         raise ValueError(
@@ -365,8 +365,10 @@ def temperature_sweep(
         )
     if n_samples < 1 or not len(held_out):
         raise ValueError(f"A sweep needs samples and held-out sequences, got {n_samples} and {len(held_out)}.")
-    if not inverse_temperatures or not all(0 < alpha < math.inf for alpha in inverse_temperatures):
-        raise ValueError(f"inverse_temperatures must be positive and finite, at least one, got {inverse_temperatures}.")
+    if not inverse_temperatures:
+        raise ValueError("A sweep needs at least one of inverse_temperatures, got none.")
+    for alpha in inverse_temperatures:
+        check_number("Each of inverse_temperatures", alpha, Temperature)
     nll_tests = nll_at_temperatures(generator, held_out, inverse_temperatures)
     points = []
     for alpha, nll_test in zip(inverse_temperatures, nll_tests, strict=True):

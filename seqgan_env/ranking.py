@@ -14,6 +14,7 @@ from seqgan_env.discriminator import TextCNN
 from seqgan_env.faults import StepRecord, check_finite, room_for
 from seqgan_env.precision import products_in
 from seqgan_env.read_only import ReadOnly
+from seqgan_env.settings import PositiveFloat, PositiveInt, check_settings
 from seqgan_env.training_state import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.workers import Workers
 
@@ -25,11 +26,11 @@ _PHASE = "a fit of the ranker"
 class RankConfig:
     """The ranker's sets and sharpness; the values are this project's."""
 
-    gamma: float = 10.0
+    gamma: PositiveFloat = 10.0
     """What cosines are multiplied with in the softmax: the higher, the more a better rank counts."""
-    n_references: int = 32
+    n_references: PositiveInt = 32
     """Real sequences from which the others are seen."""
-    n_comparisons: int = 32
+    n_comparisons: PositiveInt = 32
     """Sequences among which one is ranked."""
 
 
@@ -66,11 +67,7 @@ class RankReward(ReadOnly, nn.Module):
 
     def __init__(self, encoder: TextCNN, real: Tensor, config: RankConfig = RankConfig(), *, seed: int = 0) -> None:
         super().__init__()
-        if min(config.n_references, config.n_comparisons) < 1 or not 0 < config.gamma < math.inf:
-            raise ValueError(
-                "A ranker needs n_references and n_comparisons of at least 1 and a positive, finite gamma, "
-                f"got {config.n_references}, {config.n_comparisons} and {config.gamma}."
-            )
+        check_settings(config)
         self.encoder = encoder
         self.config = config
         self._rng = torch.Generator(encoder.device).manual_seed(seed)

@@ -1,5 +1,7 @@
 """A sequence of tokens with their rewards as text: what `render()` shows, and the head of the episode inspector's view."""
 
+import io
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -102,6 +104,13 @@ def short_name(name: str) -> Text:
     text = Text(name)
     text.truncate(_LONGEST_NAME, overflow="ellipsis")
     return text
+
+
+def spell_what_cannot_be_encoded() -> None:
+    """Let this process print a sign that its terminal's encoding lacks by its code point, instead of ending at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def printable(name: str) -> str:

@@ -90,6 +90,13 @@ def learns(model: RewardModel) -> TypeGuard[LearningRewardModel]:
     return isinstance(model, LearningRewardModel)
 
 
+def unsaved(model: RewardModel) -> list[RewardModel]:
+    """The reward model, or the parts of a mixture, that learn but are not `Resumable`: what they learn cannot be saved."""
+    if isinstance(model, MixtureReward):
+        return [part for _, whole in model.weighted_models for part in unsaved(whole)]
+    return [model] if learns(model) and not isinstance(model, Resumable) else []
+
+
 class DiscriminatorReward:
     """How real the discriminator takes a sequence to be (paper, eq. 4).
 

@@ -1,7 +1,6 @@
 """`python -m seqgan_env sample`: what a run's generator writes, to a file, as much as one likes."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +18,7 @@ from seqgan_env.corpus_formats import format_of
 from seqgan_env.files import STANDARD_OUTPUT, text_output
 from seqgan_env.reward_functions import load_function
 from seqgan_env.sampling import Mask, sample_sequences
+from seqgan_env.settings import PositiveInt, Seed, Temperature, check_number
 from seqgan_env.storage import LAST, load_checkpoints, load_game
 from seqgan_env.token_model import TokenModel
 from seqgan_env.vocabulary import Vocabulary, lines_of, one_line
@@ -36,16 +36,16 @@ class Sample:
     """The run's folder."""
     out: Path
     """The file to write; it is overwritten. - is standard output."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
     """How many sequences."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits: below 1 the samples are safer and more alike, above 1 wilder."""
     prefix: str = ""
     """What every sequence starts with, white space at the ends included: text, or the token ids of an oracle's run."""
     mask: str | None = None
     """A function of your own, module:name, of what is written: token ids (k,) to a bool for each token, whether it may
     follow."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws the tokens."""
     format: Literal["text", "jsonl"] | None = None
     """text: a sequence a line, its own line ends written as ␤; jsonl: objects with tokens, text, length, and nll in nats per
@@ -117,13 +117,12 @@ def sample_with(
         An iterator over sequences `(m, length)` int64, `n` in all, padded with the vocabulary size.
 
     Raises:
-        ValueError: fewer than one sequence, or a temperature that is not positive; and, once sequences are asked for, a
+        ValueError: fewer than one sequence, or a temperature out of its range; and, once sequences are asked for, a
             prefix that cannot be gone on with, or a mask that allows nothing.
     """
     if n < 1:
         raise ValueError(f"The number of sequences must be at least 1, got {n}.")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"The temperature must be positive and finite, got {temperature}. Near 0, samples become greedy.")
+    check_number("temperature", temperature, Temperature)
 
     def parts() -> Iterator[Tensor]:
         for start in range(0, n, _CHUNK):

@@ -4,7 +4,6 @@
 `draw_tokens_reference` is the plain definition that the tests compare both with.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from seqgan_env.cuda_graphs import replayed
 from seqgan_env.overriding import still_agree
+from seqgan_env.settings import Temperature, check_number
 
 # Rows times vocabulary of logits that are there at once. In general 16 MB in float32, which stay in a processor's last-level
 # cache; a GPU is given 256 MB: few kernels, each large.
@@ -326,8 +326,7 @@ def sample_sequences(
     """
     if n < 0 or length < 1:
         raise ValueError(f"n must be at least 0 and length at least 1, got {n} and {length}.")
-    if not 0 < inverse_temperature < math.inf:
-        raise ValueError(f"inverse_temperature must be above 0 and finite, got {inverse_temperature}.")
+    check_number("inverse_temperature", inverse_temperature, Temperature)
     _check_prefix(prefix, length, vocab_size, end_token, mask)
     uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from seqgan_env.corpus import Vocabulary
 from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.discriminator import TextCNNConfig
+from seqgan_env.files import write_atomically
 from seqgan_env.game import SequenceGame, make_game
 from seqgan_env.generators import GeneratorConfig, describe_generator, make_generator
 from seqgan_env.ranking import RankConfig, RankReward
@@ -34,6 +35,9 @@ from seqgan_env.token_model import TokenModel
 
 SCHEMA = 1
 """The version of `game.json`; it grows with every change of meaning."""
+
+REAL = "real.safetensors"
+"""The file of real sequences that a run learns from, by `save_sequences`."""
 
 HELD_OUT = "held_out.safetensors"
 """The file of real sequences that nothing was trained on, by `save_sequences`, in a run's folder."""
@@ -66,7 +70,7 @@ def save_game(game: SequenceGame, folder: Path) -> None:
         **_describe_reward_model(game.reward_model),
     }
     (folder / "game.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_sequences(folder / "real.safetensors", game.real_sequences)
+    save_sequences(folder / REAL, game.real_sequences)
     if game.oracle is not None:
         save_weights(game.oracle, folder / "oracle.safetensors")
     for name, network in _networks(game.reward_model).items():
@@ -75,7 +79,7 @@ def save_game(game: SequenceGame, folder: Path) -> None:
 
 def save_sequences(path: Path, tokens: Tensor) -> None:
     """Write sequences `(n, length)` of token ids to a `.safetensors` file."""
-    save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, path)
+    write_atomically(path, save({"tokens": tokens.to("cpu", torch.int32).contiguous()}))
 
 
 def load_sequences(path: Path) -> Tensor:
@@ -131,7 +135,7 @@ def load_game(
             lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
             description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
         _put_own_reward(description, own_reward)
-        real = load_sequences(folder / "real.safetensors")
+        real = load_sequences(folder / REAL)
         game = make_game(
             real=real,
             vocabulary=None if vocabulary is None else Vocabulary.from_json(json.dumps(vocabulary)),

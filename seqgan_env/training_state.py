@@ -1,5 +1,6 @@
 """What training remembers beside parameters, in a form that a file can hold: tensors, numbers, texts, lists, mappings."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,11 +28,33 @@ def detached(state: Any) -> Any:
     return [detached(value) for value in state] if isinstance(state, list | tuple) else state
 
 
+def random_state(generator: torch.Generator) -> dict[str, Any]:
+    """Where a generator of random numbers stands, and on which kind of device; see `load_random_state`."""
+    return {"device": generator.device.type, "state": generator.get_state()}
+
+
+def load_random_state(generator: torch.Generator, state: Mapping[str, Any]) -> None:
+    """Let a generator go on where `random_state` was taken down.
+
+    A CPU's state means nothing to a GPU, nor the other way round: on another kind of device the generator is seeded with a
+    hash of the state. Its numbers are then others, but the same each time the same state is loaded.
+    """
+    if state["device"] == generator.device.type:
+        generator.set_state(state["state"].cpu())
+    else:
+        generator.manual_seed(seed_of_state(state["state"]))
+
+
+def seed_of_state(state: Tensor) -> int:
+    """A seed from a generator's state, for one on another kind of device: states that differ give seeds that differ."""
+    return int.from_bytes(hashlib.sha256(state.cpu().numpy().tobytes()).digest()[:7], "little")
+
+
 def module_state(module: nn.Module) -> dict[str, Any]:
     """A module's parameters, and the random numbers of it and its parts; see `load_module_state`."""
     return {
         "parameters": module.state_dict(),
-        "random": {name: generator.get_state() for name, generator in _random_numbers(module)},
+        "random": {name: random_state(generator) for name, generator in _random_numbers(module)},
     }
 
 
@@ -39,10 +62,10 @@ def load_module_state(module: nn.Module, state: Mapping[str, Any]) -> None:
     """Give a module what `module_state` took down."""
     module.load_state_dict(state["parameters"])
     device = next(module.parameters()).device
-    for full_name, random_state in state["random"].items():
+    for full_name, random in state["random"].items():
         path, _, name = full_name.rpartition(".")
         generator = torch.Generator(device)  # the module may not have made its own yet
-        generator.set_state(random_state.cpu())
+        load_random_state(generator, random)
         setattr(module.get_submodule(path), name, generator)
 
 

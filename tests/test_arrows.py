@@ -15,6 +15,7 @@ ORDER = (
     "precision",
     "faults",
     "files",
+    "settings",
     "training_state",
     "workers",
     "randomness",

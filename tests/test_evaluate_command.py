@@ -323,6 +323,13 @@ def test_standard_output_is_no_folder(text_run: Path, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_refused_leaves_no_folder(text_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(SystemExit, match=r"error: .*empty\.txt: no sequences"):
+        main(["evaluate", "--run", str(text_run), "--reference", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_likelihood_checkpoint_nothing_is_compared(text_run: Path, tmp_path: Path) -> None:
     shutil.copytree(text_run, tmp_path / "run")
     (tmp_path / "run" / f"{LIKELIHOOD}.safetensors").unlink()

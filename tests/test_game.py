@@ -19,7 +19,7 @@ from seqgan_env.corpus import read_corpus
 from seqgan_env.density_ratio import DensityRatioReward
 from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.game import SequenceGame, contract_rewards, make_game, oracle_game, resolve_device, text_game
-from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, RandomReward
+from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, MixtureReward, RandomReward
 from seqgan_env.vector_env import SequenceVectorEnv
 from seqgan_env.workers import Workers
 from tests.small import (
@@ -197,7 +197,8 @@ class TestReplay:
             game = small_game(reward_model=model, replay=0.5)
             game.retrain(episodes(game, 10))
             if fits:  # the second one is left and taken up
-                state = game.training_state()
+                with pytest.warns(UserWarning, match="Recorder learns, but what it learns is not saved"):
+                    state = game.training_state()
                 game = small_game(reward_model=model, replay=0.5)
                 game.load_training_state(state)
             game.retrain(episodes(game, 10, seed=1))
@@ -210,6 +211,33 @@ class TestReplay:
         for token in range(3):
             game.retrain(torch.full((10, T), token))
         assert (model.fits[-1][1] == 2).all()
+
+
+class Keeper(Recorder):
+    """A `Recorder` whose state can be saved."""
+
+    def training_state(self) -> dict[str, Any]:
+        return {"fits": [list(fit) for fit in self.fits]}
+
+    def load_training_state(self, state: Any) -> None:
+        self.fits = [(real, generated) for real, generated in state["fits"]]
+
+
+class TestAModelThatCannotBeSaved:
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_is_warned_of_by_name(self, deep: bool) -> None:
+        mixture = MixtureReward([(0.5, Ordinal()), (0.25, Keeper()), (0.25, MixtureReward([(1.0, Recorder())]))])
+        game = small_game(reward_model=mixture if deep else Recorder())
+        with pytest.warns(UserWarning, match=r"Recorder learns, but .* Give it training_state\(\) and load_train") as warned:
+            game.training_state()
+        assert len(warned) == 1
+        assert warned[0].filename == __file__
+
+    def test_is_the_only_kind_that_is(self) -> None:
+        for model in (Ordinal(), small_discriminator(), Keeper(), MixtureReward([(0.5, Ordinal()), (0.5, Keeper())])):
+            game = small_game(reward_model=model)
+            state = game.training_state()
+            game.load_training_state(state)
 
 
 def test_a_model_that_cannot_learn_is_not_retrained() -> None:

@@ -7,18 +7,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import train
-from seqgan_env.__main__ import main
+from seqgan_env.__main__ import COMMANDS, main
 from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.game import text_game
 from seqgan_env.run_inspection import trace_checkpoints
+from seqgan_env.settings import flag, range_of
 from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game, save_game
 from tests.run_folders import LINES, save_generators
 from tests.test_inspection_html import Scripts
-from tests.test_train import ROOT, only_run, text_config
+from tests.test_train import ROOT, numeric_fields, only_run, text_config, types_in
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +109,37 @@ def test_the_rollout_policy_stays_attached(run: Path) -> None:
             ["--checkpoint", "none"],
             r"error: No checkpoint 'none' in .*; there is generator, generator_best, generator_likelihood, generator_mid",
         ),
-        (["--episodes", "5"], "error: --episodes must lie between 1 and --batch 4, got 5"),
-        (["--episodes", "0"], "error: --episodes must lie between 1"),
+        (["--episodes", "5"], "error: --episodes must be at most --batch, got 5 and 4"),
+        (["--episodes", "0"], "error: --episodes must be at least 1, got 0"),
         (["--html", "/dev/null/page.html"], "error: .*page.html"),
     ],
 )
 def test_what_cannot_be_done_is_said(run: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         inspect(run, *arguments)
+
+
+NUMBERS = [(name, *field) for name, command in COMMANDS.items() for field in numeric_fields(command)]
+
+
+@pytest.mark.parametrize(("command", "path", "hint"), NUMBERS, ids=[f"{command}-{path}" for command, path, _ in NUMBERS])
+def test_every_number_has_a_range_and_is_refused_outside(command: str, path: str, hint: Any, tmp_path: Path) -> None:
+    assert range_of(hint) is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/settings.py"
+    given = ["--out", str(tmp_path / "samples.txt")] if command == "sample" else []
+    for value in ("nan", "-1", "1e-39") if float in types_in(hint) else ("-1", str(10**30)):
+        with pytest.raises(SystemExit, match=rf"error: {flag(path)} must be .*, got {value}"):
+            main([command, "--run", str(tmp_path), *given, flag(path), value])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_no_traceback(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seqgan_env.__main__.trace_checkpoints", stopped)
+    with pytest.raises(SystemExit) as ended:
+        inspect(run)
+    assert ended.value.code == 130
 
 
 def word_length(text: str) -> float:

@@ -160,10 +160,10 @@ def test_training_goes_on_where_it_was_left() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (RankConfig(n_references=0), "at least 1 and a positive, finite gamma, got 0, 32 and 10.0"),
-        (RankConfig(n_comparisons=-1), "got 32, -1 and 10.0"),
-        (RankConfig(gamma=0.0), "got 32, 32 and 0.0"),
-        (RankConfig(gamma=math.nan), "got 32, 32 and nan"),
+        (RankConfig(n_references=0), "n_references must be at least 1, got 0"),
+        (RankConfig(n_comparisons=-1), "n_comparisons must be at least 1, got -1"),
+        (RankConfig(gamma=0.0), "gamma must be above 0, got 0.0"),
+        (RankConfig(gamma=math.nan), r"gamma must be above 0 and at most 1e\+30, got nan"),
     ],
 )
 def test_impossible_sets_are_refused(config: RankConfig, message: str) -> None:

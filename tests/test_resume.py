@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -27,12 +27,14 @@ import torch
 import train
 from agents import training as training_module
 from agents.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
-from agents.config import CheckpointConfig, TrainConfig
+from agents.config import CheckpointConfig, OracleConfig, TextConfig, TrainConfig, with_absolute_paths
 from agents.reinforce import Reinforce
 from agents.run_lock import FolderInUse
 from agents.training import Training
 from seqgan_env.faults import NumericalFault
+from seqgan_env.storage import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from tests.test_oracle import parameters, write_npz
 from tests.test_train import ROOT, SENTENCES, TINY, heed_interrupts, only_run, oracle_config, text_config
 
 EVERY_ROUND = CheckpointConfig(every_rounds=1)
@@ -336,6 +338,157 @@ class TestCheckpoints:
             path.write_bytes(pack(state))
         with pytest.raises(ValueError, match="another version: the settings invented"):
             train.resume(run)
+
+
+def of_a_gpu(state: Any) -> Any:
+    """A state as a GPU would have left it: its generators have a seed and an offset, in 16 bytes."""
+    if isinstance(state, dict):
+        if state.keys() == {"device", "state"}:
+            return {"device": "cuda", "state": state["state"][:16].clone()}
+        return {name: of_a_gpu(value) for name, value in state.items()}
+    return [of_a_gpu(value) for value in state] if isinstance(state, list) else state
+
+
+def moved_from_a_gpu(run: Path, device: str) -> Path:
+    """Make a run's checkpoint that of a GPU, on which the oracle wrote other sequences, too."""
+    data = {name: load_sequences(run / name).flip(0) for name in (REAL, HELD_OUT)}
+    for name, tokens in data.items():
+        save_sequences(run / name, tokens)
+    newest, *others = sorted((run / "checkpoints").glob("round-*"), reverse=True)
+    for other in others:
+        other.unlink()
+    aside = Path(shutil.copyfile(newest, run / "aside"))  # what is read is a map of its file
+    state = of_a_gpu(unpack(aside))
+    state["config"] = json.dumps({**json.loads(state["config"]), "device": device})
+    state["origin"] |= {"device": "cuda", "data": training_module._fingerprint(*data.values())}
+    newest.write_bytes(pack(state))
+    aside.unlink()
+    return run
+
+
+class TestElsewhere:
+    @pytest.mark.parametrize("rounds", [0, 3, 5], ids=["likelihood", "discriminator", "adversarial"])
+    def test_a_run_of_a_gpu_goes_on_on_a_cpu(
+        self, tmp_path: Path, rounds: int, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = moved_from_a_gpu(stopped(lagging(tmp_path / "runs"), rounds), "cuda")
+        again = Path(shutil.copytree(run, tmp_path / "again"))
+        if not torch.cuda.is_available():
+            with pytest.raises(ValueError, match="torch sees no CUDA device here"):
+                train.resume(run)
+        capsys.readouterr()
+        for folder in (run, again):
+            train.resume(folder, device="cpu")
+            printed = capsys.readouterr().out
+            assert printed.count("The run was on cuda and goes on on cpu: from here on its random numbers") == 1
+            assert rounds_on_disk(folder) == 7
+        assert leavings(run) == leavings(again) != whole
+        train.resume(run)  # it is a run of the CPU by now
+        assert "goes on on" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
+    def test_a_device_that_is_auto_needs_no_word(self, tmp_path: Path, agent: Any) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("auto is a GPU here")
+        run = moved_from_a_gpu(stopped(oracle_config(tmp_path, agent=agent, checkpoint=EVERY_ROUND), 5), "auto")
+        train.resume(run)
+        assert rounds_on_disk(run) == 7
+
+    def test_the_oracles_sequences_are_those_that_were_written_first(self, tmp_path: Path) -> None:
+        """Another processor would write others."""
+        run = stopped(lagging(tmp_path), 1)
+        save_sequences(run / REAL, load_sequences(run / REAL).flip(0))
+        with pytest.raises(ValueError, match=r"read from the oracle, are not those that the run in .* began with"):
+            train.resume(run)
+
+    def test_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Data, tokenizer and oracle were given by relative paths."""
+        (tmp_path / "begun").mkdir()
+        monkeypatch.chdir(tmp_path / "begun")
+        Path("lines.txt").write_text("a b c\nb c a\n" * 40)
+        run = stopped(text_config(Path("runs"), data=Path("lines.txt"), checkpoint=EVERY_ROUND), 3).absolute()
+        train.main(text_config(Path("whole"), data=Path("lines.txt"), checkpoint=EVERY_ROUND))
+        monkeypatch.chdir(tmp_path)
+        train.resume(run)
+        assert leavings(run) == leavings(only_run(tmp_path / "begun" / "whole"))
+        for text in ((run / "config.json").read_text(), unpack(max((run / "checkpoints").glob("round-*")))["config"]):
+            assert json.loads(text)["data"] == str(tmp_path / "begun" / "lines.txt")
+
+    def test_every_path_is_kept_absolute(self) -> None:
+        """Also those of settings to come: a field that holds a path is one of the run's own, not of a group."""
+        for kind in (OracleConfig, TextConfig):
+            paths = [name for name, hint in get_type_hints(kind).items() if Path in (hint, *get_args(hint))]
+            config = with_absolute_paths(kind(**{name: Path(name) for name in paths}))
+            assert {name: getattr(config, name) for name in paths} == {name: Path.cwd() / name for name in paths}
+            groups = [value for value in vars(config).values() if dataclasses.is_dataclass(value)]
+            assert not [value for group in groups for value in vars(group).values() if isinstance(value, Path)]
+
+    def test_data_that_were_moved(self, tmp_path: Path) -> None:
+        data, moved = tmp_path / "lines.txt", tmp_path / "moved.txt"
+        data.write_text("a b c\nb c a\n" * 40)
+        config = text_config(tmp_path / "runs", data=data, checkpoint=EVERY_ROUND)
+        run = stopped(config, 3)
+        train.main(dataclasses.replace(config, out=tmp_path / "whole"))
+        data.rename(moved)
+        with pytest.raises(FileNotFoundError, match=rf"The run in {run} reads --data {data}, .* add --data with its new path"):
+            train.resume(run)
+        train.resume(run, data=moved, device=None)
+        assert leavings(run) == leavings(only_run(tmp_path / "whole"))
+        train.resume(run)  # the new path is the run's from now on
+
+    def test_an_oracle_that_was_moved(self, tmp_path: Path) -> None:
+        oracle, moved = write_npz(tmp_path / "oracle.npz", parameters()), tmp_path / "moved.npz"
+        run = stopped(oracle_config(tmp_path / "runs", vocab_size=None, oracle_params=oracle, checkpoint=EVERY_ROUND), 3)
+        oracle.rename(moved)
+        with pytest.raises(FileNotFoundError, match=r"reads --oracle-params .* add --oracle-params with its new path"):
+            train.resume(run)
+        train.resume(run, oracle_params=moved)
+        assert rounds_on_disk(run) == 7
+
+    def test_a_tokenizer_that_was_moved(self, tmp_path: Path) -> None:
+        tokenizers = pytest.importorskip("tokenizers")
+        model = tokenizers.models.WordLevel({"a": 0, "b": 1, "c": 2, "<unk>": 3}, unk_token="<unk>")
+        tokenizer = tokenizers.Tokenizer(model)
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        path, moved, data = tmp_path / "tokenizer.json", tmp_path / "moved.json", tmp_path / "lines.txt"
+        tokenizer.save(str(path))
+        data.write_text("a b c\nb c a\n" * 40)
+        run = stopped(text_config(tmp_path / "runs", data=data, tokenizer=path, checkpoint=EVERY_ROUND), 3)
+        path.rename(moved)
+        with pytest.raises(FileNotFoundError, match=r"reads --tokenizer .* add --tokenizer with its new path"):
+            train.resume(run)
+        train.resume(run, tokenizer=moved)
+        assert rounds_on_disk(run) == 7
+
+    def test_weights_to_start_from_are_needed_until_the_run_has_begun_with_them(self, tmp_path: Path) -> None:
+        train.main(oracle_config(tmp_path / "first"))
+        weights, moved = tmp_path / "start.safetensors", tmp_path / "moved.safetensors"
+        shutil.copyfile(only_run(tmp_path / "first") / "generator_likelihood.safetensors", weights)
+        config = oracle_config(tmp_path / "second", start_from=weights, checkpoint=EVERY_ROUND)
+        run = stopped(config, 3)
+        before = Path(shutil.copytree(run, tmp_path / "before"))
+        shutil.rmtree(before / "checkpoints")
+        weights.rename(moved)
+        train.resume(run)
+        with pytest.raises(FileNotFoundError, match=r"reads --start-from .* add --start-from with its new path"):
+            train.resume(before)
+        train.resume(before, start_from=moved)
+        assert leavings(before) == leavings(run)
+
+    def test_a_setting_that_the_run_does_not_have(self, tmp_path: Path) -> None:
+        run = stopped(lagging(tmp_path), 1)
+        with pytest.raises(ValueError, match="has no --data: leave it out"):
+            train.resume(run, data=tmp_path)
+
+    def test_on_the_command_line(self, tmp_path: Path) -> None:
+        data, moved = tmp_path / "lines.txt", tmp_path / "moved.txt"
+        data.write_text("a b c\nb c a\n" * 40)
+        run = stopped(text_config(tmp_path / "runs", data=data, checkpoint=EVERY_ROUND), 3)
+        data.rename(moved)
+        with pytest.raises(SystemExit, match=f"error: The run in {run} reads --data {data}"):
+            train.program(["--resume", str(run)])
+        train.program(["--resume", str(run), "--data", str(moved), "--device", "cpu"])
+        assert rounds_on_disk(run) == 7
 
 
 class TestFolders:

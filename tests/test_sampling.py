@@ -314,8 +314,9 @@ def test_rows_per_chunk_is_at_least_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inverse_temperature": -1.0}, "inverse_temperature must be above 0 and finite, got -1.0"),
-        ({"inverse_temperature": float("nan")}, "inverse_temperature must be above 0 and finite, got nan"),
+        ({"inverse_temperature": -1.0}, "inverse_temperature must be at least 1e-30, got -1.0"),
+        ({"inverse_temperature": 1e39}, r"inverse_temperature must be at most 1e\+30, got 1e\+39"),
+        ({"inverse_temperature": float("nan")}, r"inverse_temperature must be at least 1e-30 and at most 1e\+30, got nan"),
         ({"n": -1}, "n must be at least 0 and length at least 1, got -1 and 7"),
         ({"length": 0}, "n must be at least 0 and length at least 1, got .* and 0"),
     ],
@@ -323,6 +324,13 @@ def test_rows_per_chunk_is_at_least_one() -> None:
 def test_numbers_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(**changes)
+
+
+@pytest.mark.parametrize("inverse_temperature", [1e-30, 1e30])
+def test_the_extreme_temperatures_draw_tokens(inverse_temperature: float) -> None:
+    policy = small_policy().float()
+    tokens, lengths = sample_sequences(policy, 50, 7, V, seeded(), end_token=2, inverse_temperature=inverse_temperature)
+    assert torch.equal((tokens < V).sum(dim=1), lengths)
 
 
 def test_a_gpu_is_given_more_rows_at_once() -> None:

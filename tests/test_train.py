@@ -3,13 +3,15 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -25,9 +27,10 @@ from seqgan_env.discriminator import TextCNNConfig
 from seqgan_env.generators import GeneratorConfig
 from seqgan_env.ranking import RankConfig
 from seqgan_env.reward_functions import RewardError
+from seqgan_env.settings import check_settings, flag, range_of
 from seqgan_env.storage import load_sequences
 from seqgan_env.workers import ALONE
-from train import command_line, main, train
+from train import command_line, main, program, train
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "examples" / "sentences.txt"
@@ -116,6 +119,32 @@ class TestARun:
         adversarial = dataclasses.replace(TINY["adversarial"], reward_model=model)
         main(oracle_config(tmp_path, adversarial=adversarial))
         assert not (only_run(tmp_path) / "discriminator.safetensors").exists()
+
+    def test_can_be_without_likelihood(self, tmp_path: Path) -> None:
+        """The generator begins as it was drawn, and is measured so: tables, curves and sweeps have their start."""
+        pretrain = dataclasses.replace(TINY["pretrain"], epochs=0, final_learning_rate=1e-3, batch_size=1000)
+        evaluation = dataclasses.replace(TINY["evaluation"], sweep=True)
+        metrics = main(oracle_config(tmp_path, pretrain=pretrain, evaluation=evaluation))
+        run = only_run(tmp_path)
+        assert {name.partition("/")[0] for name in metrics} == {"pretraining", "adversarial"}
+        assert metrics["pretraining/nll_test"] == pytest.approx(math.log(20), abs=0.05)  # uniform, nearly
+        assert {"learning_curve.png", "quality_coverage.png", "report.html"} <= {path.name for path in run.iterdir()}
+        drawn, last = (load_file(run / f"{n}.safetensors")["output.weight"] for n in ("generator_likelihood", "generator"))
+        assert not torch.equal(drawn, last)
+
+    @pytest.mark.parametrize("agent", ["reinforce", "ppo"])
+    def test_can_be_of_nothing_at_all(self, tmp_path: Path, agent: Any) -> None:
+        adversarial = dataclasses.replace(TINY["adversarial"], updates=0, d_pretrain_steps=0)
+        pretrain = dataclasses.replace(TINY["pretrain"], epochs=0)
+        metrics = main(oracle_config(tmp_path, agent=agent, adversarial=adversarial, pretrain=pretrain))
+        assert metrics["pretraining/nll_test"] == pytest.approx(math.log(20), abs=0.05)
+        first, last = (load_file(only_run(tmp_path) / f"{n}.safetensors") for n in ("generator_likelihood", "generator"))
+        assert all(torch.equal(first[name], value) for name, value in last.items())
+        assert (only_run(tmp_path) / "report.html").is_file()
+
+    def test_of_a_text_can_be_without_likelihood(self, tmp_path: Path) -> None:
+        metrics = main(text_config(tmp_path, pretrain=dataclasses.replace(TINY["pretrain"], epochs=0)))
+        assert {"pretraining/bleu_2", "adversarial/nll_test"} <= set(metrics)
 
     def test_can_be_likelihood_alone(self, tmp_path: Path) -> None:
         adversarial = dataclasses.replace(TINY["adversarial"], updates=0)
@@ -429,6 +458,183 @@ class TestTextFields:
         assert "␤" in samples
 
 
+def numeric_fields(kind: Any, group: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and annotation of each field of a config, and of the groups in it, that holds numbers."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            yield from numeric_fields(hint, f"{group}{name}.")
+        elif {int, float} & set(types_in(hint)):
+            yield f"{group}{name}", hint
+
+
+def types_in(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint):
+        yield from types_in(part)
+
+
+def with_value(config: Any, path: str, value: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: with_value(getattr(config, name), rest, value) if rest else value})
+
+
+NUMERIC = dict(numeric_fields(OracleConfig)) | dict(numeric_fields(TextConfig))
+
+
+class TestRanges:
+    def test_all_numbers_are_seen(self) -> None:
+        assert len(NUMERIC) > 70
+        assert {"seed", "held_out", "discriminator.widths", "adversarial.density_ratio.model.dropout"} <= NUMERIC.keys()
+
+    @pytest.mark.parametrize("path", NUMERIC)
+    def test_what_no_field_may_be_is_refused_by_its_flag(self, path: str) -> None:
+        kinds, allowed = set(types_in(NUMERIC[path])), range_of(NUMERIC[path])
+        assert allowed is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/settings.py"
+        config = text_config(Path("runs")) if path in ("held_out", "min_count") else oracle_config(Path("runs"))
+        bad = [math.nan] if float in kinds else [-(10**30), 10**30]
+        bad += [-math.inf] if float in kinds else [-1]
+        for value in bad:
+            several = any(get_origin(kind) is tuple for kind in kinds)
+            with pytest.raises(ValueError, match=rf"{flag(path)} must be .*, got {value}\b"):
+                with_value(config, path, (1, value) if several else value)
+
+    def test_the_presets_are_within(self) -> None:
+        for config, _ in PRESETS.values():
+            check_settings(config)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--seed", "-1"], "--seed must be at least 0, got -1."),
+            (["--adversarial.batch-size", "0"], "--adversarial.batch-size must be at least 1, got 0."),
+            (
+                ["--discriminator.widths", "1", "2", "3"],
+                "widths 1 2 3 are 3 and --discriminator.n-filters 64 64 are 2.",
+            ),
+            (
+                ["--generator.tied", "--generator.hidden-dim", "7"],
+                "--generator.embedding-dim must equal --generator.hidden-dim",
+            ),
+            (["--generator.tied", "--generator.hidden-dim", "7"], "or pass --generator.no-tied"),
+            (["--generator.kind", "transformer", "--generator.n-heads", "3"], "--generator.n-heads must divide it"),
+            (["--adversarial.learning-rate", "1e300"], "--adversarial.learning-rate must be at most 1e+30, got 1e+300."),
+            (
+                ["--adversarial.learning-rate", "nan"],
+                "--adversarial.learning-rate must be above 0 and at most 1e+30, got nan.",
+            ),
+        ],
+    )
+    def test_the_terminal_says_so_before_anything_is_done(
+        self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as stopped:
+            program(["quick", *arguments])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--sequence-length", "3"], r"more than --sequence-length 3\. .* choose --too-long truncate or --too-long skip"),
+            (["--format", "csv"], r"name the column that holds the sequences: --column\. There are 'where"),
+            (["--column", "text"], r"--column text, but .* pass --format csv or --format jsonl"),
+            (["--vocab-size", "7"], r"but --vocab-size 7 was given"),
+            (["--min-count", "1000000"], r"1 distinct token .*--min-count 1000000"),
+            (["--pretrain.batch-size", "1000"], r"Only 900 sequences for batches of 1000: .* smaller --pretrain\.batch-size"),
+            (["--discriminator.widths", "99", "--discriminator.n-filters", "2"], r"No window of --discriminator\.widths"),
+            (["--adversarial.replay", "0.5", "--adversarial.reward-model", "bleu"], r"--adversarial\.replay 0\.5, but"),
+            (["--agent", "ppo", "--adversarial.kl-coef", "1"], r"--adversarial\.kl-coef 1\.0"),
+            (["--agent", "ppo", "--actor-critic.minibatches", "100000"], r"--actor-critic\.minibatches 100000"),
+            (["--start-from", "nothing.safetensors"], r"No file of weights at .*nothing\.safetensors"),
+        ],
+    )
+    def test_what_the_data_show_is_said_in_flags_and_leaves_nothing(
+        self, tmp_path: Path, arguments: list[str], message: str
+    ) -> None:
+        with pytest.raises(SystemExit, match=rf"error: .*{message}"):
+            program(["text", "--data", str(SENTENCES), "--device", "cpu", "--out", str(tmp_path), *arguments])
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_does_not_fit_into_memory_says_what_is_large(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--device", "cpu", "--n-real", "64", "--generator.hidden-dim", "1048576"]
+    message = r"error: There is not enough memory for the run\. Lower its sizes, such as --generator\.hidden-dim 1048576, "
+    with pytest.raises(SystemExit, match=message):
+        program(["quick", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestNothingIsLeft:
+    """By what is refused, or ends before it has learned anything."""
+
+    def test_too_few_lines(self, tmp_path: Path) -> None:
+        data = tmp_path / "lines.txt"
+        data.write_text("a b c\nb c a\n" * 6)
+        with pytest.raises(ValueError, match="Only 11 sequences for batches of 16"):
+            main(text_config(tmp_path / "runs", data=data))
+        assert list((tmp_path / "runs").iterdir()) == []
+
+    def test_an_evaluation_that_fails_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fails(*_: Any) -> None:
+            raise ValueError("no samples today")
+
+        monkeypatch.setattr("train.samples_of", fails)
+        with pytest.raises(ValueError, match="no samples today"):
+            main(oracle_config(tmp_path))
+        assert list(tmp_path.iterdir()) == []
+        assert "Nothing was learned, so" in (printed := capsys.readouterr().out)
+        assert "--resume" not in printed
+
+    def test_but_the_folder_stays_where_it_was_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stops(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("train.evaluate", stops)
+        with pytest.raises(KeyboardInterrupt):
+            main(oracle_config(tmp_path))
+        assert (only_run(tmp_path) / "config.json").is_file()
+
+
+IN_EVERY_COMMAND = """
+import sys
+from pathlib import Path
+from seqgan_env.__main__ import main
+from train import program
+data, out = sys.argv[1:]
+program(["text", "--data", data, "--tokenizer", "characters", "--out", out, "--device", "cpu", "--pretrain.epochs", "1",
+         "--adversarial.updates", "1", "--adversarial.d-pretrain-steps", "1", "--adversarial.n-generated", "16",
+         "--evaluation.n-samples", "20"])
+(run,) = map(str, Path(out).iterdir())
+main(["inspect", "--run", run, "--plain", "--batch", "4"])
+main(["evaluate", "--run", run, "-n", "20", "--inverse-temperatures", "1"])
+main(["sample", "--run", run, "-n", "20", "--out", run + "/more.txt"])
+for arguments in (["--help"], ["text", "--help"], ["--resume", "x", "--help"]):
+    try:
+        program(arguments)
+    except SystemExit as stopped:
+        assert stopped.code == 0, arguments
+"""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_of_few_letters_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    """Nor does a locale that reads and writes files so."""
+    data, out = tmp_path / "lines.txt", tmp_path / "runs"
+    data.write_text("\u4f60\u597d\u4e16\u754c\n\u4e16\u754c\u4f60\u597d\u03b3\n" * 60, encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", IN_EVERY_COMMAND, data, out]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, **plain}, capture_output=True, timeout=600, check=False)
+    assert result.returncode == 0, result.stderr.decode()
+    assert b"\\u4f60" in result.stdout
+    signs = set("\u4f60\u597d\u4e16\u754c\u03b3\n")
+    for name in ("samples.txt", "more.txt"):
+        assert set((only_run(out) / name).read_text(encoding="utf-8")) <= signs
+    assert "\u4f60" in (only_run(out) / "report.html").read_text(encoding="utf-8")
+
+
 class TestCommandLine:
     def test_quick_is_the_default(self) -> None:
         config, name = command_line([])
@@ -438,10 +644,14 @@ class TestCommandLine:
 
     def test_fields_are_overridden_by_name(self) -> None:
         config, _ = command_line(
-            ["paper", "--adversarial.n-rollouts", "2", "--discriminator.widths", "1", "2", "--pretrain.scheduled-sampling"]
+            [
+                "paper",
+                *("--adversarial.n-rollouts", "2", "--pretrain.scheduled-sampling"),
+                *("--discriminator.widths", "1", "2", "--discriminator.n-filters", "3", "4"),
+            ]
         )
         assert config.adversarial.n_rollouts == 2
-        assert config.discriminator.widths == (1, 2)
+        assert (config.discriminator.widths, config.discriminator.n_filters) == ((1, 2), (3, 4))
         assert config.pretrain.scheduled_sampling is True
 
     def test_paper_is_the_published_schedule(self) -> None:
@@ -510,7 +720,7 @@ class TestBadInput:
             main(oracle_config(tmp_path, device="cuda"))
 
     def test_no_rollouts(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="n_rollouts must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=r"--adversarial\.n-rollouts must be at least 1, got 0"):
             main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], n_rollouts=0)))
 
     def test_out_that_is_a_file(self, tmp_path: Path) -> None:
