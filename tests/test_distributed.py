@@ -1,5 +1,6 @@
 """Several processes under torchrun make of a run what one process makes of it, and survive each other's end."""
 
+import copy
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from agents.distributed import LAUNCH, connected, earlier_run, note_of_launch, s
 from agents.training import Training
 from benchmarks.run_folders import read_log
 from benchmarks.scaling import paper_parameters, volume
+from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.workers import ALONE, Workers
+from tests.small import seeded
 from tests.test_train import ROOT, TINY, only_run, oracle_config
 from tests.together import CONFIGS, KILLED_AFTER
 
@@ -177,6 +180,23 @@ class TestSettings:
             with connected() as workers:
                 assert workers is ALONE
                 assert not torch.distributed.is_initialized()
+
+
+class TestRounding:
+    def test_turns_a_drawn_token_into_another_now_and_then(self) -> None:
+        """Why runs of one and of two processes part, however well an update is shared: 400,000 tokens of close generators."""
+        generator = TokenLSTM(100, 8, 8, initial_std=1.0, generator=seeded())
+
+        def share_of_other_sequences(distance: float) -> float:
+            close, noise = copy.deepcopy(generator), seeded(1)
+            with torch.no_grad():
+                for parameter in close.parameters():
+                    parameter.mul_(1 + distance * torch.randn(parameter.shape, generator=noise))
+            one, other = (model.sample(20_000, 20, seeded(2))[0] for model in (generator, close))
+            return (one != other).any(dim=1).double().mean().item()
+
+        assert share_of_other_sequences(0.0) == 0
+        assert 0 < share_of_other_sequences(TOLERANCE) < 0.05
 
 
 class TestParts:
