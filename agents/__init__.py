@@ -7,7 +7,8 @@ from agents.checks import ContractCheck, ContractWarning, check_contract
 from agents.policy import GeneratorPolicy
 from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
-from agents.sb3 import PrefixExtractor, SB3VecEnv, token_policy
+from agents.sb3 import PrefixExtractor, token_policy
+from agents.vec_env import SB3VecEnv
 
 __all__ = [
     "ContractCheck",

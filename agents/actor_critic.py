@@ -15,11 +15,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 from torch import Tensor, nn
 
 from agents.borrowed_randomness import BorrowedRandomness
-from agents.sb3 import SB3VecEnv, check_end_token, split_observation
+from agents.game_state import SavesGame
+from agents.sb3 import check_end_token, split_observation
+from agents.vec_env import SB3VecEnv
 from seqgan_env.faults import check_finite, check_parameters
 from seqgan_env.game import SequenceGame
 from seqgan_env.generators import GeneratorConfig, make_generator
@@ -179,7 +181,7 @@ class GeneratorActorCriticPolicy(GeneratorActor, ActorCriticPolicy):  # type: ig
     """A generator with a critic, for PPO and A2C; see `GeneratorActor`."""
 
 
-class ActorCriticPlayer(OnPolicyAlgorithm):
+class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
     """What makes an SB3 actor-critic a player as `Reinforce` is one: a mixin, which stands before SB3's algorithm.
 
     A round is a rollout of as many steps as a sequence has tokens, and the training on it. `_n_updates` counts rounds, not
@@ -215,7 +217,7 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
         inner = self.env.unwrapped
         if not isinstance(inner, SB3VecEnv):
             raise TypeError(f"{type(self).__name__} needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
-        return inner.venv
+        return inner.sequences
 
     @property
     def last_played(self) -> PlayedEpisodes:
@@ -314,12 +316,14 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
                     self._final_infos.setdefault(name, []).append(float(value))
 
     def _note_episodes(self) -> None:
-        """Feed SB3's episode statistics, which its `Monitor` would otherwise feed, and log what the sequences are worth."""
+        """Feed SB3's episode statistics where no `VecMonitor` does, and log what the sequences are worth."""
         rewards, lengths, _ = self._played
-        assert self.ep_info_buffer is not None
-        self.ep_info_buffer.extend(
-            {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
-        )
+        assert self.env is not None
+        if not is_vecenv_wrapped(self.env, VecMonitor):
+            assert self.ep_info_buffer is not None
+            self.ep_info_buffer.extend(
+                {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
+            )
         self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
         for name, values in self._final_infos.items():
             self.logger.record(f"rollout/{name}", float(np.mean(values)))
@@ -340,7 +344,7 @@ class ActorCriticPlayer(OnPolicyAlgorithm):
             "random": self._random.training_state(),
             "n_updates": self._n_updates,
             "num_timesteps": self.num_timesteps,
-            "recent_episodes": [[episode["r"], episode["l"]] for episode in self.ep_info_buffer or ()],
+            "recent_episodes": [[float(episode["r"]), int(episode["l"])] for episode in self.ep_info_buffer or ()],
             "env": self._game_env().training_state(),
             "observation": None if observation is None else {name: torch.from_numpy(x) for name, x in observation.items()},
             "episode_starts": None if starts is None else torch.from_numpy(starts),

@@ -1,15 +1,24 @@
 """What happens between the generator's updates: retraining the discriminator, evaluating, showing progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from tqdm.auto import tqdm
 
 from agents.discriminator_watch import DiscriminatorWatch
 
 if TYPE_CHECKING:
     from agents.players import Player
+
+
+def every_callback(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """A callback and all that it holds."""
+    yield callback
+    held = [getattr(callback, name, None) for name in ("callback", "callback_on_new_best")]
+    for inner in [*getattr(callback, "callbacks", []), *held]:
+        if isinstance(inner, BaseCallback):
+            yield from every_callback(inner)
 
 
 class BetweenUpdatesCallback(BaseCallback):
@@ -175,3 +184,11 @@ class ProgressCallback(BetweenUpdatesCallback):
     def _on_training_end(self) -> None:
         super()._on_training_end()
         self.bar.close()
+
+
+class TokenBarCallback(ProgressBarCallback):
+    """SB3's progress bar where `num_timesteps` counts tokens, of which some rows write fewer than others."""
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.model.num_timesteps - self.model._num_timesteps_at_start - self.pbar.n)
+        return True

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    EvalCallback,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
-from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize, is_vecenv_wrapped
+
+from agents.callbacks import DiscriminatorCallback, every_callback
+from seqgan_env.game import SequenceGame
+from seqgan_env.rewards import MixtureReward, RewardModel, learns
 
 MOST_QUANTILE_OUTPUTS = 200_000
 """Of a quantile network, whose last layer is that many times as wide as the one before it."""
@@ -19,14 +28,16 @@ class ContractWarning(UserWarning):
     """An algorithm and an environment that run together, but not as the environment's contract needs it."""
 
 
-def check_contract(model: BaseAlgorithm) -> None:
+def check_contract(model: BaseAlgorithm, callback: BaseCallback | None = None) -> None:
     """Warn of everything in which an SB3 model departs from the contract of its environment.
 
     That is: another discount than the reward contract's; normalised, stacked, one-hot or otherwise changed observations; token
-    ids that reach the networks as numbers; more quantiles than a large vocabulary can bear.
+    ids that reach the networks as numbers; more quantiles than a large vocabulary can bear; a model that has learned beside a
+    discriminator that has not; callbacks that compare the rewards of a reward model that is retrained meanwhile.
 
     Args:
         model: an algorithm on one of the environments, in any of SB3's vector forms and wrappers.
+        callback: what `learn` calls, if that is to be looked at.
 
     Raises:
         ValueError: the model has no environment.
@@ -34,7 +45,7 @@ def check_contract(model: BaseAlgorithm) -> None:
     Warns:
         ContractWarning: for each departure, with its remedy.
     """
-    for departure in departures(model):
+    for departure in [*departures(model), *moving_targets(model, callback)]:
         warnings.warn(departure, ContractWarning, stacklevel=2)
 
 
@@ -42,7 +53,7 @@ class ContractCheck(BaseCallback):
     """Calls `check_contract` when training starts: `model.learn(..., callback=ContractCheck())`."""
 
     def _on_training_start(self) -> None:
-        check_contract(self.model)
+        check_contract(self.model, self.locals.get("callback"))
 
     def _on_step(self) -> bool:
         return True
@@ -68,12 +79,53 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
         yield "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False."
     if is_vecenv_wrapped(model.env, VecFrameStack):
         yield "VecFrameStack puts several prefixes side by side: leave it out, for one prefix is the whole state."
+    games = games_of(model.env)
+    if model._n_updates and games and all(game.retrain_every is not None and game.is_new for game in games):
+        yield (
+            f"{name} has learned, but its environment's reward model begins anew: Stable-Baselines3 saves the model alone. "
+            "Save game.training_state() beside it, with torch.save, and give it to game.load_training_state()."
+        )
     quantiles, vocab_size = getattr(model, "n_quantiles", 0), getattr(model.action_space, "n", 0)
     if quantiles * vocab_size > MOST_QUANTILE_OUTPUTS:
         yield (
             f"{name} learns {quantiles} quantiles for each of {vocab_size:,} tokens, {quantiles * vocab_size:,} outputs: "
             f"pass policy_kwargs={{'n_quantiles': {max(1, MOST_QUANTILE_OUTPUTS // vocab_size // 4)}}} or so."
         )
+
+
+def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Iterator[str]:
+    """A sentence for each evaluation whose mean rewards are compared over time, while the reward model is retrained."""
+    assert model.env is not None
+    callbacks = [] if callback is None else list(every_callback(callback))
+    by_hand = any(isinstance(one, DiscriminatorCallback) for one in callbacks)
+    trained = [game for game in games_of(model.env) if by_hand or game.retrain_every is not None]
+    moving = {id(part) for game in trained for part in parts_that_learn(game.reward_model)}
+    for evaluation in callbacks:
+        if not isinstance(evaluation, EvalCallback):
+            continue
+        stopping = StopTrainingOnRewardThreshold | StopTrainingOnNoModelImprovement
+        names = ["EvalCallback's best_model_save_path"] if evaluation.best_model_save_path else []
+        names += [type(one).__name__ for one in every_callback(evaluation) if isinstance(one, stopping)]
+        judges = games_of(evaluation.eval_env)
+        shared = moving.intersection(id(part) for game in judges for part in parts_that_learn(game.reward_model))
+        if names and (shared or any(game.retrain_every is not None for game in judges)):
+            yield (
+                f"{' and '.join(names)}: mean rewards of different times are compared, but the reward model is retrained in "
+                "between, so that a higher one may be a milder judge's. Watch oracle_nll or the likelihood of held-out "
+                "sequences instead, as in an EvaluationCallback, or evaluate on a game whose reward model nobody retrains."
+            )
+
+
+def games_of(env: VecEnv) -> list[SequenceGame]:
+    """The games that an environment's rows play; none where they are in processes of their own."""
+    return [] if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("game")
+
+
+def parts_that_learn(model: RewardModel) -> list[RewardModel]:
+    """A reward model, or the parts of a mixture, as far as they learn."""
+    if isinstance(model, MixtureReward):
+        return [part for _, weighted in model.weighted_models for part in parts_that_learn(weighted)]
+    return [model] if learns(model) else []
 
 
 def one_hot_observations(space: spaces.Space[Any]) -> str | None:

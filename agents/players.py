@@ -13,7 +13,7 @@ from torch import Tensor
 from agents.actor_critic import ActorCriticPlayer, GeneratorActor, GeneratorActorCriticPolicy, PlayerA2C, PlayerPPO
 from agents.config import AdversarialConfig, TrainConfig
 from agents.reinforce import Reinforce
-from agents.sb3 import SB3VecEnv
+from agents.vec_env import SB3VecEnv
 from seqgan_env.game import SequenceGame
 from seqgan_env.token_model import TokenModel
 from seqgan_env.training_state import Resumable

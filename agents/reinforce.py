@@ -11,16 +11,21 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, is_vecenv_wrapped
 from torch import Tensor
 
+from agents.callbacks import TokenBarCallback, every_callback
+from agents.checks import normalises_observations
+from agents.game_state import SavesGame
 from agents.policy import GeneratorPolicy
-from agents.sb3 import SB3VecEnv, check_end_token
+from agents.sb3 import check_end_token
+from agents.vec_env import SB3VecEnv, vector_wrappers
 from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients, room_for
 from seqgan_env.game import SequenceGame
 from seqgan_env.randomness import as_seed
@@ -52,16 +57,18 @@ DEFAULT_BATCH_SIZE = 64
 _PHASE = "adversarial training"
 
 
-class Reinforce(OnPolicyAlgorithm):
+class Reinforce(SavesGame, OnPolicyAlgorithm):
     """Samples a batch of whole episodes, asks the environment for their rewards, and takes one step of policy gradient.
 
-    `learn`, callbacks, logger, `save`, `load` and `predict` are SB3's own. `num_timesteps` counts tokens; callbacks see one
-    `on_step` for each position of the batch.
+    `learn`, callbacks, logger, `save`, `load` and `predict` are SB3's own. `num_timesteps` counts tokens. Callbacks, and SB3's
+    wrappers around `SB3VecEnv`, see one step for each position of the batch, with SB3's `actions`, `rewards`, `dones`, `infos`
+    and `new_obs`; rows that ended early wait, see `SB3VecEnv.replay`. Rewards that a wrapper changes are learned from as it
+    leaves them. Wrappers that change observations or actions are refused.
 
     Args:
         policy: `"GeneratorPolicy"`, or a class derived from it.
-        env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch; or a single environment, or the
-            id of one, played in batches of 64.
+        env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch, or SB3's wrappers around an
+            `SB3VecEnv`; or a single environment, or the id of one, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
         baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
         ent_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
@@ -151,20 +158,31 @@ class Reinforce(OnPolicyAlgorithm):
         """Make a `VecEnv` of whatever plays a `SequenceGame`."""
         if isinstance(env, str):
             env = gym.make(env)
-        if isinstance(env, VecEnv):
-            _game_env(env)
-            return env
-        inner = getattr(env, "unwrapped", env)
-        if isinstance(inner, SequenceEnv):
-            inner = SequenceVectorEnv(
-                inner.game, DEFAULT_BATCH_SIZE, autoreset_mode=AutoresetMode.SAME_STEP, layout=inner.layout
+        if not isinstance(env, VecEnv):
+            inner = getattr(env, "unwrapped", env)
+            if isinstance(inner, SequenceEnv):
+                inner = SequenceVectorEnv(
+                    inner.game, DEFAULT_BATCH_SIZE, autoreset_mode=AutoresetMode.SAME_STEP, layout=inner.layout
+                )
+            if not isinstance(inner, SequenceVectorEnv):
+                raise TypeError(
+                    "Reinforce plays whole sequences at once and needs one of this package's environments, got "
+                    f"{type(inner).__name__}. Pass a SequenceVectorEnv, a SequenceEnv, or an id such as 'SeqGAN/Oracle-v0'."
+                )
+            _check_gymnasium_wrappers(env)
+            env = SB3VecEnv(inner)
+        vec_env: VecEnv = env
+        _check_gymnasium_wrappers(_vec_env(vec_env).venv)
+        _check_wrappers(vec_env)
+        return vec_env
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(
+                f"Reinforce trains a generator of sequences, got the policy {policy_name!r}: pass 'GeneratorPolicy', or a "
+                "class derived from it. Its kind and sizes go to policy_kwargs; SB3's policies are for SB3's algorithms."
             )
-        if not isinstance(inner, SequenceVectorEnv):
-            raise TypeError(
-                "Reinforce plays whole sequences at once and needs one of this package's environments, "
-                f"got {type(inner).__name__}. Pass a SequenceVectorEnv, a SequenceEnv, or an id such as 'SeqGAN/Oracle-v0'."
-            )
-        return SB3VecEnv(inner)
+        return super()._get_policy_from_name(policy_name)
 
     def _setup_model(self) -> None:
         """Create policy, rollout policy and random numbers; no buffer, for a batch is used at once."""
@@ -190,6 +208,11 @@ class Reinforce(OnPolicyAlgorithm):
 
     def _check_settings(self) -> None:
         """Raise a ValueError for settings that cannot be learned with, whether given when it was made or to `load`."""
+        if not issubclass(self.policy_class, GeneratorPolicy):
+            raise TypeError(
+                "Reinforce trains a generator of sequences: pass 'GeneratorPolicy', or a class derived from it, got "
+                f"{self.policy_class.__name__}."
+            )
         if self.baseline not in get_args(Baseline):
             raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {self.baseline!r}.")
         if self.env is not None:
@@ -285,14 +308,22 @@ class Reinforce(OnPolicyAlgorithm):
             return False
         check_parameters(self.generator, _PHASE, self._n_updates + 1)
         tokens, _ = self.sample(env.num_envs)
-        self._played = _game_env(env).play(tokens)
+        played_by = _vec_env(env)
+        self._played = played_by.play(env, tokens)
         self._tokens = tokens.to(self.device)
-        lengths = self._played.lengths.cpu()
-        for position in range(n_rollout_steps):
-            self.num_timesteps += int((lengths > position).sum())
+        lengths, earned = self._played.lengths.cpu(), []
+        steps = enumerate(played_by.replay(env, tokens, self._played))
+        for n_steps, (actions, (new_obs, rewards, dones, infos)) in steps:  # noqa: B007 - callbacks look at them
+            self.num_timesteps += int((lengths > n_steps).sum())
+            earned.append(torch.from_numpy(rewards))
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
+            self._update_info_buffer(infos, dones)
+        self._rewards = self._played.rewards
+        if env is not played_by:  # as SB3's algorithms, learn from what its wrappers make of the rewards
+            of_episodes = played_positions(lengths, n_rollout_steps)
+            self._rewards = torch.where(of_episodes, torch.stack(earned, dim=1).float(), 0.0)
         self._note_episodes()
         callback.update_locals(locals())
         callback.on_rollout_end()
@@ -306,7 +337,7 @@ class Reinforce(OnPolicyAlgorithm):
             OutOfMemory: the batch is too large.
         """
         self._update_learning_rate(self.policy.optimizer)
-        rewards, lengths = self._played.rewards.to(self.device), self._played.lengths.to(self.device)
+        rewards, lengths = self._rewards.to(self.device), self._played.lengths.to(self.device)
         check_finite("the batch of rewards", rewards, _PHASE, self._n_updates + 1)
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
         n_actions = lengths.sum()
@@ -406,12 +437,13 @@ class Reinforce(OnPolicyAlgorithm):
                 old.lerp_(new, 1 - self.rollout_lag)
 
     def _note_episodes(self) -> None:
-        """Feed SB3's episode statistics, which its `Monitor` would otherwise feed, and log what the sequences are worth."""
+        """Feed SB3's episode statistics where no `VecMonitor` does, and log what the sequences are worth."""
         rewards, lengths = self._played.rewards.cpu(), self._played.lengths.cpu()
-        assert self.ep_info_buffer is not None
-        self.ep_info_buffer.extend(
-            {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
-        )
+        if not is_vecenv_wrapped(self._env_or_error(), VecMonitor):
+            assert self.ep_info_buffer is not None
+            self.ep_info_buffer.extend(
+                {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
+            )
         self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
         for name, values in self._played.info.items():
             if isinstance(values, np.ndarray):
@@ -431,7 +463,7 @@ class Reinforce(OnPolicyAlgorithm):
             "rng": random_state(self._rng),
             "n_updates": self._n_updates,
             "num_timesteps": self.num_timesteps,
-            "recent_episodes": [[episode["r"], episode["l"]] for episode in self.ep_info_buffer or ()],
+            "recent_episodes": [[float(episode["r"]), int(episode["l"])] for episode in self.ep_info_buffer or ()],
             "env": _game_env(self._env_or_error()).training_state(),
         }
 
@@ -478,17 +510,64 @@ class Reinforce(OnPolicyAlgorithm):
         super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "rollout_policy", "reference_policy", "_played", "_tokens"]
+        own = ["_rng", "rollout_policy", "reference_policy", "_played", "_tokens", "_rewards"]
+        return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        names, tensors = super()._get_torch_save_params()
         lagging = ["rollout_policy"] if self.rollout_lag > 0 else []
         reference = ["reference_policy"] if self.kl_coef else []
-        return ["policy", "policy.optimizer", *lagging, *reference], []
+        return [*names, *lagging, *reference], tensors
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        made = super()._init_callback(callback, progress_bar)
+        if progress_bar:  # SB3's own, the last, would count the steps of rows that wait
+            assert isinstance(made, CallbackList)
+            made.callbacks[-1] = TokenBarCallback()
+            made.callbacks[-1].init_callback(self)
+        if self.end_token is not None and any(type(one) is ProgressBarCallback for one in every_callback(made)):
+            raise ValueError(
+                "ProgressBarCallback counts a token for each row and step, but here sequences end early, and num_timesteps "
+                "counts what is written: leave it out, and call learn(..., progress_bar=True)."
+            )
+        return made
 
 
-def _game_env(env: VecEnv) -> SequenceVectorEnv:
-    """The vector environment under SB3's wrappers."""
+def _vec_env(env: VecEnv) -> SB3VecEnv:
+    """What is under SB3's wrappers."""
     inner = env.unwrapped
     if not isinstance(inner, SB3VecEnv):
         raise TypeError(f"Reinforce needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
-    return inner.venv
+    return inner
+
+
+def _game_env(env: VecEnv) -> SequenceVectorEnv:
+    """The vector environment under all wrappers."""
+    return _vec_env(env).sequences
+
+
+def _check_gymnasium_wrappers(env: Any) -> None:
+    """Refuse wrappers that `play` would go past, but for those with which `gym.make` checks what its caller does."""
+    wrappers: list[Any] = list(vector_wrappers(env))
+    while isinstance(env, gym.Wrapper):
+        wrappers += [] if isinstance(env, PassiveEnvChecker | OrderEnforcing) else [env]
+        env = env.env
+    if wrappers:
+        raise ValueError(
+            f"Reinforce plays whole sequences at once, which {type(wrappers[0]).__name__} would not see: pass the environment "
+            "without it. SB3's wrappers are seen around an SB3VecEnv, for example VecMonitor(SB3VecEnv(env))."
+        )
+
+
+def _check_wrappers(env: VecEnv) -> None:
+    """Refuse wrappers of SB3's between which the generator would see other prefixes than are played."""
+    while isinstance(env, VecEnvWrapper):
+        name, inner = type(env).__name__, env.venv
+        if isinstance(env, VecNormalize) and normalises_observations(env):
+            raise ValueError("VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False.")
+        if env.observation_space != inner.observation_space or env.action_space != inner.action_space:
+            raise ValueError(
+                f"{name} changes observations or actions, but Reinforce reads prefixes, and writes tokens, as the environment "
+                "has them: leave it out."
+            )
+        env = inner

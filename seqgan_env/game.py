@@ -183,6 +183,7 @@ class SequenceGame(ReadOnly):
         self._real = None if callable(self.real) else self._checked_real(self.real)
         self._finished: list[Tensor] = []
         self._earlier: list[Tensor] = []
+        self._has_learned = False
         self._rng = torch.Generator(self.device)
         self.seed(0)
 
@@ -190,6 +191,11 @@ class SequenceGame(ReadOnly):
     def gamma(self) -> float:
         """The discount under which `reward` states the objective."""
         return GAMMAS[self.reward]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the reward model was neither retrained here nor given a state, and no episode is kept for retraining."""
+        return not (self._has_learned or self._finished)
 
     @property
     def real_sequences(self) -> Tensor:
@@ -354,6 +360,7 @@ class SequenceGame(ReadOnly):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
+        self._has_learned = True
         load_random_state(self._rng, state["rng"])
         self._finished = [part.to(self.device) for part in state["finished"]]
         self._earlier = [part.to(self.device) for part in state["earlier"]]
@@ -376,6 +383,7 @@ class SequenceGame(ReadOnly):
         generated = self._with_earlier(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
         orders = [torch.randperm(n_real, generator=self._rng, device=self.device) for _ in range(passes)]
+        self._has_learned = True
         with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
             return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,13 +12,29 @@ import torch
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, NormalizeObservation, RescaleObservation, TransformObservation
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.callbacks import (
+    CallbackList,
+    EvalCallback,
+    EveryNTimesteps,
+    StopTrainingOnNoModelImprovement,
+    StopTrainingOnRewardThreshold,
+)
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor, VecNormalize
 
-from agents import ContractCheck, ContractWarning, PrefixExtractor, Reinforce, SB3VecEnv, check_contract
+from agents import (
+    ContractCheck,
+    ContractWarning,
+    DiscriminatorCallback,
+    PrefixExtractor,
+    Reinforce,
+    SB3VecEnv,
+    check_contract,
+)
 from agents.checks import departures
 from seqgan_env import SequenceEnv, SequenceGame, SequenceVectorEnv
-from tests.small import Ordinal, T, V, small_game
+from seqgan_env.rewards import MixtureReward
+from tests.small import Ordinal, T, V, real_sequences, small_discriminator, small_game
 
 EXTRACTOR: dict[str, Any] = {"features_extractor_class": PrefixExtractor, "features_extractor_kwargs": {"vocab_size": V}}
 
@@ -197,3 +214,115 @@ class TestInputs:
                 f"QRDQN learns {n_quantiles} quantiles for each of 5,000 tokens, {n_quantiles * 5000:,} outputs"
             )
             assert "pass policy_kwargs={'n_quantiles': 10} or so." in seen[0]
+
+
+class TestMovingJudge:
+    """Mean rewards of evaluations are compared over time, but who gives them is retrained."""
+
+    RETRAINED: Any = {"retrain_every": 8}  # noqa: RUF012
+
+    @staticmethod
+    def names(model: Any, callback: Any) -> list[str]:
+        """Which callbacks are warned of when `model` begins to learn."""
+        messages = warned(lambda: model.learn(20, callback=[ContractCheck(), callback]))
+        assert all("Watch oracle_nll or the likelihood of held-out sequences instead" in message for message in messages)
+        return [message.partition(":")[0] for message in messages]
+
+    @staticmethod
+    def evaluation(eval_env: VecEnv, **arguments: Any) -> EvalCallback:
+        return EvalCallback(eval_env, eval_freq=1_000, verbose=0, **arguments)
+
+    def test_each_way_of_comparing(self, tmp_path: Path) -> None:
+        judge = small_discriminator()
+        model, same = ppo(env(reward_model=judge, **self.RETRAINED)), env(reward_model=judge)
+        threshold, patience = StopTrainingOnRewardThreshold(1.0), StopTrainingOnNoModelImprovement(1)
+        best = {"best_model_save_path": str(tmp_path)}
+        assert self.names(model, self.evaluation(same, **best)) == ["EvalCallback's best_model_save_path"]
+        both = self.evaluation(same, callback_on_new_best=threshold, callback_after_eval=CallbackList([patience]), **best)
+        assert self.names(model, EveryNTimesteps(1_000, both)) == [
+            "EvalCallback's best_model_save_path and StopTrainingOnNoModelImprovement and StopTrainingOnRewardThreshold"
+        ]
+        assert self.names(model, self.evaluation(same, log_path=str(tmp_path))) == []  # it compares nothing
+
+    @pytest.mark.parametrize(
+        ("judged_by", "expected"),
+        [
+            (lambda judge: env(reward_model=judge), 1),
+            (lambda judge: VecMonitor(env(reward_model=MixtureReward([(0.5, judge), (0.5, Ordinal())]))), 1),
+            (lambda judge: make_vec_env(lambda: SequenceEnv(small_game(reward_model=judge)), n_envs=1), 1),
+            (lambda _: env(reward_model=small_discriminator(1), retrain_every=8), 1),
+            (lambda _: env(reward_model=small_discriminator(1)), 0),
+            (lambda _: env(), 0),
+        ],
+        ids=["the same", "a part of a mixture", "single", "retrained by the evaluation", "another", "one that does not learn"],
+    )
+    def test_only_a_judge_that_moves(self, judged_by: Any, expected: int) -> None:
+        judge = small_discriminator()
+        model = ppo(env(reward_model=judge, **self.RETRAINED))
+        stop = self.evaluation(judged_by(judge), callback_on_new_best=StopTrainingOnRewardThreshold(1.0), warn=False)
+        stop.eval_freq = -1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
+            assert len(self.names(model, stop)) == expected
+
+    def test_a_frozen_one_does_not_move_unless_a_callback_retrains_it(self) -> None:
+        judge = small_discriminator()
+        agent = Reinforce("GeneratorPolicy", env(reward_model=judge, reward="rollout"), seed=0)
+        stop = self.evaluation(env(reward_model=judge), callback_on_new_best=StopTrainingOnRewardThreshold(1.0))
+        assert self.names(agent, stop) == []
+        retraining = DiscriminatorCallback(1, 1, n_generated=8)
+        assert self.names(agent, CallbackList([retraining, stop])) == ["StopTrainingOnRewardThreshold"]
+
+    def test_by_hand(self) -> None:
+        judge = small_discriminator()
+        model = ppo(env(reward_model=judge, **self.RETRAINED))
+        stop = self.evaluation(env(reward_model=judge), callback_on_new_best=StopTrainingOnRewardThreshold(1.0))
+        assert len(warned(lambda: check_contract(model, stop))) == 1
+        assert warned(lambda: check_contract(model)) == []
+
+
+class TestSavedModels:
+    """SB3's `save` knows nothing of the environment, whose discriminator then starts anew beside a trained policy."""
+
+    MESSAGE = "PPO has learned, but its environment's reward model begins anew: Stable-Baselines3 saves the model alone."
+
+    @staticmethod
+    def game(**rules: Any) -> SequenceGame:
+        return small_game(reward_model=small_discriminator(), retrain_every=4, **rules)
+
+    @staticmethod
+    def vec_env(game: SequenceGame) -> SB3VecEnv:
+        return SB3VecEnv(SequenceVectorEnv(game, 4, autoreset_mode="SameStep"))
+
+    def test_a_policy_beside_a_new_discriminator(self, tmp_path: Path) -> None:
+        played = self.game()
+        model = ppo(self.vec_env(played))
+        assert warned(lambda: model.learn(80, callback=ContractCheck())) == []
+        model.save(tmp_path / "model.zip")
+        torch.save(played.training_state(), tmp_path / "game.pt")
+        game = self.game()
+
+        def go_on() -> None:
+            PPO.load(tmp_path / "model.zip", env=self.vec_env(game)).learn(40, callback=ContractCheck())
+
+        (message,) = warned(go_on)
+        assert message.startswith(self.MESSAGE)
+        assert "Save game.training_state() beside it, with torch.save, and give it to game.load_training_state()" in message
+
+        game = self.game()
+        game.load_training_state(torch.load(tmp_path / "game.pt"))
+        tokens = real_sequences()
+        assert torch.equal(*(one.reward_model.score(tokens, torch.full((20,), T)) for one in (game, played)))
+        assert warned(go_on) == []
+
+    def test_a_second_learn_is_not_a_new_game(self) -> None:
+        """Also where the discriminator has not been retrained yet."""
+        model = ppo(self.vec_env(small_game(reward_model=small_discriminator(), retrain_every=1_000)))
+        for _ in range(2):
+            assert warned(lambda: model.learn(40, callback=ContractCheck(), reset_num_timesteps=False)) == []
+
+    def test_a_discriminator_that_is_not_retrained_has_nothing_to_lose(self, tmp_path: Path) -> None:
+        frozen = small_game(reward_model=small_discriminator())
+        ppo(self.vec_env(frozen)).learn(40).save(tmp_path / "model.zip")
+        loaded = PPO.load(tmp_path / "model.zip", env=self.vec_env(frozen))
+        assert warned(lambda: loaded.learn(40, callback=ContractCheck())) == []

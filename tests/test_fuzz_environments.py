@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.sb3 import info_of_row
+from agents.vec_env import info_of_row
 from seqgan_env.discriminator import TextCNN
 from seqgan_env.game import SequenceGame
 from seqgan_env.recurrent import TokenLSTM

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
 from agents.actor_critic import ActorCriticPlayer, PlayerPPO, played_episodes
@@ -269,6 +270,23 @@ class TestGoingOn:
         assert torch.equal(parameters(loaded), parameters(agent_))
         loaded.learn(8 * 6)
         assert not torch.equal(parameters(loaded), parameters(agent_))
+
+    def test_what_the_discriminator_has_learned_is_saved(self, tmp_path: Path) -> None:
+        trained, fresh = player("ppo"), player("ppo")
+        trained.retrain_reward_model(16)
+        trained.save(str(tmp_path / "agent"))
+        tokens, lengths = trained.sample(8)
+        expected, before = (one.game.reward_model.score(tokens, lengths) for one in (trained, fresh))
+        assert not torch.equal(before, expected)
+        loaded = PlayerPPO.load(str(tmp_path / "agent"), env=fresh.env)
+        assert torch.equal(loaded.game.reward_model.score(tokens, lengths), expected)
+
+    def test_episodes_that_a_monitor_counts_are_counted_once(self) -> None:
+        agent: Any = player("ppo")
+        agent.set_env(VecMonitor(agent.env))
+        agent.learn(8 * 6)
+        assert [episode["l"] for episode in agent.ep_info_buffer] == [6] * 8
+        assert [episode["r"] for episode in agent.ep_info_buffer] == agent.last_played.rewards.sum(dim=1).tolist()
 
 
 class TestRewards:

@@ -3,22 +3,29 @@
 import copy
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.callbacks import BaseCallback
+from gymnasium.wrappers import TransformReward
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
+from agents.checks import ContractWarning
 from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
-from agents.sb3 import SB3VecEnv
+from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game, oracle_game, text_game
 from seqgan_env.returns import advantages, mean_divergence, policy_gradient_loss
-from tests.small import T, V, no_repeats, seeded, small_game
+from seqgan_env.rewards import ConstantReward, MixtureReward
+from seqgan_env.training_state import detached
+from tests.small import Recorder, T, V, no_repeats, seeded, small_game
 
 LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
@@ -365,6 +372,73 @@ class TestSaveAndLoad:
         assert state[0]["step"] == 2  # the saved optimiser's moments, not fresh ones
         assert loaded.policy.optimizer.state_dict()["state"][0]["step"] == 3
 
+    def test_what_the_discriminator_has_learned_is_saved(self, tmp_path: Path) -> None:
+        """Into a game made anew, as in a new process: with `env`, or with the first environment set after loading."""
+        agent = new_agent()
+        agent.learn(2 * 40, DiscriminatorCallback(1, 5, n_generated=64))
+        tokens, lengths = agent.sample(64)
+        expected = agent.game.reward_model.score(tokens, lengths)
+        agent.save(tmp_path / "agent.zip")
+        fresh = new_game().reward_model.score(tokens, lengths)
+        assert not torch.allclose(fresh, expected, atol=1e-4)
+
+        def env() -> SequenceVectorEnv:
+            return SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep")
+
+        loaded = Reinforce.load(tmp_path / "agent.zip", env=env())
+        assert torch.equal(loaded.game.reward_model.score(tokens, lengths), expected)
+        late = Reinforce.load(tmp_path / "agent.zip")
+        late.save(tmp_path / "again.zip")  # nothing is lost on the way
+        for path in ("agent.zip", "again.zip"):
+            late = Reinforce.load(tmp_path / path)
+            late.set_env(env())  # type: ignore[arg-type]
+            assert torch.equal(late.game.reward_model.score(tokens, lengths), expected)
+        late.set_env(env())  # type: ignore[arg-type] - a later one plays its own game
+        assert torch.equal(late.game.reward_model.score(tokens, lengths), fresh)
+        fits = [one.retrain_reward_model(64) for one in (loaded, Reinforce.load(tmp_path / "agent.zip", env=env()))]
+        assert fits[0] == fits[1]  # the optimiser's moments are those that were saved
+        state = loaded.game.reward_model.discriminator.optimizer.state_dict()["state"]  # type: ignore[attr-defined]
+        assert state[0]["step"] > 8
+
+    @pytest.mark.parametrize(
+        "rules",
+        [
+            {"reward_model": "bleu"},
+            {"reward_model": "rank"},
+            {"discriminator": TextCNNConfig(widths=(1,), n_filters=(3,), embedding_dim=4, batch_size=16)},
+        ],
+        ids=["another kind", "another that learns", "another size"],
+    )
+    def test_another_reward_model_stays_as_it_is_and_that_is_said(self, tmp_path: Path, rules: Any) -> None:
+        agent = new_agent()
+        agent.learn(40, DiscriminatorCallback(1, 1, n_generated=64))
+        agent.save(tmp_path / "agent.zip")
+        game = new_game(**rules)
+        before = detached(game.training_state())
+        with pytest.warns(ContractWarning, match="saved with a DiscriminatorReward of another kind or size .* stays as it is"):
+            Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(game, 8, autoreset_mode="SameStep"))
+        assert str(detached(game.training_state())) == str(before)
+
+    def test_a_file_without_the_game_is_taken(self, tmp_path: Path) -> None:
+        """As they were before."""
+        agent = new_agent()
+        agent.save(tmp_path / "agent.zip")
+        with ZipFile(tmp_path / "agent.zip") as full, ZipFile(tmp_path / "old.zip", "w") as old:
+            for name in full.namelist():
+                if name != "game_state.pth":
+                    old.writestr(name, full.read(name))
+        assert len(old.namelist()) == len(full.namelist()) - 1
+        loaded = Reinforce.load(tmp_path / "old.zip", env=SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep"))
+        assert torch.equal(weights(loaded), weights(agent))
+
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_a_reward_model_that_cannot_be_saved_is_named(self, tmp_path: Path, mixed: bool) -> None:
+        model: Any = MixtureReward([(0.5, Recorder()), (0.5, ConstantReward())]) if mixed else Recorder()
+        agent = new_agent(SequenceVectorEnv(new_game(reward_model=model), 8, autoreset_mode="SameStep"))
+        with pytest.warns(ContractWarning, match="Recorder learns, but what it has learned is not saved with the agent"):
+            agent.save(tmp_path / "agent.zip")
+        assert Reinforce.load(tmp_path / "agent.zip", env=agent.get_env()).game.reward_model is model
+
     def test_without_an_environment_it_predicts(self, tmp_path: Path) -> None:
         agent = new_agent(text_env())
         agent.save(tmp_path / "agent.zip")
@@ -423,6 +497,27 @@ class TestEnvironments:
     @pytest.mark.parametrize("seed", [np.int64(3), 3])
     def test_a_seed_is_an_integer_of_any_kind(self, seed: Any) -> None:
         assert torch.equal(weights(new_agent(seed=seed).learn(40)), weights(new_agent(seed=3).learn(40)))
+
+    def test_gymnasium_s_wrappers_are_refused_by_name(self) -> None:
+        """`play` would go past them; those that `gym.make` adds have nothing to do here."""
+        single = gym.make("SeqGAN/Oracle-v0", sequence_length=5, vocab_size=12)
+        assert single is not single.unwrapped
+        Reinforce(env=single, seed=0)
+        venv = SequenceVectorEnv(new_game(), 8, autoreset_mode="SameStep")
+        recorded = RecordEpisodeStatistics(venv)
+        for env, name in (
+            (TransformReward(single, lambda reward: 2 * float(reward)), "TransformReward"),
+            (recorded, "RecordEpisodeStatistics"),
+            (SB3VecEnv(recorded), "RecordEpisodeStatistics"),
+        ):
+            with pytest.raises(ValueError, match=rf"which {name} would not see: .* VecMonitor\(SB3VecEnv\(env\)\)"):
+                Reinforce(env=env, seed=0)
+
+    def test_policies_of_other_algorithms_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="got the policy 'MlpPolicy': pass 'GeneratorPolicy', or a class derived from it"):
+            Reinforce("MlpPolicy", text_env())
+        with pytest.raises(TypeError, match="pass 'GeneratorPolicy', or a class derived from it, got ActorCriticPolicy"):
+            Reinforce(ActorCriticPolicy, text_env())  # type: ignore[arg-type]
 
     def test_foreign_environments_are_refused(self) -> None:
         with pytest.raises(TypeError, match="needs one of this package's environments, got CartPoleEnv"):
@@ -513,68 +608,25 @@ class TestCallbacks:
         agent.learn(2 * 40, evaluation, reset_num_timesteps=False)
         assert seen == [2, 3, 2]
 
+    def test_the_training_s_own_environment_can_be_evaluated_on(self) -> None:
+        """Between two calls of `learn` and inside one; sequences end at different lengths, so that rows are left half-way."""
+        agent = new_agent(text_env())
+        env = agent.get_env()
+        assert env is not None
+        agent.learn(32)
+        evaluate_policy(agent, env, n_eval_episodes=3, deterministic=False, warn=False)
+        played_by: Any = env
+        assert played_by.is_midway
+        inside = EvalCallback(env, n_eval_episodes=3, eval_freq=3, deterministic=False, verbose=0, warn=False)
+        agent.learn(64, inside, reset_num_timesteps=False)
+        assert agent.num_timesteps >= 96
+        assert np.isfinite(inside.last_mean_reward)
+
     def test_senseless_schedules_are_refused(self) -> None:
         with pytest.raises(ValueError, match="must be at least 1"):
             DiscriminatorCallback(0)
         with pytest.raises(ValueError, match="must be at least 1 update, got 0"):
             EvaluationCallback(print, every=0)
-
-
-class TestSB3VecEnv:
-    def test_other_autoreset_modes_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="Make it with autoreset_mode='SameStep'"):
-            SB3VecEnv(SequenceVectorEnv(new_game(), 2))
-
-    @pytest.mark.parametrize("layout", ["dict", "flat"])
-    def test_steps_equal_the_native_environment(self, layout: Any) -> None:
-        native, under = (
-            SequenceVectorEnv(new_game(reward="shaped"), 3, autoreset_mode="SameStep", layout=layout) for _ in range(2)
-        )
-        env = SB3VecEnv(under)
-        env.seed(5)
-        observation, (expected, _) = env.reset(), native.reset(seed=5)
-        rng = np.random.default_rng(0)
-        for step in range(1, 11):
-            actions = rng.integers(0, 12, 3)
-            observation, rewards, dones, infos = env.step(actions)
-            expected, native_rewards, terminated, _, native_infos = native.step(actions)
-            pairs = (
-                zip(observation.values(), expected.values(), strict=True) if layout == "dict" else [(observation, expected)]
-            )
-            assert all(np.array_equal(a, b) for a, b in pairs)
-            assert np.array_equal(rewards, native_rewards.astype(np.float32))
-            assert np.array_equal(dones, terminated)
-            assert dones.all() == (step % 5 == 0)
-            for row, info in enumerate(infos):
-                if dones[row]:
-                    last, final = info["terminal_observation"], native_infos["final_obs"][row]
-                    if layout == "dict":
-                        last, final = last["tokens"], final["tokens"]
-                    assert np.array_equal(last, final)
-                    assert info["oracle_nll"] == native_infos["final_info"]["oracle_nll"][row]
-                    assert info["TimeLimit.truncated"] is False
-                else:
-                    assert info == {}
-
-    def test_masks_go_row_by_row(self) -> None:
-        game = new_game(reward="terminal", mask=lambda prefix: np.arange(12) > (prefix[-1] if len(prefix) else 5))
-        env = SB3VecEnv(SequenceVectorEnv(game, 2, autoreset_mode="SameStep"))
-        env.reset()
-        env.step(np.array([6, 7]))
-        masks = env.env_method("action_masks")
-        assert [mask.sum() for mask in masks] == [5, 4]
-        assert [mask.sum() for mask in env.env_method("action_masks", indices=[1])] == [4]
-
-    def test_attributes(self) -> None:
-        env = SB3VecEnv(SequenceVectorEnv(new_game(), 2, autoreset_mode="SameStep"))
-        assert env.get_attr("gamma") == [0.0, 0.0]
-        env.set_attr("render_mode", "ansi")
-        assert env.venv.render_mode == "ansi"
-        with pytest.raises(ValueError, match="All rows share one environment"):
-            env.set_attr("render_mode", None, indices=[0])
-        assert env.env_is_wrapped(gym.Wrapper) == [False, False]
-        assert env.get_images() == [None, None]
-        env.close()
 
 
 class TestUnderAMask:

@@ -140,40 +140,6 @@ def play(env: VecEnv, tokens: Tensor) -> list[dict[str, Any]]:
     return infos
 
 
-class TestSB3VecEnv:
-    def test_one_of_the_rows_that_end_together_carries_the_retraining(self) -> None:
-        model = Recorder()
-        env = SB3VecEnv(SequenceVectorEnv(small_game(reward_model=model, retrain_every=6), 3, autoreset_mode="SameStep"))
-        tokens = episodes(env.venv.game, 3)
-        assert [set(info) & {"retraining"} for info in play(env, tokens)] == [set(), set(), set()]
-        infos = play(env, tokens)
-        assert [info.get("retraining") for info in infos] == [None, None, {"fits": 1.0}]
-
-    def test_options_reach_the_environment_which_refuses_those_without_effect(self) -> None:
-        env = SB3VecEnv(SequenceVectorEnv(small_game(), 3, autoreset_mode="SameStep"))
-        env.reset()
-        env.set_options({"prefix": [1, 2]})
-        with pytest.raises(ValueError, match="has no option 'prefix'"):
-            env.reset()
-        env.set_options()
-        env.reset()
-
-    def test_images_are_those_of_the_rows(self) -> None:
-        env = SB3VecEnv(SequenceVectorEnv(small_game(), 2, autoreset_mode="SameStep", render_mode="rgb_array"))
-        env.reset()
-        empty = env.get_images()
-        env.step(np.array([1, 4]))
-        one, other = env.get_images()
-        assert one is not None
-        assert other is not None
-        assert (one != other).any()
-        assert (one != empty[0]).any()
-        assert one.shape == other.shape
-        assert one.shape[2] == 3
-        assert one.dtype == np.uint8
-        assert 0 < (one < 128).mean() < 0.2  # dark signs on a light ground
-
-
 def arguments(**rules: Any) -> dict[str, Any]:
     return {"sequence_length": T, "vocab_size": V, "n_real": 20, **rules}
 
