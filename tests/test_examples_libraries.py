@@ -6,31 +6,28 @@ control.
 """
 
 import importlib
-import itertools
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from agents.sb3 import info_of_row
+from agents.vec_env import info_of_row
+from benchmarks import libraries
+from benchmarks.libraries import LESSON, rising
 from seqgan_env import FunctionReward, SequenceVectorEnv, TextCNNConfig, oracle_game
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
-LESSON: Any = {"vocab_size": 4, "sequence_length": 4, "num_envs": 32, "retrain_every": None}
 ADVERSARIAL: Any = {"vocab_size": 6, "sequence_length": 5, "num_envs": 16, "updates": 3, "retrain_every": 16}
-
-
-def rising(sequences: list[list[int]]) -> list[float]:
-    """The share of tokens that follow their predecessor by one."""
-    return [sum((b - a) % 4 == 1 for a, b in itertools.pairwise(s)) / (len(s) - 1) for s in sequences]
 
 
 @pytest.fixture
@@ -177,25 +174,52 @@ class TestRLlib:
         assert after.reward > 0.85
         assert steps >= 15 * 32 * 4
 
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")
+    def test_it_plays_the_adversarial_game(self, example: Any) -> None:
+        assert played_adversarially(example("rllib_ppo")) >= 3  # its runners may collect some episodes more
+
 
 class TestZoo:
+    YAML = EXAMPLES / "rl_zoo3" / "ppo.yml"
+
+    def test_the_page_the_yaml_and_the_benchmark_give_one_command(self) -> None:
+        page = (EXAMPLES.parent / "docs" / "libraries.md").read_text(encoding="utf-8")
+        given = [re.sub(r"\n#", "\n", self.YAML.read_text(encoding="utf-8")), page]
+        commands = [re.findall(r"python (-m rl_zoo3.train(?:.*\\\n)*.*)", text) for text in given]
+        words = [[shlex.split(command.replace("\\\n", "")) for command in found] for found in commands]
+        assert words == [[shlex.split(libraries.ZOO)]] * 2
+
+    def test_evaluation_plays_what_training_plays(self) -> None:
+        """The environments' spaces and real sequences are alike."""
+        yaml = pytest.importorskip("yaml", reason="PyYAML comes with rl_zoo3")
+        training = yaml.safe_load(self.YAML.read_text(encoding="utf-8"))["SeqGAN/Oracle-v0"]["env_kwargs"]
+        _, _, given = libraries.ZOO.partition("--eval-env-kwargs ")
+        evaluating = {name: eval(value) for name, _, value in (one.partition(":") for one in shlex.split(given))}
+        one, other = (gym.make("SeqGAN/Oracle-v0", **arguments).unwrapped for arguments in (training, evaluating))
+        assert one.observation_space == other.observation_space
+        assert one.action_space == other.action_space
+        assert torch.equal(one.game.real_sequences, other.game.real_sequences)  # type: ignore[attr-defined]
+
     @pytest.mark.slow
-    def test_the_yaml_trains(self, tmp_path: Path) -> None:
-        """A few hundred steps by the zoo's own command; 48 episodes, and each of 8 discriminators learns once."""
+    def test_the_yaml_trains_and_is_evaluated(self, tmp_path: Path) -> None:
+        """A few hundred steps by the zoo's own command; 48 episodes, each of 8 discriminators learns once, two evaluations."""
         pytest.importorskip("rl_zoo3", reason="rl_zoo3 is not installed: pip install -e '.[zoo]'")
         yaml = pytest.importorskip("yaml", reason="PyYAML comes with rl_zoo3")
-        settings = yaml.safe_load((EXAMPLES / "rl_zoo3" / "ppo.yml").read_text(encoding="utf-8"))
+        settings = yaml.safe_load(self.YAML.read_text(encoding="utf-8"))
         settings["SeqGAN/Oracle-v0"]["env_kwargs"] |= {"retrain_every": 4, "n_real": 16}
         (tmp_path / "ppo.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        command = (
-            f"{sys.executable} -m rl_zoo3.train --algo ppo --env SeqGAN/Oracle-v0 --gym-packages seqgan_env -n 480".split()
-        )
+        command = [sys.executable, *shlex.split(libraries.ZOO), "-n", "480", "--eval-freq", "240"]
         folders = ["--conf-file", str(tmp_path / "ppo.yml"), "-f", str(tmp_path / "logs"), "--seed", "0"]
         run = subprocess.run([*command, *folders], cwd=EXAMPLES.parent, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert re.search(r"total_timesteps +\| 480 ", run.stdout)
         assert [float(reward) for reward in re.findall(r"ep_rew_mean +\| (\S+) ", run.stdout)]
-        assert (tmp_path / "logs" / "ppo" / "SeqGAN-Oracle-v0_1" / "SeqGAN-Oracle-v0.zip").is_file()
+        folder = tmp_path / "logs" / "ppo" / "SeqGAN-Oracle-v0_1"
+        assert (folder / "SeqGAN-Oracle-v0.zip").is_file()
+        with np.load(folder / "evaluations.npz") as evaluations:
+            assert evaluations["timesteps"].tolist() == [240, 480]
+            assert (evaluations["ep_lengths"] == 10).all()
 
 
 @pytest.mark.filterwarnings("ignore:Creating .* which inherits from WeightUpdaterBase is deprecated:DeprecationWarning")
