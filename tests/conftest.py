@@ -1,4 +1,14 @@
-"""What several test files share."""
+"""What several test files share.
+
+What holds for every test, so that the suite passes on any machine, beside other work:
+- What learns is compared with a control or its own start, and the difference exceeds what is asserted by three standard
+  deviations or more, over five seeds and on two instruction sets; where it does not, the task is made easier, not the
+  threshold lower. Such a test is marked `rounding`.
+- Nothing asserts how long something takes by the clock: what has to be fast is compared with itself at another size, or may
+  take a hundred times its CPU time. What waits for another process waits for an event (`tests.programs.wait_until`).
+- Programs run in processes of their own, by `tests.programs`, only where the process is the point; else by `main(config)`.
+- A finished run is shared by the tests that read it: a fixture of the module.
+"""
 
 import os
 import random
@@ -8,11 +18,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(1)  # the tests' tensors are so small that threads only wait for each other
+from tests.run_folders import blank_pictures
+
+# The tests' tensors are so small that threads only wait for each other, here and in the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
@@ -22,6 +39,13 @@ def data_folder() -> Path:
     if folder is None:
         pytest.skip("SEQGAN_DATA does not name the folder of the published data")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def runs_without_pictures() -> Iterator[None]:
+    """For modules that read what runs leave, but not their pictures."""
+    with blank_pictures():
+        yield
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
-"""Run folders as train.py leaves them, without training."""
+"""Run folders as train.py leaves them, without training or without drawing."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
+from matplotlib.figure import Figure
 
 from seqgan_env.game import SequenceGame, oracle_game, text_game
 from seqgan_env.recurrent import TokenLSTM
@@ -11,6 +15,14 @@ from tests.small import seeded
 
 LINES = ["a man rides a horse", "a cat sits", "the cat sits on a mat", "a man", "the horse sits on the man"] * 3
 HELD_OUT_LINES = ["a man sits", "the cat rides a horse", "a cat"]
+
+
+@contextlib.contextmanager
+def blank_pictures() -> Iterator[None]:
+    """Runs write their pictures without content, where it is not looked at: to draw it takes as long as a tiny run does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", lambda *_: None)
+        yield
 
 
 def starts_with_a(text: str) -> bool:

@@ -229,6 +229,7 @@ def test_the_start_joins_at_the_first_fit_and_stays_as_it_is() -> None:
     assert ratio(UniformPolicy(V)).fit(real, real)["nll"] > 0  # which is no generator, and does not join
 
 
+@pytest.mark.rounding
 def test_learns_real_sequences() -> None:
     real = torch.arange(T).expand(200, T) % V
     model = ratio(learning_rate=0.03, model=LEARNER, with_start=False)
@@ -238,6 +239,7 @@ def test_learns_real_sequences() -> None:
     assert (model.probability(real_sequences()) < 0.5).float().mean() > 0.9
 
 
+@pytest.mark.rounding
 def test_by_classification_learns_what_sets_them_apart() -> None:
     policy = small_policy(9)
     real, written = torch.arange(T).expand(100, T) % V, policy.sample(100, T, seeded())[0]

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,27 +24,20 @@ from benchmarks.run_folders import read_log
 from benchmarks.scaling import paper_parameters, volume
 from seqgan_env.recurrent import TokenLSTM
 from seqgan_env.workers import ALONE, Workers
+from tests.programs import run_program
 from tests.small import seeded
-from tests.test_train import ROOT, TINY, only_run, oracle_config
+from tests.test_train import TINY, only_run, oracle_config
 from tests.together import CONFIGS, KILLED_AFTER
 
+pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 TOLERANCE = 3e-5
 """Of the norm of a network's parameters: rounding alone, which Adam makes larger where a gradient is nearly 0."""
 
 
 def torchrun(case: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Two processes that do a case of `tests.together`."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *options]
-    return subprocess.run(
-        [*launcher, "-m", "tests.together", case, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *options]
+    return run_program(*launcher, "-m", "tests.together", case, folder)
 
 
 def distance(one: Path, other: Path, name: str) -> float:
@@ -77,7 +69,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs of two processes, and of those with a fault."""
     folder = tmp_path_factory.mktemp("together")
     result = torchrun("compare", folder)
-    assert result.returncode == 0, result.stdout
+    assert result.returncode == 0, result.stderr
     (folder / "printed").write_text(result.stdout)
     return folder
 
@@ -129,7 +121,7 @@ class TestTwoProcesses:
 class TestAKilledProcess:
     def test_is_started_again_and_the_run_goes_on(self, alone: dict[str, Path], tmp_path: Path) -> None:
         result = torchrun("be_killed", tmp_path, "--max-restarts=1")
-        assert result.returncode == 0, result.stdout
+        assert result.returncode == 0, result.stderr
         run = only_run(tmp_path / "killed")
         saved = re.search(r"Saved (\S+\.safetensors)", result.stdout)
         assert saved is not None, result.stdout

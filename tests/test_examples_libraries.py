@@ -8,8 +8,6 @@ control.
 import importlib
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +22,7 @@ from agents.vec_env import info_of_row
 from benchmarks import libraries
 from benchmarks.libraries import LESSON, rising
 from seqgan_env import FunctionReward, SequenceVectorEnv, TextCNNConfig, oracle_game
+from tests.programs import run_program
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
@@ -69,11 +68,13 @@ def played_adversarially(module: ModuleType) -> int:
 
 
 class TestSingleFile:
+    @pytest.mark.rounding
     def test_it_learns(self, example: Any) -> None:
         (before, _), (after, _) = learn(example("cleanrl_ppo"), updates=12, learning_rate=0.01)
         assert before < 0.4
         assert after > 0.85
 
+    @pytest.mark.rounding
     def test_without_a_step_size_it_learns_nothing(self, example: Any) -> None:
         (before, _), (after, _) = learn(example("cleanrl_ppo"), updates=12, learning_rate=0.0)
         assert max(before, after) < 0.4
@@ -100,11 +101,13 @@ class TestTorchRL:  # which warns of its own classes while it is imported
         pytest.importorskip("torchrl", reason="torchrl is not installed: pip install -e '.[torchrl]'")
 
     @pytest.mark.slow
+    @pytest.mark.rounding
     def test_it_learns(self, example: Any) -> None:
         before, after = learn(example("torchrl_ppo"), updates=15, learning_rate=0.01)
         assert before.reward < 0.4
         assert after.reward > 0.85
 
+    @pytest.mark.rounding
     def test_without_a_step_size_it_learns_nothing(self, example: Any) -> None:
         before, after = learn(example("torchrl_ppo"), updates=2, learning_rate=0.0)
         assert after == before
@@ -135,6 +138,7 @@ class TestTianshou:
         pytest.importorskip("tianshou", reason="tianshou is not installed: pip install -e '.[tianshou]'")
 
     @pytest.mark.slow
+    @pytest.mark.rounding
     def test_it_learns(self, example: Any) -> None:
         before, after, statistics = learn(example("tianshou_ppo"), updates=15, learning_rate=0.01)
         assert before.reward < 0.4
@@ -151,6 +155,7 @@ class TestSkrl:
     def skrl_or_skip(self) -> None:
         pytest.importorskip("skrl", reason="skrl is not installed: pip install -e '.[skrl]'")
 
+    @pytest.mark.rounding
     def test_it_learns(self, example: Any) -> None:
         before, after = learn(example("skrl_ppo"), updates=15, learning_rate=0.01)
         assert before.reward < 0.4
@@ -167,6 +172,7 @@ class TestRLlib:
         pytest.importorskip("ray.rllib", reason=reason)
 
     @pytest.mark.slow
+    @pytest.mark.rounding
     @pytest.mark.filterwarnings("ignore")  # of Ray and what it starts, by the dozen
     def test_it_learns(self, example: Any) -> None:
         before, after, steps = learn(example("rllib_ppo"), updates=15, learning_rate=0.01)
@@ -209,9 +215,9 @@ class TestZoo:
         settings = yaml.safe_load(self.YAML.read_text(encoding="utf-8"))
         settings["SeqGAN/Oracle-v0"]["env_kwargs"] |= {"retrain_every": 4, "n_real": 16}
         (tmp_path / "ppo.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-        command = [sys.executable, *shlex.split(libraries.ZOO), "-n", "480", "--eval-freq", "240"]
+        command = [*shlex.split(libraries.ZOO), "-n", "480", "--eval-freq", "240"]
         folders = ["--conf-file", str(tmp_path / "ppo.yml"), "-f", str(tmp_path / "logs"), "--seed", "0"]
-        run = subprocess.run([*command, *folders], cwd=EXAMPLES.parent, capture_output=True, text=True)
+        run = run_program(*command, *folders)
         assert run.returncode == 0, run.stderr
         assert re.search(r"total_timesteps +\| 480 ", run.stdout)
         assert [float(reward) for reward in re.findall(r"ep_rew_mean +\| (\S+) ", run.stdout)]

@@ -35,16 +35,23 @@ class TestOwnReward:
     def test_by_hand(self) -> None:
         assert load("own_reward").short_words(["the old baker", "", "goats"]) == [pytest.approx(2 / 3), 0, 0]
 
+    @pytest.mark.rounding
     def test_its_weight_raises_it(self) -> None:
         """The same likelihood start; with no weight on it, the discriminator alone does not raise it."""
         example = load("own_reward")
-        (start, without), (same, mixed) = (example.train(weight, updates=10) for weight in (0.0, 0.8))
+        (start, without), (same, mixed) = (example.train(weight, updates=20) for weight in (0.0, 0.8))
         assert start == same
-        assert mixed > start + 0.15
-        assert mixed > without + 0.15
+        assert mixed > start + 0.1
+        assert mixed > without + 0.1
 
 
 class TestOwnMask:
+    @pytest.fixture(scope="class")
+    def learned(self) -> dict[str, float]:
+        """What an agent writes that learns to nest."""
+        measured: dict[str, float] = load("own_mask").main(n=200, updates=30)
+        return measured
+
     @pytest.mark.parametrize(
         ("prefix", "expected"),
         [
@@ -63,14 +70,15 @@ class TestOwnMask:
         example = load("own_mask")
         assert example.is_balanced(torch.tensor([example.BRACKETS.index(sign) for sign in text])) is balanced
 
-    def test_all_is_balanced_with_it_and_little_without(self) -> None:
-        measured = load("own_mask").main(n=60)
-        assert {measured[f"balanced, {name}"] for name in ("real", "with the mask", "completions")} == {1.0}
-        assert measured["balanced, without the mask"] < 0.3
+    def test_all_is_balanced_with_it_and_little_without(self, learned: dict[str, float]) -> None:
+        assert {learned[f"balanced, {name}"] for name in ("real", "with the mask", "completions")} == {1.0}
+        assert learned["balanced, without the mask"] < 0.3
 
-    def test_the_agent_learns_under_it(self) -> None:
-        learned, control = (load("own_mask").main(n=200, updates=updates) for updates in (30, 0))
-        assert learned["depth, after"] > learned["depth, before"] + 0.2
+    @pytest.mark.rounding
+    def test_the_agent_learns_under_it(self, learned: dict[str, float]) -> None:
+        control = load("own_mask").main(n=200, updates=0)
+        assert learned["depth, before"] < 0.85
+        assert learned["depth, after"] > 0.95
         assert control["depth, after"] < control["depth, before"] + 0.05
 
 
@@ -83,6 +91,7 @@ class TestOwnGenerator:
             logits, state = model.step(token, state)
             torch.testing.assert_close(logits, expected[:, position])
 
+    @pytest.mark.rounding
     def test_it_learns_a_language_and_plays(self) -> None:
         measured = load("own_generator").main(updates=10)
         first, likelihood, last = measured["NLL_test"]
@@ -92,6 +101,7 @@ class TestOwnGenerator:
         assert likelihood < first - 1
         assert last != likelihood
 
+    @pytest.mark.rounding
     @pytest.mark.parametrize("reward_model", [FunctionReward(share_of_zeros), "constant"], ids=["zeros", "constant"])
     def test_it_learns_from_rewards_of_its_own_completions(self, reward_model: Any) -> None:
         """It learns to write nothing but zeros where that is what pays; the control is a reward that says nothing."""

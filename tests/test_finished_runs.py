@@ -1,16 +1,14 @@
 """Runs side by side: in which order, what is written, and how a program goes on."""
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
+from tests.programs import ROOT, started_program, wait_until
 
 
 @dataclass(frozen=True)
@@ -33,44 +31,38 @@ def test_processes_of_their_own_do_what_they_are_given() -> None:
     assert sorted(results, key=str) == [Run("a", 1), Run("b", 2), Run("c", 3)]
 
 
-def count(path: Path) -> None:
-    """For five minutes."""
-    for n in range(3000):
-        path.write_text(str(n))
-        time.sleep(0.1)
+def note_process_and_wait(path: Path) -> None:
+    """For ever."""
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    path.with_suffix(".new").rename(path)
+    while True:
+        time.sleep(60)
 
 
+def is_running(process: int) -> bool:
+    """Neither gone nor a zombie that its adoptive parent has not yet asked for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     """Even if it is killed, so that it cannot tell them."""
-    counter, script, root = tmp_path / "counter", tmp_path / "parent.py", Path(__file__).parent.parent
+    noted, script = tmp_path / "noted", tmp_path / "parent.py"
     script.write_text(
         "from pathlib import Path\n"
         "from benchmarks.finished_runs import side_by_side\n"
-        "from tests.test_finished_runs import count\n"
+        "from tests.test_finished_runs import note_process_and_wait\n"
         "if __name__ == '__main__':\n"
-        f"    list(side_by_side(count, [(Path({str(counter)!r}),)], 1))\n"
+        f"    list(side_by_side(note_process_and_wait, [(Path({str(noted)!r}),)], 1))\n"
     )
-    parent = subprocess.Popen([sys.executable, script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-    try:
-        assert comes_true(counter.exists)
-        assert comes_true(lambda: counts_on(counter))
-    finally:
-        parent.kill()
-        parent.wait()
-    assert comes_true(lambda: not counts_on(counter))
-
-
-def comes_true(condition: Callable[[], bool], seconds: float = 50) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return condition()
-
-
-def counts_on(counter: Path) -> bool:
-    before = counter.read_text()
-    time.sleep(2)
-    return counter.read_text() != before
+    with started_program(tmp_path / "printed", script, PYTHONPATH=str(ROOT)) as parent:
+        wait_until(noted.exists, lambda: parent.poll() is None)
+        child = int(noted.read_text())
+        assert is_running(child)
+    wait_until(lambda: not is_running(child))
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -37,7 +37,7 @@ from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import SMALL_CNN, seeded, small_policy
 
-EXAMPLES = 2000
+EXAMPLES = 800
 V, T, END = 4, 3, 2
 DOCUMENTED = (ResetNeeded, ValueError, TypeError)
 CALLS = (

@@ -1,18 +1,16 @@
 """A short run gives the figures that are pinned: a change of results is a decision, and never an accident."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.golden.run import FILE, golden_run
+from tests.programs import run_program
 
+pytestmark = pytest.mark.rounding
 TOLERANCE = 1e-4
 """Relative: another processor's rounding stays below, a change of the algorithm does not."""
-ROOT = FILE.parent.parent.parent
 
 
 def pinned() -> dict[str, list[float]]:
@@ -50,8 +48,6 @@ def test_what_comes_before_rollouts_does_not_depend_on_them() -> None:
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_the_number_of_threads_does_not_matter(threads: str) -> None:
     script = "import json; from tests.golden.run import golden_run; print(json.dumps(golden_run()))"
-    environment = os.environ | {"OMP_NUM_THREADS": threads}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
+    done = run_program("-c", script, OMP_NUM_THREADS=threads)
+    assert done.returncode == 0, done.stderr
     assert max(differences(json.loads(done.stdout)).values()) <= TOLERANCE

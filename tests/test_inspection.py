@@ -26,6 +26,7 @@ from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import END, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy
 
+pytestmark = pytest.mark.rounding
 HOSTILE = (
     "</script><script>window.pwned = 1</script>",
     "<img src=x onerror=window.pwned=1>",

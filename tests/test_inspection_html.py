@@ -23,6 +23,8 @@ from seqgan_env.rewards import RandomReward
 from tests.small import T, small_game, small_policy
 from tests.test_inspection import HOSTILE, hostile_game
 
+pytestmark = pytest.mark.rounding
+
 
 class Scripts(HTMLParser):
     """The scripts of a page, as a browser parts them from the rest."""

@@ -20,9 +20,11 @@ from seqgan_env.corpus import Vocabulary
 from seqgan_env.episode_trace import EpisodeTrace
 from seqgan_env.inspection import trace_batch, trace_episode
 from seqgan_env.inspection_terminal import StepView, render_table, step_through
+from tests.programs import LIMIT
 from tests.small import END, small_game, small_policy
 from tests.test_inspection import hostile_game
 
+pytestmark = pytest.mark.rounding
 POEM = Vocabulary(("床", "前", "<end>", "月", "a", "光"), end_token=END, kind="characters")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|4[0-7]|9[0-7]|38|48)\b[0-9;]*m")
@@ -126,9 +128,9 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    def wait_for(self, *texts: str, timeout: float = 10) -> None:
+    def wait_for(self, *texts: str) -> None:
         """Read on until all of the texts are in what was drawn since the last call."""
-        drawn, deadline = b"", time.monotonic() + timeout
+        drawn, deadline = b"", time.monotonic() + LIMIT
         while time.monotonic() < deadline:
             if select.select([self._descriptor], [], [], 0.05)[0]:
                 drawn += os.read(self._descriptor, 65536)
@@ -188,7 +190,7 @@ def test_keys_step_through_the_episode(
     terminal.type("?c")  # a key without a meaning does nothing
     terminal.wait_for("The policy's likeliest tokens")
     terminal.type("q")
-    thread.join(10)
+    thread.join(LIMIT)
     assert not thread.is_alive()
 
 
@@ -199,7 +201,7 @@ def test_the_terminal_is_left_as_it_was(start: Callable[..., tuple[Terminal, thr
     assert not during[3] & (termios.ECHO | termios.ICANON)
     terminal.type("q")
     terminal.wait_for("")
-    thread.join(10)
+    thread.join(LIMIT)
     assert termios.tcgetattr(near)[3] & termios.ECHO
     assert termios.tcgetattr(near)[3] & termios.ICANON
 
@@ -211,5 +213,5 @@ def test_no_color_is_honoured(
     terminal, thread, _ = start(**environment)
     terminal.wait_for("q quit")
     terminal.type("q")
-    thread.join(10)
+    thread.join(LIMIT)
     assert bool(_COLOUR.search(terminal.raw)) == coloured

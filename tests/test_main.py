@@ -1,11 +1,8 @@
 """`python -m seqgan_env inspect` on a tiny run of train.py."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,10 @@ from seqgan_env.game import text_game
 from seqgan_env.run_inspection import trace_checkpoints
 from seqgan_env.settings import flag, range_of
 from seqgan_env.storage import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game, save_game
+from tests.programs import run_program
 from tests.run_folders import LINES, save_generators
 from tests.test_inspection_html import Scripts
-from tests.test_train import ROOT, numeric_fields, only_run, text_config, types_in
+from tests.test_train import numeric_fields, only_run, text_config, types_in
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +38,7 @@ def episodes_on(page: Path) -> list[tuple[str, EpisodeTrace]]:
 
 
 def test_as_a_program_it_prints_the_table(run: Path) -> None:
-    command = [sys.executable, "-m", "seqgan_env", "inspect", "--run", run, "--batch", "4", "--plain"]
-    wide = {**os.environ, "COLUMNS": "120"}
-    result = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=120)
+    result = run_program("-m", "seqgan_env", "inspect", "--run", run, "--batch", "4", "--plain", COLUMNS="120")
     assert result.returncode == 0, result.stderr
     assert re.search(r"token +p +rank +entropy +Q", result.stdout)
     assert "\x1b" not in result.stdout

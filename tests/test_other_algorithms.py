@@ -88,6 +88,7 @@ def mean_reward(model: Any) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("name", "settings", "policy_kwargs", "steps"),
     [
@@ -110,6 +111,7 @@ def test_every_algorithm_learns(name: str, settings: Any, policy_kwargs: Any, st
 
 
 @pytest.mark.slow
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("name", "settings", "policy_kwargs", "steps"),
     [("PPO", EPOCHS, {}, 3_000), ("A2C", {"n_steps": 4, "learning_rate": 0.01}, {}, 6_000), ("DQN", REPLAY, {}, 5_000)],
@@ -139,6 +141,7 @@ class TestMasks:
         return env(mask=self.no_leap, reward_model=FunctionReward(reward))
 
     @pytest.mark.slow
+    @pytest.mark.rounding
     def test_maskable_ppo_learns_and_never_plays_a_masked_token(self) -> None:
         pytest.importorskip("sb3_contrib", reason=CONTRIB)
         from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked
@@ -191,6 +194,7 @@ class RandomStart(VecEnvWrapper):
         return self.start() if dones.all() else observation, rewards, dones, infos
 
 
+@pytest.mark.rounding
 def test_ids_as_numbers_are_poor_features() -> None:
     """The same PPO on a `PrefixExtractor` and on what SB3 makes of ids by itself: each token has a successor to be learned."""
     vocab_size, length = 8, 3

@@ -25,6 +25,7 @@ from tests.small import T, V, no_repeats, small_game
 from tests.test_train import TINY, oracle_config, text_config
 from train import main
 
+pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 AGENTS: tuple[AgentName, ...] = get_args(AgentName)
 OTHERS = [name for name in AGENTS if name != "reinforce"]
 UPDATES = 3

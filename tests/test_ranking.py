@@ -124,6 +124,7 @@ def test_the_loss_of_a_step_is_the_papers() -> None:
     assert metrics["accuracy"] == pytest.approx(right / 28)
 
 
+@pytest.mark.rounding
 @pytest.mark.usefixtures("global_generators_at_rest")
 def test_fitting_ranks_real_sequences_above_generated_ones() -> None:
     rng = seeded(4)

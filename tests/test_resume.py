@@ -12,8 +12,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,9 +32,11 @@ from agents.training import Training
 from seqgan_env.faults import NumericalFault
 from seqgan_env.storage import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from tests.programs import LIMIT, ROOT, started_program, wait_until
 from tests.test_oracle import parameters, write_npz
-from tests.test_train import ROOT, SENTENCES, TINY, heed_interrupts, only_run, oracle_config, text_config
+from tests.test_train import SENTENCES, TINY, only_run, oracle_config, text_config
 
+pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 EVERY_ROUND = CheckpointConfig(every_rounds=1)
 
 
@@ -548,13 +548,6 @@ def run_noting_rounds(action: str, where: Path, notes: Path) -> None:
         train.resume(where)
 
 
-def wait_until(condition: Callable[[], bool], process: BaseProcess) -> None:
-    deadline = time.monotonic() + 120
-    while not condition() and process.is_alive():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def rounds_on_disk(run: Path) -> int:
     checkpoints = Checkpoints(run / "checkpoints")
     try:
@@ -575,7 +568,7 @@ class TestKilled:
             notes.write_bytes(b"")
             process = in_a_process(run_noting_rounds, "resume" if kill else "start", only_run(out) if kill else out, notes)
             rounds = moments.randint(2, 8)
-            wait_until(lambda enough=rounds: notes.stat().st_size >= enough, process)  # type: ignore[misc]
+            wait_until(lambda enough=rounds: notes.stat().st_size >= enough, process.is_alive)  # type: ignore[misc]
             time.sleep(moments.random() * 0.1)  # anywhere in a round, the writing of a checkpoint included
             process.kill()
             process.join()
@@ -589,34 +582,38 @@ class TestKilled:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("signals", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT] * 2, 130)], ids=["SIGTERM", "Ctrl-C twice"]
+        ("signals", "code"),
+        [([signal.SIGTERM], 143), ([signal.SIGINT], 130), ([signal.SIGINT] * 2, 130)],
+        ids=["SIGTERM", "Ctrl-C", "Ctrl-C twice"],
     )
     def test_a_signal_saves_before_it_ends(self, tmp_path: Path, signals: list[signal.Signals], code: int) -> None:
         """As a user would: the script, in a process of its own, which says how to go on; the second signal ends it at once."""
         out = tmp_path / "runs"
-        arguments = ["text", "--data", str(SENTENCES), "--device", "cpu", "--out", str(out), "--adversarial.updates", "100000"]
+        arguments = ["text", "--data", SENTENCES, "--device", "cpu", "--out", out, "--adversarial.updates", "100000"]
         small = ["--pretrain.epochs", "1", "--adversarial.d-pretrain-steps", "1", "--adversarial.n-generated", "16"]
-        command = [sys.executable, str(ROOT / "train.py"), *arguments, *small, "--checkpoint.every-rounds", "1000000"]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_interrupts
-        )
-        assert process.stdout is not None
-        try:
-            deadline = time.monotonic() + 120
-            while process.poll() is None and sum(len(p.read_text().splitlines()) for p in out.glob("*/progress.csv")) < 6:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        rarely = ["--checkpoint.every-rounds", "1000000"]
+
+        def under_way() -> bool:
+            return sum(len(path.read_text().splitlines()) for path in out.glob("*/progress.csv")) >= 6
+
+        output = tmp_path / "printed"
+        with started_program(output, ROOT / "train.py", *arguments, *small, *rarely) as process:
+            wait_until(under_way, lambda: process.poll() is None)
             process.send_signal(signals[0])
-            lines = list(iter(lambda: process.stdout.readline(), "Drawing what there is; Ctrl-C ends at once.\n"))
+            drawing = "Drawing what there is; Ctrl-C ends at once.\n"
+            wait_until(lambda: drawing in output.read_text(), lambda: process.poll() is None)
             for number in signals[1:]:
                 process.send_signal(number)
-            process.communicate(timeout=240)
-        finally:
-            process.kill()
-        assert process.returncode == code, lines
-        assert f"Go on with: python train.py --resume {only_run(out)}\n" in lines
-        assert rounds_on_disk(only_run(out)) > 2
-        assert (only_run(out) / "report.html").is_file() == (len(signals) == 1)
+            process.wait(LIMIT)
+        printed = output.read_text()
+        assert process.returncode == code, printed
+        assert "Traceback" not in printed
+        run, drawn = only_run(out), len(signals) == 1
+        assert f"Go on with: python train.py --resume {run}\n" in printed
+        assert rounds_on_disk(run) > 2
+        assert (f"Everything is in {run}\n" in printed) == drawn
+        left = {path.name for path in run.iterdir()}
+        assert ({"report.html", "learning_curve.png", "generator.safetensors"} <= left) == drawn
 
 
 def save_within_limit(folder: Path, limit: int, outcome: Path) -> None:

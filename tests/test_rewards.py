@@ -69,6 +69,7 @@ def test_another_scaling_is_refused() -> None:
         DiscriminatorReward(small_discriminator().discriminator, "square")  # type: ignore[arg-type]
 
 
+@pytest.mark.rounding
 def test_fitting_the_reward_trains_the_discriminator() -> None:
     reward = small_discriminator(epochs=20)
     real, generated = torch.zeros(10, T, dtype=torch.int64), torch.ones(10, T, dtype=torch.int64)

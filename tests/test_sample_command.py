@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from seqgan_env.corpus import read_corpus
 from seqgan_env.game import SequenceGame, text_game
 from seqgan_env.sample_command import begin_with, encode_prefix, sample_with
 from seqgan_env.storage import LAST, LIKELIHOOD, load_game, load_generator, save_game
+from tests.programs import run_program
 from tests.run_folders import save_generators, save_oracle_run, save_text_run
 from tests.small import T, V, no_repeats, seeded, small_policy
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +42,7 @@ def sampled(run: Path, out: Path, *arguments: object) -> list[str]:
 
 def test_as_a_program_it_writes_the_file(text_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples.txt"
-    command = [sys.executable, "-m", "seqgan_env", "sample", "--run", text_run, "-n", "7", "--prefix", "a man", "--out", out]
-    result = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=120)
+    result = run_program("-m", "seqgan_env", "sample", "--run", text_run, "-n", "7", "--prefix", "a man", "--out", out)
     assert result.returncode == 0, result.stderr
     assert f"7 sequences in {out}" in result.stdout
     lines = out.read_text().splitlines()

@@ -13,6 +13,7 @@ from seqgan_env.faults import NumericalFault
 from tests.test_train import ROOT, oracle_config
 
 pytest.importorskip("optuna")
+pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 
 
 def example() -> Any:

@@ -175,6 +175,7 @@ def test_gradients_flow_through_steps_as_through_whole_sequences() -> None:
         assert a.abs().max() > 1e-8, name
 
 
+@pytest.mark.rounding
 @pytest.mark.usefixtures("global_generators_at_rest")
 def test_it_learns_a_language() -> None:
     oracle = seeded_oracle(0, 12)

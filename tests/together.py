@@ -26,6 +26,7 @@ from seqgan_env.generators import GeneratorConfig
 from seqgan_env.returns import advantages
 from seqgan_env.storage import LAST, save_game
 from seqgan_env.workers import Workers
+from tests.run_folders import blank_pictures
 from tests.test_train import TINY, oracle_config, text_config
 
 KILLED_AFTER = 5
@@ -171,4 +172,5 @@ def be_killed(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"compare": compare, "be_killed": be_killed}[sys.argv[1]](Path(sys.argv[2]))
+    with blank_pictures():
+        {"compare": compare, "be_killed": be_killed}[sys.argv[1]](Path(sys.argv[2]))
