@@ -1,0 +1,39 @@
+"""What setup.cfg promises about versions is what `make test-lowest` tests."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ROOT / "constraints-lowest.txt"
+
+
+def requirements(text: str) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def only_version(specifiers: SpecifierSet, operator: str) -> Version | None:
+    """The version behind the one specifier of `operator`; None where there is none, or several."""
+    found = [Version(specifier.version) for specifier in specifiers if specifier.operator == operator]
+    return found[0] if len(found) == 1 else None
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def test_the_lowest_version_of_everything_is_pinned(setup: configparser.ConfigParser) -> None:
+    promised = requirements(setup["options"]["install_requires"] + "\n" + setup["options.extras_require"]["dev"])
+    lowest = {requirement.name: only_version(requirement.specifier, ">=") for requirement in promised}
+    pinned = {requirement.name: only_version(requirement.specifier, "==") for requirement in requirements(CONSTRAINTS.read_text())}
+    assert None not in lowest.values()
+    assert pinned == lowest
