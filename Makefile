@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check bench clean
+.PHONY: train test test-lowest check bench clean
 
 train: .venv/installed
 	$(BIN)/python train.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=90
+
+# The lowest versions that setup.cfg promises, in .venv-lowest; PYTHON must be one they have wheels for: 3.10 to 3.12
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -n auto
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -20,10 +24,10 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+%/bin/python:
+	$(PYTHON) -m venv $*
 
 .venv/installed: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/pip install -q -e .
@@ -32,3 +36,7 @@ clean:
 .venv/installed-dev: .venv/bin/python setup.cfg pyproject.toml
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@ .venv/installed
+
+.venv-lowest/installed: .venv-lowest/bin/python setup.cfg pyproject.toml constraints-lowest.txt
+	.venv-lowest/bin/pip install -q -c constraints-lowest.txt -e ".[dev]"
+	touch $@

@@ -30,14 +30,14 @@ def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor
     """
     if hidden.device.type != "cpu":
         return linear_log_prob_reference(hidden, weight, bias, tokens)
-    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def linear_log_likelihood(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
     """The sum of `linear_log_prob`, whose gradient is made on the way, while the logits are there."""
     if hidden.device.type != "cpu":
         return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
-    return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 class _LinearLogProb(torch.autograd.Function):

@@ -37,7 +37,7 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
         `(n, all filters)`. Gradients flow; where windows are equal, they share it.
     """
     flat = [tensor for pair in filters for tensor in pair]
-    return cast(Tensor, _MaxOverWindows.apply(torch.is_grad_enabled(), embedded, *flat))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _MaxOverWindows.apply(torch.is_grad_enabled(), embedded, *flat))  # type: ignore[no-untyped-call, unused-ignore]
 
 
 class _MaxOverWindows(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """What setup.cfg promises about versions is what `make test-lowest` tests."""
 
 import configparser
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-CONSTRAINTS = ROOT / "constraints-lowest.txt"
 
 
 def requirements(text: str) -> list[Requirement]:
@@ -33,7 +31,15 @@ def setup() -> configparser.ConfigParser:
 
 def test_the_lowest_version_of_everything_is_pinned(setup: configparser.ConfigParser) -> None:
     promised = requirements(setup["options"]["install_requires"] + "\n" + setup["options.extras_require"]["dev"])
+    tested = requirements((ROOT / "constraints-lowest.txt").read_text(encoding="utf-8"))
     lowest = {requirement.name: only_version(requirement.specifier, ">=") for requirement in promised}
-    pinned = {requirement.name: only_version(requirement.specifier, "==") for requirement in requirements(CONSTRAINTS.read_text())}
+    pinned = {requirement.name: only_version(requirement.specifier, "==") for requirement in tested}
     assert None not in lowest.values()
     assert pinned == lowest
+
+
+def test_the_oldest_python_promised_is_one_that_was_seen(setup: configparser.ConfigParser) -> None:
+    promised = only_version(SpecifierSet(setup["options"]["python_requires"]), ">=")
+    classifiers = setup["metadata"]["classifiers"].split("\n")
+    pythons = [line.rpartition(" :: ")[2] for line in classifiers if ":: Python :: 3." in line]
+    assert promised == min(map(Version, pythons))
