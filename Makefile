@@ -11,9 +11,10 @@ train: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=90
 
-# The lowest versions that setup.cfg promises, in .venv-lowest; PYTHON must be one they have wheels for: 3.10 to 3.12
+# The lowest versions that setup.cfg promises, in .venv-lowest. PYTHON must be one they have wheels for (3.10 to 3.12). Old libraries
+# call what newer ones, which they bring along, have deprecated since.
 test-lowest: .venv-lowest/installed
-	.venv-lowest/bin/python -m pytest -n auto
+	.venv-lowest/bin/python -m pytest -n auto -W ignore::DeprecationWarning
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -38,5 +39,5 @@ clean:
 	touch $@ .venv/installed
 
 .venv-lowest/installed: .venv-lowest/bin/python setup.cfg pyproject.toml constraints-lowest.txt
-	.venv-lowest/bin/pip install -q -c constraints-lowest.txt -e ".[dev]"
+	.venv-lowest/bin/pip install -q -c constraints-lowest.txt -e ".[test]"
 	touch $@

@@ -30,7 +30,7 @@ def setup() -> configparser.ConfigParser:
 
 
 def test_the_lowest_version_of_everything_is_pinned(setup: configparser.ConfigParser) -> None:
-    promised = requirements(setup["options"]["install_requires"] + "\n" + setup["options.extras_require"]["dev"])
+    promised = requirements(setup["options"]["install_requires"] + "\n" + setup["options.extras_require"]["test"])
     tested = requirements((ROOT / "constraints-lowest.txt").read_text(encoding="utf-8"))
     lowest = {requirement.name: only_version(requirement.specifier, ">=") for requirement in promised}
     pinned = {requirement.name: only_version(requirement.specifier, "==") for requirement in tested}
