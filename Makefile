@@ -11,8 +11,8 @@ train: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term --cov-fail-under=90
 
-# The lowest versions that setup.cfg promises, in .venv-lowest. PYTHON must be one they have wheels for (3.10 to 3.12). Old libraries
-# call what newer ones, which they bring along, have deprecated since.
+# The lowest versions that setup.cfg promises, in .venv-lowest. They have wheels for Python 3.10 to 3.12: `make test-lowest
+# PYTHON=python3.10`. Deprecations are ignored, since old libraries call what newer ones, which they bring along, have deprecated.
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest -n auto -W ignore::DeprecationWarning
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import tyro
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 import train
@@ -63,10 +63,10 @@ def objective(base: TrainConfig, trial: optuna.Trial, out: Path) -> float:
     return metrics["adversarial/nll_oracle"] + metrics["adversarial/nll_test"]
 
 
-def storage(name: str) -> BaseStorage | str:
+def storage(name: str) -> BaseStorage:
     """The storage at a URL, or a journal in a file."""
     if "://" in name:
-        return name
+        return RDBStorage(name)
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(name))
 

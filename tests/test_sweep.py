@@ -54,5 +54,9 @@ def test_a_run_that_fails_is_a_failed_trial(tmp_path: Path, monkeypatch: pytest.
         raise NumericalFault("infinite")
 
     monkeypatch.setattr(train, "main", fail)
-    study = sweep.search(oracle_config(tmp_path), sweep.Config(storage=f"sqlite:///{tmp_path}/study.db", trials=1))
+    database = sweep.storage(f"sqlite:///{tmp_path}/study.db")
+    monkeypatch.setattr(sweep, "storage", lambda _: database)
+    study = sweep.search(oracle_config(tmp_path), sweep.Config(trials=1))
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    database.remove_session()
+    database.engine.dispose()  # from Python 3.13 on, a connection that is left open is warned of
