@@ -1,4 +1,4 @@
-"""Watches training for a generator that collapses onto few sequences, and keeps the best one."""
+"""Watches training for a generator that collapses, onto few sequences or onto one length, and keeps the best one."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,6 +18,8 @@ class CollapseConfig:
     """Warn when the policy's entropy is below this much of what it was."""
     nll_test: Annotated[float, Range(least=0)] = 0.3
     """Warn when NLL_test is higher than it was by more than this, in nats per token."""
+    length: Annotated[float, Range(least=0)] = 0.1
+    """Warn when the mean length is farther from that of real sequences than it was, by more than this share of the latter."""
     stop: bool = False
     """End the adversarial phase at the first warning."""
 
@@ -26,7 +28,9 @@ class CollapseAlarm:
     """Compares metrics with those at the start; tells each kind of collapse once.
 
     The metrics, as far as they are there: `unique`, the share of distinct samples; `entropy` of the policy in nats per token,
-    which the mean NLL of its own samples estimates; `nll_test` of held-out sequences in nats per token.
+    which the mean NLL of its own samples estimates; `nll_test` of held-out sequences in nats per token; `length`, the mean
+    length of samples divided by that of real sequences, and `full_length`, the share of samples of maximal length, which its
+    message names.
 
     Args:
         config: when to warn, and whether to stop.
@@ -57,17 +61,23 @@ class CollapseAlarm:
         if self._start is None:
             self._start = dict(metrics)
         messages = []
-        for kind in ("unique", "entropy", "nll_test"):
+        for kind, message in _MESSAGES.items():
             if kind not in self._told and kind in metrics and kind in self._start:
                 now, before = metrics[kind], self._start[kind]
                 if self._has_collapsed(kind, now, before):
                     self._told.append(kind)
-                    messages.append(f"After {step} updates: " + _MESSAGES[kind].format(now=now, before=before) + _ADVICE)
+                    told = message.format(now=now, before=before)
+                    if kind == "length" and "full_length" in metrics and "full_length" in self._start:
+                        told += _AT_LIMIT.format(now=metrics["full_length"], before=self._start["full_length"])
+                    messages.append(f"After {step} updates: {told}{_ADVICE}")
         return messages
 
     def _has_collapsed(self, kind: str, now: float, before: float) -> bool:
+        """Whether a metric is worse than it was by more than is allowed; NaN is, too."""
         if kind == "nll_test":
-            return not now <= before + self.config.nll_test  # NaN rings, too
+            return not now <= before + self.config.nll_test
+        if kind == "length":
+            return not abs(now - 1) <= abs(before - 1) + self.config.length
         return not now >= (self.config.unique if kind == "unique" else self.config.entropy) * before
 
     def training_state(self) -> dict[str, Any]:
@@ -90,7 +100,12 @@ _MESSAGES = {
         "NLL_test is {now:.2f} nats per token ({before:.2f} at the start of the adversarial phase): the generator no longer "
         "writes what the held-out sequences have"
     ),
+    "length": (
+        "samples are {now:.2f} times as long as real sequences in the mean ({before:.2f} at the start of the adversarial "
+        "phase)"
+    ),
 }
+_AT_LIMIT = ", and {now:.0%} of them take the maximal length ({before:.0%})"
 _ADVICE = (
     ". The generator is collapsing. Lower --adversarial.learning-rate, raise --adversarial.entropy-coef or "
     "--adversarial.likelihood-steps, or take --adversarial.baseline leave-one-out if there is none; --collapse.stop ends "

@@ -77,8 +77,9 @@ class AdversarialConfig:
     """What is subtracted from returns."""
     entropy_coef: FiniteFloat = 0.0
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
-    kl_coef: NonNegativeFloat = 0.0
-    """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats."""
+    kl_coef: NonNegativeFloat | None = None
+    """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats; only reinforce has
+    it. By default 1 on a text, else 0."""
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: NonNegativeInt = 0
@@ -313,7 +314,7 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
                 batch_size=64,
                 n_rollouts=4,
                 scaling="centred",
-                learning_rate=1e-3,
+                learning_rate=1e-4,
                 baseline="leave-one-out",
                 rollout_lag=0.0,
                 d_pretrain_steps=10,
@@ -331,6 +332,12 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
 def reward_of(config: TrainConfig) -> RewardContract:
     """The reward contract that a run plays under."""
     return config.adversarial.reward or ("rollout" if config.agent == "reinforce" else "shaped")
+
+
+def kl_coef_of(config: TrainConfig) -> float:
+    """The weight of the penalty on leaving the likelihood start."""
+    given = config.adversarial.kl_coef
+    return given if given is not None else 1.0 if isinstance(config, TextConfig) and config.agent == "reinforce" else 0.0
 
 
 def flags() -> dict[str, str]:

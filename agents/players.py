@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
 from agents.actor_critic import ActorCriticPlayer, GeneratorActor, GeneratorActorCriticPolicy, PlayerA2C, PlayerPPO
-from agents.config import AdversarialConfig, TrainConfig
+from agents.config import AdversarialConfig, TrainConfig, kl_coef_of
 from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env.game import SequenceGame
@@ -76,7 +76,7 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
         learning_rate_schedule(adversarial),
         baseline=adversarial.baseline,
         ent_coef=adversarial.entropy_coef,
-        kl_coef=adversarial.kl_coef,
+        kl_coef=kl_coef_of(config),
         max_grad_norm=adversarial.max_grad_norm,
         likelihood_steps=adversarial.likelihood_steps,
         rollout_lag=adversarial.rollout_lag,
@@ -93,10 +93,10 @@ def make_actor_critic(config: TrainConfig, env: SequenceVectorEnv) -> ActorCriti
     early.
     """
     adversarial, settings, game = config.adversarial, config.actor_critic, env.game
-    if adversarial.likelihood_steps or adversarial.kl_coef:
+    if adversarial.likelihood_steps or kl_coef_of(config):
         raise ValueError(
             f"Only reinforce takes steps of likelihood between its updates, or is held to its start, got likelihood_steps="
-            f"{adversarial.likelihood_steps} and kl_coef={adversarial.kl_coef}: set them to 0, or take the agent reinforce."
+            f"{adversarial.likelihood_steps} and kl_coef={kl_coef_of(config)}: set them to 0, or take the agent reinforce."
         )
     player, policy, own = algorithm(config, game.sequence_length)
     generator = {"config": config.generator, "end_token": game.end_token, "seed": config.seed}

@@ -24,6 +24,8 @@ from seqgan_env.storage import HELD_OUT, REAL, load_sequences, save_sequences
 
 ENTROPY = "entropy of the generator, nats per token"
 UNIQUE = "share of unique samples"
+LENGTH = "mean length, generated / held-out"
+FULL_LENGTH = "share of samples of maximal length"
 JUDGED = {
     "discriminator_accuracy": "discriminator on held-out and generated: accuracy",
     "discriminator_loss": "cross-entropy, nats (log 2: it tells nothing apart)",
@@ -142,7 +144,7 @@ def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task
 
 
 def make_text_task(config: TextConfig) -> Task:
-    """A text: BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood."""
+    """A text: BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood, and lengths."""
     corpus = read_corpus(
         config.data,
         tokenizer=config.tokenizer,
@@ -161,7 +163,11 @@ def make_text_task(config: TextConfig) -> Task:
     def words(tokens: Tensor) -> npt.NDArray[np.int64]:
         return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
 
-    references = BleuScorer(words(held_out.tokens), game.vocab_size)
+    def lengths(written: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.count_nonzero(written < game.vocab_size, axis=1)
+
+    real = words(held_out.tokens)
+    references, real_length = BleuScorer(real, game.vocab_size), lengths(real).mean()
     held_out_tokens = held_out.tokens.to(game.device)
 
     def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
@@ -175,6 +181,8 @@ def make_text_task(config: TextConfig) -> Task:
             "self_bleu_4": float(own[3]),
             "entropy": mean_nll(agent.generator, samples),
             "unique": unique_share(written),
+            "length": float(lengths(written).mean() / real_length),
+            "full_length": float((lengths(written) == game.sequence_length).mean()),
         }
 
     labels = {
@@ -185,9 +193,11 @@ def make_text_task(config: TextConfig) -> Task:
         "self_bleu_4": "Self-BLEU-4 (lower: more diverse)",
         "entropy": ENTROPY,
         "unique": UNIQUE,
+        "length": LENGTH,
+        "full_length": FULL_LENGTH,
         **JUDGED,
     }
-    panels = (("nll_test",), ("bleu_2", "bleu_4", "self_bleu_2", "self_bleu_4"))
+    panels = (("nll_test",), ("bleu_2", "bleu_4", "self_bleu_2", "self_bleu_4"), ("length", "full_length"))
     return Task(game, held_out_tokens, labels, panels, evaluate)
 
 

@@ -27,8 +27,9 @@ START = "likelihood"
 METRICS = ("nll_test", "bleu_2", "self_bleu_2", "unique", "novel", "neighbour_share")
 TEMPERATURES = (0.75, 1.0, 1.25, 1.5)
 """Of the sweep, as what logits are multiplied with."""
-ADVERSARIAL = dataclasses.replace(PRESETS["text"][0].adversarial, n_rollouts=2)
-"""What the examples have in common: a quick discriminator, a baseline, two completions of each prefix."""
+ADVERSARIAL = dataclasses.replace(PRESETS["text"][0].adversarial, n_rollouts=2, learning_rate=1e-3, kl_coef=0.0)
+"""What the examples have in common: a quick discriminator, a baseline, two completions of each prefix, and larger steps than
+the preset's, not held to the start."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # that the colour-blind can tell apart (Wong, 2011)
 
 Judge = Callable[[SequenceGame, TokenModel | None, list[str]], dict[str, float]]

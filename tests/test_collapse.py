@@ -15,7 +15,7 @@ from seqgan_env.metrics import mean_nll, unique_share
 from seqgan_env.training_state import Resumable
 from seqgan_env.vector_env import SequenceVectorEnv
 
-START = {"unique": 0.97, "entropy": 4.0, "nll_test": 5.0}
+START = {"unique": 0.97, "entropy": 4.0, "nll_test": 5.0, "length": 1.02, "full_length": 0.16}
 
 
 # By hand
@@ -32,6 +32,13 @@ START = {"unique": 0.97, "entropy": 4.0, "nll_test": 5.0}
         ({"nll_test": 5.678}, "After 40 updates: NLL_test is 5.68 nats per token (5.00 at the start"),
         ({"nll_test": math.nan}, "After 40 updates: NLL_test is nan nats per token"),
         ({"nll_test": math.inf}, "After 40 updates: NLL_test is inf nats per token"),
+        (
+            {"length": 1.7, "full_length": 0.986},
+            "After 40 updates: samples are 1.70 times as long as real sequences in the mean (1.02 at the start of the "
+            "adversarial phase), and 99% of them take the maximal length (16%). The generator",
+        ),
+        ({"length": 0.5}, "After 40 updates: samples are 0.50 times as long as real sequences"),
+        ({"length": math.nan}, "After 40 updates: samples are nan times as long"),
     ],
 )
 def test_each_kind_has_its_message(metrics: dict[str, float], expected: str) -> None:
@@ -42,10 +49,16 @@ def test_each_kind_has_its_message(metrics: dict[str, float], expected: str) -> 
 
 @pytest.mark.parametrize(
     ("kind", "quiet", "ringing"),
-    [("unique", 0.5 * 0.97, 0.48), ("entropy", 2.0, 1.99), ("nll_test", 6.0, 6.01)],
+    [
+        ("unique", 0.5 * 0.97, 0.48),
+        ("entropy", 2.0, 1.99),
+        ("nll_test", 6.0, 6.01),
+        ("length", 1.26, 1.28),
+        ("length", 0.74, 0.72),  # the start is 0.02 off
+    ],
 )
 def test_thresholds_are_relative_to_the_start(kind: str, quiet: float, ringing: float) -> None:
-    alarm = CollapseAlarm(CollapseConfig(unique=0.5, entropy=0.5, nll_test=1.0), START)
+    alarm = CollapseAlarm(CollapseConfig(unique=0.5, entropy=0.5, nll_test=1.0, length=0.25), START)
     assert alarm.check(START | {kind: quiet}, 1) == []
     assert len(alarm.check(START | {kind: ringing}, 2)) == 1
 
@@ -68,6 +81,14 @@ def test_the_first_metrics_are_the_start_if_none_are_given() -> None:
 
 def test_getting_better_is_no_collapse() -> None:
     assert CollapseAlarm(start=START).check({"unique": 1.0, "entropy": 9.0, "nll_test": 1.0}, 1) == []
+    assert CollapseAlarm(start=START | {"length": 1.4}).check({"length": 1.0}, 1) == []
+    assert CollapseAlarm(start=START | {"length": 0.6}).check({"length": 1.3}, 1) == []
+
+
+def test_the_share_of_maximal_length_is_named_only_if_it_was_measured() -> None:
+    (message,) = CollapseAlarm(start={"length": 1.0}).check({"length": 2.0, "full_length": 1.0}, 1)
+    assert "2.00 times as long" in message
+    assert "maximal" not in message
 
 
 @pytest.mark.parametrize("stop", [True, False])
@@ -94,6 +115,7 @@ def test_an_alarm_goes_on_where_it_was_left() -> None:
         ({"unique": 1.5}, "unique must be at most 1, got 1.5"),
         ({"entropy": -0.1}, "entropy must be at least 0, got -0.1"),
         ({"nll_test": -1.0}, "nll_test must be at least 0, got -1.0"),
+        ({"length": -0.1}, "length must be at least 0, got -0.1"),
         ({"unique": math.nan}, "unique must be at least 0 and at most 1, got nan"),
     ],
 )

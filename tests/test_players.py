@@ -16,7 +16,7 @@ from torch import Tensor
 from agents.actor_critic import ActorCriticPlayer, PlayerPPO, played_episodes
 from agents.borrowed_randomness import BorrowedRandomness
 from agents.checkpoint import pack, unpack
-from agents.config import ActorCriticConfig, AgentName, OracleConfig, TextConfig
+from agents.config import ActorCriticConfig, AgentName, OracleConfig, TextConfig, kl_coef_of
 from agents.players import Player, make_agent
 from agents.tasks import make_task
 from seqgan_env.generators import GeneratorConfig
@@ -402,6 +402,15 @@ class TestRefusals:
     def test_what_reinforce_alone_has(self, change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Only reinforce takes steps of likelihood between its updates, or is held"):
             player("a2c", adversarial=dataclasses.replace(TINY["adversarial"], **change))
+
+    def test_only_reinforce_is_held_to_its_start_and_by_default_only_on_a_text(self) -> None:
+        text, oracle = text_config(Path()), oracle_config(Path())
+        assert [kl_coef_of(dataclasses.replace(text, agent=agent)) for agent in AGENTS] == [1, 0, 0, 0, 0]
+        assert [kl_coef_of(dataclasses.replace(oracle, agent=agent)) for agent in AGENTS] == [0, 0, 0, 0, 0]
+        given = dataclasses.replace(TINY["adversarial"], kl_coef=0.3)
+        assert [kl_coef_of(dataclasses.replace(config, adversarial=given)) for config in (text, oracle)] == [0.3, 0.3]
+        made: Any = make_agent(text, make_task(text).game)
+        assert made.kl_coef == 1
 
     @pytest.mark.parametrize(
         ("config", "has"),

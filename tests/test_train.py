@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -26,7 +27,7 @@ from seqgan_env.generators import GeneratorConfig
 from seqgan_env.ranking import RankConfig
 from seqgan_env.reward_functions import RewardError
 from seqgan_env.settings import check_settings, flag, range_of
-from seqgan_env.storage import load_sequences
+from seqgan_env.storage import HELD_OUT, load_sequences
 from seqgan_env.workers import ALONE
 from tests.programs import LIMIT, ROOT, run_program
 from tests.run_folders import blank_pictures
@@ -110,6 +111,21 @@ class TestARun:
         assert all(set(line.split()) <= words and len(line.split()) <= 12 for line in samples)
         assert len({len(line.split()) for line in samples}) > 1  # the end token ends sentences early
         assert {"adversarial/bleu_2", "adversarial/self_bleu_4", "pretraining/nll_test"} <= set(metrics)
+
+    def test_of_a_text_measures_lengths(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        metrics = main(text_config(tmp_path), "text")
+        run = only_run(tmp_path)
+        held_out = load_sequences(run / HELD_OUT)
+        end, pad = held_out.max() - 1, held_out.max()
+        real = ((held_out != end) & (held_out != pad)).sum(dim=1)
+        written = [len(line.split()) for line in (run / "samples.txt").read_text().splitlines()]
+        assert 4 < real.float().mean() < 12
+        assert metrics["adversarial/length"] == pytest.approx(fmean(written) / real.float().mean().item())
+        assert metrics["adversarial/full_length"] == pytest.approx(fmean(length == 12 for length in written))
+        printed, page = capsys.readouterr().out, (run / "report.html").read_text()
+        for label in ("mean length, generated / held-out", "share of samples of maximal length"):
+            assert label in printed
+            assert label in page
 
     def test_is_the_same_for_the_same_seed(self, tmp_path: Path) -> None:
         assert fingerprint(oracle_config(tmp_path / "a")) == fingerprint(oracle_config(tmp_path / "b"))
