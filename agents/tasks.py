@@ -164,7 +164,8 @@ def make_text_task(config: TextConfig) -> Task:
         return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
 
     def lengths(written: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.count_nonzero(written < game.vocab_size, axis=1)
+        counts: npt.NDArray[np.int64] = (written < game.vocab_size).sum(axis=1)
+        return counts
 
     real = words(held_out.tokens)
     references, real_length = BleuScorer(real, game.vocab_size), lengths(real).mean()
