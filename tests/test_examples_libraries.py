@@ -143,7 +143,7 @@ class TestTianshou:
         before, after, statistics = learn(example("tianshou_ppo"), updates=15, learning_rate=0.01)
         assert before.reward < 0.4
         assert after.reward > 0.85
-        assert (statistics.train_episode, statistics.train_step) == (15 * 32, 15 * 32 * 4)
+        assert (statistics.train_episode, statistics.train_step) == (15 * 128, 15 * 128 * 4)
         assert statistics.update_step == 15
 
     def test_it_plays_the_adversarial_game(self, example: Any) -> None:
@@ -178,7 +178,7 @@ class TestRLlib:
         before, after, steps = learn(example("rllib_ppo"), updates=15, learning_rate=0.01)
         assert before.reward < 0.4
         assert after.reward > 0.85
-        assert steps >= 15 * 32 * 4
+        assert steps >= 15 * 128 * 4
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")
