@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStac
 
 from agents.callbacks import DiscriminatorCallback, every_callback
 from seqgan_env.game import SequenceGame
-from seqgan_env.rewards import MixtureReward, RewardModel, learns
+from seqgan_env.rewards import parts_that_learn
 
 MOST_QUANTILE_OUTPUTS = 200_000
 """Of a quantile network, whose last layer is that many times as wide as the one before it."""
@@ -119,13 +119,6 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
 def games_of(env: VecEnv) -> list[SequenceGame]:
     """The games that an environment's rows play; none where they are in processes of their own."""
     return [] if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("game")
-
-
-def parts_that_learn(model: RewardModel) -> list[RewardModel]:
-    """A reward model, or the parts of a mixture, as far as they learn."""
-    if isinstance(model, MixtureReward):
-        return [part for _, weighted in model.weighted_models for part in parts_that_learn(weighted)]
-    return [model] if learns(model) else []
 
 
 def one_hot_observations(space: spaces.Space[Any]) -> str | None:

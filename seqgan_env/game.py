@@ -37,7 +37,7 @@ from seqgan_env.rewards import (
     completion_score,
     find_discriminator,
     learns,
-    unsaved,
+    parts_that_learn,
 )
 from seqgan_env.sampling import Mask, TokenPolicy, played_positions
 from seqgan_env.training_state import Resumable, load_random_state, random_state
@@ -345,7 +345,9 @@ class SequenceGame(ReadOnly):
         A reward model that learns without being `Resumable` is left out, with a warning.
         """
         model = self.reward_model
-        for part in unsaved(model):
+        for part in parts_that_learn(model):
+            if isinstance(part, Resumable):
+                continue
             warnings.warn(
                 f"{type(part).__name__} learns, but what it learns is not saved: where training goes on, it starts anew. Give "
                 "it training_state() and load_training_state(state); see seqgan_env.training_state.Resumable.",

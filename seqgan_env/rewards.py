@@ -90,11 +90,11 @@ def learns(model: RewardModel) -> TypeGuard[LearningRewardModel]:
     return isinstance(model, LearningRewardModel)
 
 
-def unsaved(model: RewardModel) -> list[RewardModel]:
-    """The reward model, or the parts of a mixture, that learn but are not `Resumable`: what they learn cannot be saved."""
+def parts_that_learn(model: RewardModel) -> list[RewardModel]:
+    """The reward model if it learns, or the parts of a mixture that do."""
     if isinstance(model, MixtureReward):
-        return [part for _, whole in model.weighted_models for part in unsaved(whole)]
-    return [model] if learns(model) and not isinstance(model, Resumable) else []
+        return [part for _, weighted in model.weighted_models for part in parts_that_learn(weighted)]
+    return [model] if learns(model) else []
 
 
 class DiscriminatorReward:

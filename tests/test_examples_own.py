@@ -45,13 +45,14 @@ class TestOwnReward:
         assert mixed > without + 0.1
 
 
-class TestOwnMask:
-    @pytest.fixture(scope="class")
-    def learned(self) -> dict[str, float]:
-        """What an agent writes that learns to nest."""
-        measured: dict[str, float] = load("own_mask").main(n=200, updates=30)
-        return measured
+@pytest.fixture(scope="module")
+def nesting() -> dict[str, float]:
+    """What an agent writes that learns to nest."""
+    measured: dict[str, float] = load("own_mask").main(n=200, updates=30)
+    return measured
 
+
+class TestOwnMask:
     @pytest.mark.parametrize(
         ("prefix", "expected"),
         [
@@ -70,15 +71,15 @@ class TestOwnMask:
         example = load("own_mask")
         assert example.is_balanced(torch.tensor([example.BRACKETS.index(sign) for sign in text])) is balanced
 
-    def test_all_is_balanced_with_it_and_little_without(self, learned: dict[str, float]) -> None:
-        assert {learned[f"balanced, {name}"] for name in ("real", "with the mask", "completions")} == {1.0}
-        assert learned["balanced, without the mask"] < 0.3
+    def test_all_is_balanced_with_it_and_little_without(self, nesting: dict[str, float]) -> None:
+        assert {nesting[f"balanced, {name}"] for name in ("real", "with the mask", "completions")} == {1.0}
+        assert nesting["balanced, without the mask"] < 0.3
 
     @pytest.mark.rounding
-    def test_the_agent_learns_under_it(self, learned: dict[str, float]) -> None:
+    def test_the_agent_learns_under_it(self, nesting: dict[str, float]) -> None:
         control = load("own_mask").main(n=200, updates=0)
-        assert learned["depth, before"] < 0.85
-        assert learned["depth, after"] > 0.95
+        assert nesting["depth, before"] < 0.85
+        assert nesting["depth, after"] > 0.95
         assert control["depth, after"] < control["depth, before"] + 0.05
 
 

@@ -436,7 +436,7 @@ class TestSaveAndLoad:
     def test_a_reward_model_that_cannot_be_saved_is_named(self, tmp_path: Path, mixed: bool) -> None:
         model: Any = MixtureReward([(0.5, Recorder()), (0.5, ConstantReward())]) if mixed else Recorder()
         agent = new_agent(SequenceVectorEnv(new_game(reward_model=model), 8, autoreset_mode="SameStep"))
-        with pytest.warns(ContractWarning, match="Recorder learns, but what it has learned is not saved with the agent"):
+        with pytest.warns(UserWarning, match="Recorder learns, but what it learns is not saved"):
             agent.save(tmp_path / "agent.zip")
         assert Reinforce.load(tmp_path / "agent.zip", env=agent.get_env()).game.reward_model is model
 

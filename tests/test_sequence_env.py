@@ -237,7 +237,7 @@ def test_attaching_a_policy_changes_the_completions() -> None:
 
 def words(n: int) -> list[str]:
     """Lines of unequal lengths, of `n` tokens in all with the end token."""
-    return ["w0 w1 w2", *(f"w{index}" for index in range(n - 1))]
+    return ["w0 w1 w2", *(f"w{index} w{index}" for index in range(n - 1))]
 
 
 @pytest.mark.parametrize("reward", ["rollout", "shaped"])

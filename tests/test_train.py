@@ -426,6 +426,7 @@ def test_no_field_is_forgotten() -> None:
         "out",
         "oracle_params",
         "start_from",
+        "threads",
     }
     assert {field.name for field in dataclasses.fields(DensityRatioConfig)} == set(RATIO_CHANGES) | {"precision"}
     assert set(groups) == set(CHANGES[""]) | (set(CHANGES) - {""}) | tested_elsewhere
