@@ -79,7 +79,7 @@ class AdversarialConfig:
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
     kl_coef: NonNegativeFloat | None = None
     """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats; only reinforce has
-    it. By default 1 on a text, else 0."""
+    it. By default 3 on a text, else 0."""
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: NonNegativeInt = 0
@@ -337,7 +337,7 @@ def reward_of(config: TrainConfig) -> RewardContract:
 def kl_coef_of(config: TrainConfig) -> float:
     """The weight of the penalty on leaving the likelihood start."""
     given = config.adversarial.kl_coef
-    return given if given is not None else 1.0 if isinstance(config, TextConfig) and config.agent == "reinforce" else 0.0
+    return given if given is not None else 3.0 if isinstance(config, TextConfig) and config.agent == "reinforce" else 0.0
 
 
 def flags() -> dict[str, str]:
