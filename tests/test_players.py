@@ -405,12 +405,12 @@ class TestRefusals:
 
     def test_only_reinforce_is_held_to_its_start_and_by_default_only_on_a_text(self) -> None:
         text, oracle = text_config(Path()), oracle_config(Path())
-        assert [kl_coef_of(dataclasses.replace(text, agent=agent)) for agent in AGENTS] == [1, 0, 0, 0, 0]
+        assert [kl_coef_of(dataclasses.replace(text, agent=agent)) for agent in AGENTS] == [3, 0, 0, 0, 0]
         assert [kl_coef_of(dataclasses.replace(oracle, agent=agent)) for agent in AGENTS] == [0, 0, 0, 0, 0]
         given = dataclasses.replace(TINY["adversarial"], kl_coef=0.3)
         assert [kl_coef_of(dataclasses.replace(config, adversarial=given)) for config in (text, oracle)] == [0.3, 0.3]
         made: Any = make_agent(text, make_task(text).game)
-        assert made.kl_coef == 1
+        assert made.kl_coef == 3
 
     @pytest.mark.parametrize(
         ("config", "has"),
