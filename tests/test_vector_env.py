@@ -533,6 +533,8 @@ def test_infos_have_gymnasiums_form_through_retraining(mode: AutoresetMode) -> N
 
 @modes
 def test_gymnasiums_statistics_are_kept_over_it(mode: AutoresetMode) -> None:
+    if mode is AutoresetMode.SAME_STEP and tuple(map(int, gym.__version__.split(".")[:2])) < (1, 4):
+        pytest.skip("before Gymnasium 1.4, RecordEpisodeStatistics counts episodes a step short in this mode")
     rules = {"end_token": END, "reward_model": Recorder(), "retrain_every": 2, "reward": "shaped"}
     plain = vector_env(mode=mode, **rules)
     env = RecordEpisodeStatistics(SequenceVectorEnv(game_of(**rules), N, autoreset_mode=mode))
