@@ -21,7 +21,7 @@ from agents.callbacks import (
     ProgressCallback,
     RoundCallback,
 )
-from agents.config import PRESETS, TrainConfig, flags
+from agents.config import PRESETS, TrainConfig, flags, largest_sizes
 from agents.distributed import connected
 from agents.run_folder import ADVERSARIAL, PRETRAINING
 from agents.run_lock import FolderInUse
@@ -34,7 +34,7 @@ from seqgan_env.faults import NumericalFault, OutOfMemory, room_for
 from seqgan_env.metrics import SweepPoint, temperature_sweep
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards import learns
-from seqgan_env.settings import flag, in_flags, numbers_in
+from seqgan_env.settings import in_flags
 from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
 from seqgan_env.vocabulary import lines_of, one_line
 
@@ -48,12 +48,6 @@ def main(config: TrainConfig, name: str = "run") -> dict[str, float]:
             f"writing to {training.run.path}"
         )
         return train(training)
-
-
-def largest_sizes(config: TrainConfig) -> str:
-    """The three largest counts among a run's settings, by their flags."""
-    counts = {flag(path): value for path, _, value in numbers_in(config) if isinstance(value, int) and "seed" not in path}
-    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name])[:3])
 
 
 def resume(folder: Path, **how: Any) -> dict[str, float]:

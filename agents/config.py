@@ -37,6 +37,7 @@ from seqgan_env.settings import (
     errors_in_flags,
     flag,
     flags_of,
+    numbers_in,
 )
 
 AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
@@ -345,6 +346,12 @@ def flags() -> dict[str, str]:
     return {name: one for config in _TASKS for name, one in flags_of(config).items()} | {
         "batched": flag("adversarial.objective_batched")
     }
+
+
+def largest_sizes(config: TrainConfig) -> str:
+    """The three largest counts among a run's settings, by their flags."""
+    counts = {flag(path): value for path, _, value in numbers_in(config) if isinstance(value, int) and "seed" not in path}
+    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name])[:3])
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

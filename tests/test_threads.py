@@ -14,7 +14,8 @@ from agents.config import PRESETS, OracleConfig, TextConfig, TrainConfig
 from agents.players import make_agent
 from agents.tasks import make_task
 from agents.threads import computing_with, threads_for
-from tests.test_train import ROOT, SENTENCES, only_run, oracle_config
+from tests.programs import LIMIT, ROOT
+from tests.test_train import SENTENCES, only_run, oracle_config
 from train import main, resume
 
 CORES = 64
@@ -54,10 +55,6 @@ class TestTheirNumber:
 
     def test_is_what_is_asked_for(self, tmp_path: Path) -> None:
         assert threads_of(oracle_config(tmp_path, threads=3)) == 3
-
-    def test_must_be_positive(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="--threads must be at least 1, got 0"):
-            threads_of(oracle_config(tmp_path, threads=0))
 
 
 def test_no_more_than_torch_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,5 +109,6 @@ def test_idle_threads_are_told_to_sleep_before_torch_is_loaded(module: str, give
         capture_output=True,
         text=True,
         check=True,
+        timeout=LIMIT,
     )
     assert done.stdout.strip() == seen
