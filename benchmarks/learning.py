@@ -18,8 +18,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-import train
-from agents.config import OracleConfig
+from agents.config import PRESETS, OracleConfig
 from agents.tasks import make_oracle_task
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, with_needs
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
@@ -227,11 +226,11 @@ def _needs(key: Key) -> list[Key]:
 def settings(name: str, seed: int, config: Config) -> OracleConfig:
     """The settings of a row: those of the preset `paper-cpu`, with its changes."""
     row = ROWS[name]
-    preset, _ = train.command_line(["paper-cpu", "--seed", str(seed), "--device", "cpu"])
+    preset = PRESETS["paper-cpu"][0]
     assert isinstance(preset, OracleConfig)
     pretrain, generator = preset.pretrain, preset.generator
     if row.start == PUBLISHED:
-        paper, _ = train.command_line(["paper"])
+        paper = PRESETS["paper"][0]
         pretrain, generator = dataclasses.replace(paper.pretrain, epochs=40), paper.generator
     oracle: dict[str, Any] = {"oracle_params": config.data / ORACLE}
     changes, ratio = row.changes, row.ratio
@@ -243,6 +242,8 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
             generator = GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5)
     return dataclasses.replace(
         preset,
+        seed=seed,
+        device="cpu",
         pretrain=pretrain,
         generator=generator,
         discriminator=dataclasses.replace(preset.discriminator, **row.discriminator),

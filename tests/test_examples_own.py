@@ -35,6 +35,7 @@ class TestOwnReward:
     def test_by_hand(self) -> None:
         assert load("own_reward").short_words(["the old baker", "", "goats"]) == [pytest.approx(2 / 3), 0, 0]
 
+    @pytest.mark.slow
     @pytest.mark.rounding
     def test_its_weight_raises_it(self) -> None:
         """The same likelihood start; with no weight on it, the discriminator alone does not raise it."""

@@ -191,6 +191,7 @@ class TestFolkTunes:
             (60, Fraction(4)),
         ]
 
+    @pytest.mark.slow
     def test_runs(self, folk_tunes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         small(folk_tunes, monkeypatch)
         cache = tmp_path / "cache"
@@ -315,6 +316,7 @@ class TestMolecules:
         assert readable(mask=mask) == 1
         assert readable() < 0.2
 
+    @pytest.mark.slow
     def test_runs(self, molecules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         small(molecules, monkeypatch)
         config = molecules.Config(out=tmp_path, seeds=(0,), max_tokens=12, hidden_dim=8, epochs=1, updates=1, n_samples=40)

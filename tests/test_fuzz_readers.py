@@ -209,6 +209,7 @@ def other_header(path: list[int], value: Any) -> Callable[[bytes], bytes]:
     return change
 
 
+@pytest.mark.slow
 def test_json_of_other_types(tmp_path: Path, times: int) -> None:
     seen = fuzz("game.json", tmp_path, OTHER_JSON, EXAMPLES // 5 * times, times == 1)
     print(f"\ngame.json: {dict(seen)}")

@@ -193,6 +193,7 @@ class RandomStart(VecEnvWrapper):
         return self.start() if dones.all() else observation, rewards, dones, infos
 
 
+@pytest.mark.slow
 @pytest.mark.rounding
 def test_ids_as_numbers_are_poor_features() -> None:
     """The same PPO on a `PrefixExtractor` and on what SB3 makes of ids by itself: each token has a successor to be learned."""

@@ -110,6 +110,7 @@ def test_a_hundred_thousand_episodes() -> None:
     assert len(set(result.descriptors)) == 1
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_few_thousand_episodes() -> None:
     result = soak(2560)
@@ -119,6 +120,7 @@ def test_a_few_thousand_episodes() -> None:
     assert len(set(result.descriptors)) == 1
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_leak_is_seen() -> None:
     """The negative control: a round that keeps 16 MB and an open file."""

@@ -263,6 +263,7 @@ def config(folder: Path, **changes: Any) -> Config:
     return Config(device="cpu", repeats=2, **arguments)
 
 
+@pytest.mark.slow
 def test_everything_at_a_tiny_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], global_generators_at_rest: None
 ) -> None:
