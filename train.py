@@ -21,22 +21,23 @@ from agents.callbacks import (
     ProgressCallback,
     RoundCallback,
 )
-from agents.config import PRESETS, TrainConfig, flags, largest_sizes
-from agents.distributed import connected
-from agents.run_folder import ADVERSARIAL, PRETRAINING
-from agents.run_lock import FolderInUse
-from agents.run_report import write_report
-from agents.tasks import judge_discriminator
-from agents.threads import computing_with
-from agents.training import Phase, Terminated, Training
-from seqgan_env.cuda_graphs import without_graphs
-from seqgan_env.faults import NumericalFault, OutOfMemory, room_for
-from seqgan_env.metrics import SweepPoint, temperature_sweep
+from agents.experiment.config import TrainConfig, flags, largest_sizes
+from agents.experiment.presets import PRESETS
+from agents.experiment.report import write_report
+from agents.experiment.run_folder import ADVERSARIAL, PRETRAINING
+from agents.experiment.run_lock import FolderInUse
+from agents.experiment.tasks import judge_discriminator
+from agents.experiment.threads import computing_with
+from agents.experiment.torchrun import connected
+from agents.experiment.training import Phase, Terminated, Training
+from seqgan_env.data.vocabulary import lines_of, one_line
+from seqgan_env.metrics.temperature import SweepPoint, temperature_sweep
 from seqgan_env.rendering import spell_what_cannot_be_encoded
-from seqgan_env.rewards import learns
-from seqgan_env.settings import in_flags
-from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
-from seqgan_env.vocabulary import lines_of, one_line
+from seqgan_env.rewards.reward_models import learns
+from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
+from seqgan_env.support.cuda_graphs import without_graphs
+from seqgan_env.support.errors import NumericalFault, OutOfMemory, room_for
+from seqgan_env.support.settings import in_flags
 
 
 def main(config: TrainConfig, name: str = "run") -> dict[str, float]:

@@ -3,12 +3,12 @@
 import seqgan_env  # noqa: F401 # isort: skip # before torch, whose threads it tells how to wait
 
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
-from agents.checks import ContractCheck, ContractWarning, check_contract
+from agents.contract_check import ContractCheck, ContractWarning, check_contract
 from agents.policy import GeneratorPolicy
-from agents.pretrain import PretrainConfig, pretrain
+from agents.prefix_extractor import PrefixExtractor, token_policy
 from agents.reinforce import Reinforce
-from agents.sb3 import PrefixExtractor, token_policy
 from agents.vec_env import SB3VecEnv
+from seqgan_env.models.likelihood import PretrainConfig, pretrain
 
 __all__ = [
     "ContractCheck",

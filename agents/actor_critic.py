@@ -18,16 +18,16 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorch
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
 from torch import Tensor, nn
 
-from agents.borrowed_randomness import BorrowedRandomness
-from agents.game_state import SavesGame
-from agents.sb3 import check_end_token, split_observation
+from agents.global_random_state import BorrowedRandomness
+from agents.prefix_extractor import check_end_token, split_observation
+from agents.saved_game_state import SavesGame
 from agents.vec_env import SB3VecEnv
-from seqgan_env.faults import check_finite, check_parameters
 from seqgan_env.game import SequenceGame
-from seqgan_env.generators import GeneratorConfig, make_generator
-from seqgan_env.randomness import as_seed
-from seqgan_env.token_model import TokenModel
-from seqgan_env.training_state import (
+from seqgan_env.models.generators import GeneratorConfig, make_generator
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.support.errors import check_finite, check_parameters
+from seqgan_env.support.hashed_random import as_seed
+from seqgan_env.support.state_dicts import (
     load_module_state,
     load_optimizer_state,
     load_random_state,
@@ -329,7 +329,7 @@ class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
             self.logger.record(f"rollout/{name}", float(np.mean(values)))
 
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of `learn` depends on; see `seqgan_env.training_state.Resumable`.
+        """All that the rest of `learn` depends on; see `seqgan_env.support.state_dicts.Resumable`.
 
         Taken down between two rounds. To go on, `learn` what is left of the steps with `reset_num_timesteps=False`.
         """

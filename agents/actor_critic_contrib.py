@@ -11,10 +11,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from agents.actor_critic import ActorCriticPlayer, GeneratorActor, GeneratorFeatures
-from agents.sb3 import split_observation
-from seqgan_env.generators import GeneratorConfig
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.token_model import TokenModel
+from agents.prefix_extractor import split_observation
+from seqgan_env.models.generators import GeneratorConfig
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.token_model import TokenModel
 
 
 class MaskableGeneratorPolicy(GeneratorActor, MaskableActorCriticPolicy):  # type: ignore[misc]

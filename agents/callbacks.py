@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from agents.discriminator_watch import DiscriminatorWatch
 
 if TYPE_CHECKING:
-    from agents.players import Player
+    from agents.experiment.players import Player
 
 
 def every_callback(callback: BaseCallback) -> Iterator[BaseCallback]:

@@ -10,10 +10,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
-from agents.sb3 import split_observation
-from seqgan_env.generators import GeneratorConfig, GeneratorMaker, make_generator
-from seqgan_env.sampling import draw_tokens
-from seqgan_env.token_model import TokenModel
+from agents.prefix_extractor import split_observation
+from seqgan_env.models.generators import GeneratorConfig, GeneratorMaker, make_generator
+from seqgan_env.models.sampling import draw_tokens
+from seqgan_env.models.token_model import TokenModel
 
 
 class GeneratorPolicy(BasePolicy):

@@ -21,15 +21,15 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, 
 from torch import Tensor
 
 from agents.callbacks import TokenBarCallback, every_callback
-from agents.checks import normalises_observations
-from agents.game_state import SavesGame
+from agents.contract_check import normalises_observations
 from agents.policy import GeneratorPolicy
-from agents.sb3 import check_end_token
+from agents.prefix_extractor import check_end_token
+from agents.saved_game_state import SavesGame
 from agents.vec_env import SB3VecEnv, vector_wrappers
-from seqgan_env.faults import check_finite, check_parameters, clip_finite_gradients, room_for
 from seqgan_env.game import SequenceGame
-from seqgan_env.randomness import as_seed
-from seqgan_env.returns import (
+from seqgan_env.models.sampling import allowed_along, played_positions
+from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.policy_gradient import (
     Baseline,
     advantages,
     check_baseline,
@@ -38,10 +38,10 @@ from seqgan_env.returns import (
     mean_entropy,
     policy_gradient_loss,
 )
-from seqgan_env.sampling import allowed_along, played_positions
 from seqgan_env.sequence_env import SequenceEnv
-from seqgan_env.token_model import TokenModel, training_mode
-from seqgan_env.training_state import (
+from seqgan_env.support.errors import check_finite, check_parameters, clip_finite_gradients, room_for
+from seqgan_env.support.hashed_random import as_seed
+from seqgan_env.support.state_dicts import (
     load_module_state,
     load_optimizer_state,
     load_random_state,
@@ -70,7 +70,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch, or SB3's wrappers around an
             `SB3VecEnv`; or a single environment, or the id of one, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
-        baseline: what is subtracted from returns, see `seqgan_env.returns.advantages`.
+        baseline: what is subtracted from returns, see `seqgan_env.policy_gradient.advantages`.
         ent_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
         kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in what is minimised.
             The reference is the generator as it was when the first `learn` began, or at a later `sync_rollout_policy`.
@@ -450,7 +450,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
                 self.logger.record(f"rollout/{name}", float(values.mean()))
 
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of `learn` depends on; see `seqgan_env.training_state.Resumable`.
+        """All that the rest of `learn` depends on; see `seqgan_env.support.state_dicts.Resumable`.
 
         Taken down between two updates. To go on, `learn` what is left of the tokens with `reset_num_timesteps=False`.
         """

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import tyro
 
-from agents.config import AgentName
+from agents.experiment.config import AgentName
 from benchmarks.controls import quick
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.run_folders import Curve, read_curve, read_log, run_in

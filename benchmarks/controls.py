@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 import train
-from agents.config import TrainConfig
+from agents.experiment.config import TrainConfig
 from benchmarks.finished_runs import side_by_side, spread
 from benchmarks.run_folders import Curve, read_curve, run_in
 

@@ -6,8 +6,8 @@ who finds a way to do less, or makes products in less precision, can have a shar
 
 from dataclasses import dataclass, field
 
-from agents.config import PRESETS
-from seqgan_env.discriminator import TextCNNConfig, widths_within
+from agents.experiment.presets import PRESETS
+from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
 
 _BACKWARD_TOO = 3
 """Training costs three passes: forward, and in backward the gradients of the inputs and those of the weights."""

@@ -18,17 +18,18 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from agents.config import PRESETS, OracleConfig
-from agents.tasks import make_oracle_task
+from agents.experiment.config import OracleConfig
+from agents.experiment.presets import PRESETS
+from agents.experiment.tasks import make_oracle_task
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, with_needs
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
 from benchmarks.rejection import rejection_sweep
 from benchmarks.run_folders import NO_UPDATES, ORACLE, newest_run, read_log, run_in
-from seqgan_env.density_ratio import DensityRatioReward
-from seqgan_env.generators import GeneratorConfig
-from seqgan_env.metrics import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
-from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, load_game, load_generator, load_sequences
-from seqgan_env.token_model import TokenModel
+from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
+from seqgan_env.models.generators import GeneratorConfig
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards.density_ratio import DensityRatioReward
+from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, load_game, load_generator, load_sequences
 
 Size = Literal["full", "small"]
 

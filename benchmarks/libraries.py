@@ -27,7 +27,7 @@ from agents import PrefixExtractor, SB3VecEnv, token_policy
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.speed import processor_name
 from seqgan_env import FunctionReward, SequenceGame, SequenceVectorEnv, oracle_game
-from seqgan_env.sampling import sample_sequences
+from seqgan_env.models.sampling import sample_sequences
 
 Task = Literal["lesson", "adversarial"]
 EXAMPLES = Path(__file__).parent.parent / "examples"

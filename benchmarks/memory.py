@@ -19,7 +19,9 @@ from stable_baselines3.common.logger import Logger
 
 from agents.reinforce import Reinforce
 from benchmarks.flops import Shape
-from seqgan_env.game import SequenceGame, oracle_game, resolve_device
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import oracle_game
+from seqgan_env.support.device import resolve_device
 from seqgan_env.vector_env import SequenceVectorEnv
 
 GENERATOR_STEPS = 2

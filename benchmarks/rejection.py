@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seqgan_env.metrics import INVERSE_TEMPERATURES, nll_at_temperatures
-from seqgan_env.token_model import TokenModel
+from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, nll_at_temperatures
+from seqgan_env.models.token_model import TokenModel
 
 KEPT_FOR_SURE = 0.05
 """Share of what the generator writes that is kept with probability 1: the sequences that look most real. It decides c."""

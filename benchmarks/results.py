@@ -15,10 +15,10 @@ from typing import Any
 import tyro
 
 import train
-from agents.config import TrainConfig
+from agents.experiment.config import TrainConfig
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, spread, with_needs
 from benchmarks.run_folders import NO_UPDATES, ORACLE, Curve, newest_run, read_curve, run_in
-from seqgan_env.storage import LIKELIHOOD
+from seqgan_env.saved_game import LIKELIHOOD
 
 START = "likelihood"
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

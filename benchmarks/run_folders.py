@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import train
-from agents.config import TrainConfig
+from agents.experiment.config import TrainConfig
 
 ORACLE = "seqgan_paper_oracle.npz"
 """The published oracle's file, in the folder that SEQGAN_DATA names."""

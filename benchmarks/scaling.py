@@ -21,14 +21,15 @@ import tyro
 from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
-from agents.config import PRESETS, TrainConfig
-from agents.distributed import TorchWorkers, connected
-from agents.players import make_agent
-from agents.pretrain import LikelihoodTraining, PretrainConfig
-from agents.tasks import make_task
-from seqgan_env.discriminator import TextCNN
-from seqgan_env.generators import make_generator
-from seqgan_env.workers import Workers
+from agents.experiment.config import TrainConfig
+from agents.experiment.players import make_agent
+from agents.experiment.presets import PRESETS
+from agents.experiment.tasks import make_task
+from agents.experiment.torchrun import TorchWorkers, connected
+from seqgan_env.models.generators import make_generator
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
+from seqgan_env.rewards.text_cnn import TextCNN
+from seqgan_env.support.process_group import Workers
 
 Times = dict[str, dict[str, float]]
 """By phase: seconds, seconds of them spent in exchanges (waiting for the other process included), and exchanges."""

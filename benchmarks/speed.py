@@ -29,20 +29,22 @@ from rich.table import Table
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from agents.config import PRESETS
-from agents.pretrain import LikelihoodTraining, PretrainConfig
+from agents.experiment.presets import PRESETS
 from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
-from seqgan_env.cuda_graphs import without_graphs
-from seqgan_env.discriminator import TextCNN, TextCNNConfig
-from seqgan_env.game import SequenceGame, make_game, resolve_device
-from seqgan_env.oracle import seeded_oracle
-from seqgan_env.precision import products_in
-from seqgan_env.recurrent import TokenLSTM
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import make_game
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.oracle import seeded_oracle
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.sequence_env import SequenceEnv
-from seqgan_env.token_model import TokenModel
+from seqgan_env.support.cuda_graphs import without_graphs
+from seqgan_env.support.device import resolve_device
+from seqgan_env.support.precision import products_in
 from seqgan_env.vector_env import SequenceVectorEnv
 
 PieceName = Literal[

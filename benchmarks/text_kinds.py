@@ -20,11 +20,12 @@ import numpy as np
 import torch
 import tyro
 
-from agents.config import PRESETS, TextConfig
+from agents.experiment.config import TextConfig
+from agents.experiment.presets import PRESETS
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.run_folders import read_log, run_in
-from seqgan_env.corpus import Tokenizer
-from seqgan_env.storage import LAST, LIKELIHOOD, load_checkpoints, load_game
+from seqgan_env.data.corpus import Tokenizer
+from seqgan_env.saved_game import LAST, LIKELIHOOD, load_checkpoints, load_game
 
 Kind = Literal["sentences", "dna", "smiles", "events", "chinese", "poems"]
 SENTENCES = Path(__file__).parents[1] / "examples" / "sentences.txt"

@@ -21,10 +21,10 @@ from over_seeds import ADVERSARIAL, REAL, START, TEMPERATURES, Comparison, compa
 from tqdm.auto import tqdm
 
 from agents import PretrainConfig
-from agents.config import EvaluationConfig, TextConfig
+from agents.experiment.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel
-from seqgan_env.evaluation import EvaluationSettings
-from seqgan_env.metrics import valid_share
+from seqgan_env.evaluation.run_evaluation import EvaluationSettings
+from seqgan_env.metrics.shares import valid_share
 
 BARS, BAR = 4, Fraction(4)
 SHORTEST_LAST_BAR = Fraction(2)  # what a pick-up before the phrase took is missing at its end

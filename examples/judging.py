@@ -8,8 +8,8 @@ from torch import Tensor
 
 from seqgan_env import SequenceGame
 from seqgan_env.game import Layout
-from seqgan_env.inspection import ObservationPolicy
-from seqgan_env.sampling import sample_sequences
+from seqgan_env.inspection.tracing import ObservationPolicy
+from seqgan_env.models.sampling import sample_sequences
 
 
 class Judgement(NamedTuple):

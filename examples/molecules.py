@@ -23,11 +23,11 @@ from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import Draw
 
 from agents import PretrainConfig
-from agents.config import EvaluationConfig, TextConfig
+from agents.experiment.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel, Vocabulary
-from seqgan_env.evaluation import EvaluationSettings
-from seqgan_env.sample_command import sample_with
-from seqgan_env.vocabulary import lines_of
+from seqgan_env.commands.sample import sample_with
+from seqgan_env.data.vocabulary import lines_of
+from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 
 MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|.")

@@ -15,12 +15,13 @@ import matplotlib.pyplot as plt
 import torch
 
 import train
-from agents.config import PRESETS, AdversarialConfig, TextConfig
+from agents.experiment.config import AdversarialConfig, TextConfig
+from agents.experiment.presets import PRESETS
 from seqgan_env import SequenceGame, TokenModel
-from seqgan_env.evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
-from seqgan_env.reference_sequences import reference_of
-from seqgan_env.storage import LAST, LIKELIHOOD, load_checkpoints, load_game
-from seqgan_env.vocabulary import lines_of, one_line
+from seqgan_env.data.vocabulary import lines_of, one_line
+from seqgan_env.evaluation.reference_sequences import reference_of
+from seqgan_env.evaluation.run_evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
+from seqgan_env.saved_game import LAST, LIKELIHOOD, load_checkpoints, load_game
 
 REAL = "real data"
 START = "likelihood"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from agents import PretrainConfig, Reinforce, pretrain
 from seqgan_env import SequenceEnv, SequenceVectorEnv
-from seqgan_env.game import SequenceGame, make_game
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import make_game
 
 BRACKETS = "()[]{}"  # token 2i opens, token 2i + 1 closes it
 LENGTH = 12

@@ -13,9 +13,9 @@ import tyro
 from over_seeds import ADVERSARIAL, TEMPERATURES, Comparison, compare
 
 from agents import PretrainConfig
-from agents.config import EvaluationConfig, TextConfig
+from agents.experiment.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, TextCNNConfig
-from seqgan_env.evaluation import EvaluationSettings
+from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 
 PUNCTUATION = "，。？！；、"
 LENGTH = 20

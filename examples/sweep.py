@@ -14,8 +14,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 import train
-from agents.config import TrainConfig
-from seqgan_env.faults import NumericalFault
+from agents.experiment.config import TrainConfig
+from seqgan_env.support.errors import NumericalFault
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """SeqGAN as a reinforcement-learning environment: writing sequences for a reward that says how real they are."""
 
 import os
+import sys
+from importlib import import_module
 
 __version__ = "0.1.0"
 
@@ -10,17 +12,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gymnasium.envs.registration import register
 
-from seqgan_env.corpus import Corpus, Vocabulary, read_corpus
-from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
-from seqgan_env.game import SequenceGame, make_game, oracle_game, resolve_device, text_game
-from seqgan_env.generators import GeneratorConfig, make_generator
-from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
-from seqgan_env.oracle import load_oracle, seeded_oracle
-from seqgan_env.ranking import RankConfig, RankReward
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.reward_functions import FunctionReward, RewardError, load_function
-from seqgan_env.rewards import (
+from seqgan_env.data.corpus import Corpus, Vocabulary, read_corpus
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import make_game, oracle_game, text_game
+from seqgan_env.models.generators import GeneratorConfig, make_generator
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.oracle import load_oracle, seeded_oracle
+from seqgan_env.models.sampling import TokenPolicy
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.models.transformer import TokenTransformer
+from seqgan_env.rewards.custom import FunctionReward, RewardError, load_function
+from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
+from seqgan_env.rewards.ranking import RankConfig, RankReward
+from seqgan_env.rewards.reward_models import (
     BleuReward,
     ConstantReward,
     DiscriminatorReward,
@@ -30,11 +35,10 @@ from seqgan_env.rewards import (
     RandomReward,
     RewardModel,
 )
-from seqgan_env.sampling import TokenPolicy
+from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.saved_game import load_game, load_generator
 from seqgan_env.sequence_env import OracleEnv, SequenceEnv, TextEnv
-from seqgan_env.storage import load_game, load_generator
-from seqgan_env.token_model import TokenModel
-from seqgan_env.transformer import TokenTransformer
+from seqgan_env.support.device import resolve_device
 from seqgan_env.vector_env import OracleVectorEnv, PlayedEpisodes, SequenceVectorEnv, TextVectorEnv
 
 __all__ = [
@@ -95,3 +99,17 @@ register(
     entry_point="seqgan_env.sequence_env:TextEnv",
     vector_entry_point="seqgan_env.vector_env:TextVectorEnv",
 )
+
+# Programs that were written before the modules moved into folders go on importing them by their old names.
+for _old, _new in {
+    "faults": "support.errors",
+    "reference_sequences": "evaluation.reference_sequences",
+    "sample_command": "commands.sample",
+    "sampling": "models.sampling",
+    "storage": "saved_game",
+    "token_model": "models.token_model",
+    "vocabulary": "data.vocabulary",
+}.items():
+    sys.modules[f"{__name__}.{_old}"] = import_module(f"{__name__}.{_new}")
+for _maker in (make_game, oracle_game, text_game):
+    setattr(import_module(f"{__name__}.game"), _maker.__name__, _maker)

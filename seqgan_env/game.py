@@ -1,9 +1,8 @@
 """The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,40 +11,29 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from seqgan_env.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
-from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.discriminator import TextCNN, TextCNNConfig, widths_within
-from seqgan_env.faults import room_for
-from seqgan_env.monte_carlo import MonteCarloSearch, UniformPolicy
-from seqgan_env.oracle import load_oracle, seeded_oracle
-from seqgan_env.randomness import as_seed
-from seqgan_env.ranking import RankConfig, RankReward
-from seqgan_env.read_only import ReadOnly
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.rewards import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    DiscriminatorScaling,
+from seqgan_env.data.corpus import Vocabulary
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.sampling import Mask, TokenPolicy, played_positions
+from seqgan_env.rewards.density_ratio import DensityRatioReward
+from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
+from seqgan_env.rewards.reward_models import (
     JudgesPolicy,
-    ObjectiveMixture,
-    RandomReward,
     RewardModel,
     ScoresTokens,
     SharesWork,
-    as_reward_model,
     completion_score,
     find_discriminator,
     learns,
     parts_that_learn,
 )
-from seqgan_env.sampling import Mask, TokenPolicy, played_positions
-from seqgan_env.training_state import Resumable, load_random_state, random_state
-from seqgan_env.workers import ALONE, Workers
+from seqgan_env.support.errors import room_for
+from seqgan_env.support.hashed_random import as_seed
+from seqgan_env.support.process_group import ALONE, Workers
+from seqgan_env.support.read_only import ReadOnly
+from seqgan_env.support.state_dicts import Resumable, load_random_state, random_state
 
 TokenIds = Tensor | npt.NDArray[Any]
 RewardContract = Literal["terminal", "rollout", "shaped"]
-RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant", "random"]
 Layout = Literal["dict", "flat"]
 Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
@@ -54,20 +42,6 @@ GAMMAS: dict[str, float] = {"terminal": 1.0, "rollout": 0.0, "shaped": 1.0}
 
 REPLAYED = 10
 """Calls of `retrain` whose generated sequences are kept for later ones, where some are replayed."""
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that is meant: `"auto"` is a GPU where there is one.
-
-    Raises:
-        ValueError: the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but torch sees no CUDA device here. Take 'cpu' or 'auto'.")
-    return resolved
 
 
 def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
@@ -350,7 +324,7 @@ class SequenceGame(ReadOnly):
                 continue
             warnings.warn(
                 f"{type(part).__name__} learns, but what it learns is not saved: where training goes on, it starts anew. Give "
-                "it training_state() and load_training_state(state); see seqgan_env.training_state.Resumable.",
+                "it training_state() and load_training_state(state); see seqgan_env.support.state_dicts.Resumable.",
                 stacklevel=2,
             )
         return {
@@ -471,224 +445,3 @@ def check_options(options: Mapping[str, Any] | None, *known: str) -> None:
 def stream_key(seed: int) -> int:
     """The int64 from which the episodes of one environment derive their keys."""
     return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def make_game(
-    vocab_size: int,
-    sequence_length: int,
-    real: TokenIds | Callable[[], TokenIds],
-    *,
-    reward: RewardContract = "terminal",
-    n_rollouts: int = 16,
-    reward_model: RewardName | RewardModel = "discriminator",
-    discriminator: TextCNNConfig | None = None,
-    scaling: DiscriminatorScaling = "probability",
-    density_ratio: DensityRatioConfig | None = None,
-    ranking: RankConfig | None = None,
-    objective: RewardModel | Callable[[Any], Any] | None = None,
-    objective_weight: float = 0.5,
-    objective_batched: bool = False,
-    model_seed: int = 0,
-    retrain_every: int | None = None,
-    replay: float = 0.0,
-    mask: Mask | None = None,
-    end_token: int | None = None,
-    oracle: TokenLSTM | None = None,
-    vocabulary: Vocabulary | None = None,
-    device: str | torch.device = "cpu",
-) -> SequenceGame:
-    """A `SequenceGame`, with its reward model made from a name.
-
-    Args:
-        vocab_size: number of tokens.
-        sequence_length: the most tokens of a sequence.
-        real: real sequences; see `SequenceGame`.
-        reward: the reward contract; see `contract_rewards`.
-        n_rollouts: completions of each prefix, for the contracts that look at prefixes.
-        reward_model: `"discriminator"`, `"density-ratio"` (see `DensityRatioReward`), `"rank"` (see `RankReward`), `"bleu"`, a
-            control, `"constant"` or `"random"`; or any object with `score`.
-        discriminator: sizes and training of the discriminator, or of the ranker; by default the published windows that fit the
-            sequence.
-        scaling: how the discriminator's probability becomes a reward; see `DiscriminatorReward`.
-        density_ratio: the density of real sequences that the ratio's discriminator learns; see `DensityRatioConfig`.
-        ranking: the ranker's sets and sharpness; see `RankReward`.
-        objective: what is wanted beside that: a function of one decoded sequence, text or ids, that returns a number; or any
-            object with `score`; see `ObjectiveMixture`.
-        objective_weight: the objective's, in (0, 1], against 1 - objective_weight of the reward model; at 1 there is no other.
-        objective_batched: the function takes a list of sequences, and returns as many numbers.
-        model_seed: of the discriminator of either kind, the ranker, or the random control.
-        retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
-        replay: share of earlier sequences among the generated ones of a fit; see `SequenceGame`.
-        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
-        end_token: ends a sequence early.
-        oracle: measures finished sequences.
-        vocabulary: turns ids into text.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
-
-    Raises:
-        TypeError, ValueError: see `SequenceGame`.
-    """
-    on, model_seed = resolve_device(device), as_seed(model_seed)
-
-    def real_now() -> Tensor:
-        return as_sequences(real() if callable(real) else real, vocab_size, sequence_length)
-
-    if not callable(real):
-        real = real_now()
-    if reward_model in ("discriminator", "rank"):
-        config = widths_within(sequence_length, TextCNNConfig()) if discriminator is None else discriminator
-        network = TextCNN(vocab_size, sequence_length, config, seed=model_seed, device=on)
-        if reward_model == "discriminator":
-            model: RewardModel = DiscriminatorReward(network, scaling)
-        else:
-            model = RankReward(network, real_now(), ranking or RankConfig(), seed=model_seed)
-    elif reward_model == "density-ratio":
-        model = DensityRatioReward(
-            vocab_size,
-            sequence_length,
-            UniformPolicy(vocab_size, on),
-            density_ratio or DensityRatioConfig(),
-            end_token=end_token,
-            mask=mask,
-            seed=model_seed,
-            device=on,
-        )
-    elif reward_model == "bleu":
-        model = BleuReward(real_now(), vocab_size)
-    elif reward_model == "constant":
-        model = ConstantReward()
-    elif reward_model == "random":
-        model = RandomReward(model_seed)
-    elif isinstance(reward_model, RewardModel):
-        model = reward_model
-    else:
-        raise ValueError(
-            f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths), "
-            f"got {reward_model!r}. A function of one's own is objective=function, with objective_weight=1 for nothing else."
-        )
-    if objective is not None:
-        wanted = as_reward_model(objective, None if vocabulary is None else vocabulary.decode, objective_batched)
-        model = wanted if objective_weight == 1 else ObjectiveMixture(model, wanted, objective_weight)
-    return SequenceGame(
-        vocab_size,
-        sequence_length,
-        real,
-        model,
-        reward=reward,
-        n_rollouts=n_rollouts,
-        retrain_every=retrain_every,
-        replay=replay,
-        end_token=end_token,
-        mask=mask,
-        oracle=oracle,
-        vocabulary=vocabulary,
-        device=on,
-    )
-
-
-def oracle_game(
-    sequence_length: int = 20,
-    vocab_size: int | None = None,
-    *,
-    oracle_seed: int = 0,
-    oracle_params: str | Path | None = None,
-    data_seed: int = 0,
-    n_real: int = 10_000,
-    real: Tensor | None = None,
-    device: str | torch.device = "cpu",
-    **rules: Any,
-) -> SequenceGame:
-    """The paper's synthetic game: an LSTM with random parameters is nature.
-
-    Args:
-        sequence_length: tokens in a sequence.
-        vocab_size: number of tokens; 5,000 by default, or what the oracle's file says.
-        oracle_seed: draws the oracle's parameters.
-        oracle_params: a file of the oracle's parameters instead; see `load_oracle`.
-        data_seed: draws the real sequences.
-        n_real: how many real sequences there are; the oracle writes them when they are first needed.
-        real: real sequences `(n, sequence_length)` int64 that it wrote earlier; on another device it would write others.
-        device: `"auto"`, `"cpu"` or `"cuda"`.
-        rules: the other arguments of `make_game`.
-    """
-    on = resolve_device(device)
-    if oracle_params is None:
-        oracle = seeded_oracle(as_seed(oracle_seed), 5000 if vocab_size is None else vocab_size, device=on)
-    else:
-        oracle = load_oracle(oracle_params, device=on)
-        if vocab_size not in (None, oracle.vocab_size):
-            raise ValueError(
-                f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was given."
-            )
-    written = OracleSequences(oracle, n_real, sequence_length, as_seed(data_seed)) if real is None else real
-    return make_game(oracle.vocab_size, sequence_length, written, oracle=oracle, device=on, **rules)
-
-
-@dataclass(frozen=True, eq=False)
-class OracleSequences:
-    """Writes real sequences when it is called, always the same; a class, so that a game can be pickled."""
-
-    oracle: TokenLSTM
-    n: int
-    length: int
-    seed: int
-
-    def __call__(self) -> Tensor:
-        """Tokens `(n, length)`."""
-        return self.oracle.sample(self.n, self.length, torch.Generator(self.oracle.device).manual_seed(self.seed))[0]
-
-
-def text_game(
-    data: str | Path | Iterable[Any] | Corpus,
-    sequence_length: int | None = None,
-    vocab_size: int | None = None,
-    *,
-    tokenizer: Tokenizer | str | Path = "words",
-    format: Format | None = None,
-    column: str | None = None,
-    min_count: int = 1,
-    too_long: TooLong = "error",
-    **rules: Any,
-) -> SequenceGame:
-    """A game whose real sequences are the user's own: text, token ids, a column of a table, or what Python gives.
-
-    Args:
-        data: a file with a sequence a line, or the sequences, or a corpus that was read before; see `read_corpus`, which also
-            says more of the arguments below. With a corpus they have no effect.
-        sequence_length: the most tokens of a sequence; by default as many as the longest line has.
-        vocab_size: the number of tokens: declared for `"integers"`, the most that are learned for `"bpe"`, checked otherwise.
-        tokenizer: `"words"`, `"characters"`, `"integers"`, `"bpe"`, or the path of a `tokenizer.json`.
-        format: `"text"`, `"csv"` or `"jsonl"`; by default what the file's name ends with.
-        column: which column of the table holds the sequences.
-        min_count: rarer tokens become the unknown token.
-        too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
-        rules: the other arguments of `make_game`.
-    """
-    if isinstance(data, Corpus):
-        corpus = data
-        if vocab_size not in (None, corpus.vocabulary.size):
-            raise ValueError(
-                f"The corpus has a vocabulary of {corpus.vocabulary.size}, but vocab_size={vocab_size} was given."
-            )
-    else:
-        corpus = read_corpus(
-            data,
-            tokenizer=tokenizer,
-            sequence_length=sequence_length,
-            min_count=min_count,
-            too_long=too_long,
-            vocab_size=vocab_size,
-            format=format,
-            column=column,
-        )
-    vocabulary, width = corpus.vocabulary, corpus.tokens.shape[1]
-    if sequence_length not in (None, width):
-        raise ValueError(f"The corpus has sequences of {width} tokens, but sequence_length={sequence_length}.")
-    return make_game(
-        vocabulary.size,
-        width,
-        corpus.tokens,
-        end_token=vocabulary.end_token,
-        vocabulary=vocabulary,
-        **rules,
-    )

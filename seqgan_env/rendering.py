@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.text import Text
 
-from seqgan_env.corpus import Vocabulary
+from seqgan_env.data.corpus import Vocabulary
 
 RENDER_MODES = ["ansi", "human", "rgb_array"]
 _WIDTH = 100  # of a text that no terminal limits

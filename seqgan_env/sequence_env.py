@@ -9,20 +9,12 @@ import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from seqgan_env.game import (
-    Layout,
-    Observation,
-    SequenceGame,
-    check_options,
-    observe,
-    oracle_game,
-    stream_key,
-    text_game,
-)
-from seqgan_env.randomness import as_seed, mix
-from seqgan_env.read_only import ReadOnly
+from seqgan_env.game import Layout, Observation, SequenceGame, check_options, observe, stream_key
+from seqgan_env.games import oracle_game, text_game
+from seqgan_env.models.sampling import TokenPolicy, allowed_after
 from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
-from seqgan_env.sampling import TokenPolicy, allowed_after
+from seqgan_env.support.hashed_random import as_seed, mix
+from seqgan_env.support.read_only import ReadOnly
 
 
 class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):

@@ -13,21 +13,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from seqgan_env.game import (
-    Layout,
-    Observation,
-    SequenceGame,
-    check_options,
-    contract_rewards,
-    observe,
-    oracle_game,
-    stream_key,
-    text_game,
-)
-from seqgan_env.randomness import as_seed, mix
-from seqgan_env.read_only import ReadOnly
+from seqgan_env.game import Layout, Observation, SequenceGame, check_options, contract_rewards, observe, stream_key
+from seqgan_env.games import oracle_game, text_game
+from seqgan_env.models.sampling import TokenPolicy, allowed_after
 from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
-from seqgan_env.sampling import TokenPolicy, allowed_after
+from seqgan_env.support.hashed_random import as_seed, mix
+from seqgan_env.support.read_only import ReadOnly
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -237,7 +228,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return None
 
     def training_state(self) -> dict[str, Any]:
-        """Where each row stands, and the game's state; see `seqgan_env.training_state.Resumable`."""
+        """Where each row stands, and the game's state; see `seqgan_env.support.state_dicts.Resumable`."""
         rows = {name: torch.from_numpy(array) for name, array in self._row_arrays().items()}
         return {"started": self._streams is not None, "rows": rows, "game": self.game.training_state()}
 

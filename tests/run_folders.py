@@ -8,9 +8,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from seqgan_env.game import SequenceGame, oracle_game, text_game
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.storage import HELD_OUT, LAST, LIKELIHOOD, save_game, save_generator, save_sequences
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import oracle_game, text_game
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, save_game, save_generator, save_sequences
 from tests.small import seeded
 
 LINES = ["a man rides a horse", "a cat sits", "the cat sits on a mat", "a man", "the horse sits on the man"] * 3

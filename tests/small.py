@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqgan_env.discriminator import TextCNN, TextCNNConfig
 from seqgan_env.game import SequenceGame
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.rewards import DiscriminatorReward
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.rewards.reward_models import DiscriminatorReward
+from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 
 V, T, END = 6, 5, 2
 SMALL_CNN = TextCNNConfig(widths=(1, 3), n_filters=(6, 5), embedding_dim=4, batch_size=8, epochs=1, learning_rate=0.01)

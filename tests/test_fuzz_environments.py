@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agents.vec_env import info_of_row
-from seqgan_env.discriminator import TextCNN
 from seqgan_env.game import SequenceGame
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.rewards import (
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.rewards.reward_models import (
     BleuReward,
     ConstantReward,
     DiscriminatorReward,
@@ -33,6 +32,7 @@ from seqgan_env.rewards import (
     RandomReward,
     RewardModel,
 )
+from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import SMALL_CNN, seeded, small_policy

@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from seqgan_env.corpus import read_corpus
-from seqgan_env.game import oracle_game, text_game
-from seqgan_env.oracle import PARAMETER_NAMES, load_oracle
-from seqgan_env.recurrent import TokenLSTM
-from seqgan_env.storage import (
+from seqgan_env.data.corpus import read_corpus
+from seqgan_env.games import oracle_game, text_game
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.oracle import PARAMETER_NAMES, load_oracle
+from seqgan_env.saved_game import (
     load_game,
     load_generator,
     load_weights,
@@ -346,7 +346,7 @@ def deep_json(path: Path) -> None:
 def test_small_files_that_ask_for_much_are_refused(
     name: str, write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seqgan_env.oracle._MOST_BYTES", 2**24)
+    monkeypatch.setattr("seqgan_env.models.oracle._MOST_BYTES", 2**24)
     path = write_files(tmp_path)[name]
     write(path)
     size = path.stat().st_size / 2**20

@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from seqgan_env.corpus import read_corpus
-from seqgan_env.density_ratio import DensityRatioReward
-from seqgan_env.discriminator import TextCNNConfig
-from seqgan_env.game import SequenceGame, contract_rewards, make_game, oracle_game, resolve_device, text_game
-from seqgan_env.rewards import BleuReward, ConstantReward, DiscriminatorReward, MixtureReward, RandomReward
+from seqgan_env.data.corpus import read_corpus
+from seqgan_env.game import SequenceGame, contract_rewards
+from seqgan_env.games import make_game, oracle_game, text_game
+from seqgan_env.rewards.density_ratio import DensityRatioReward
+from seqgan_env.rewards.reward_models import BleuReward, ConstantReward, DiscriminatorReward, MixtureReward, RandomReward
+from seqgan_env.rewards.text_cnn import TextCNNConfig
+from seqgan_env.support.device import resolve_device
+from seqgan_env.support.process_group import Workers
 from seqgan_env.vector_env import SequenceVectorEnv
-from seqgan_env.workers import Workers
 from tests.small import (
     END,
     SMALL_CNN,

@@ -16,10 +16,10 @@ from torch import Tensor
 from agents import PrefixExtractor, SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TokenLSTM, oracle_game, seeded_oracle
 from seqgan_env.game import GAMMAS, contract_rewards
-from seqgan_env.returns import advantages, discounted_returns, policy_gradient_loss
-from seqgan_env.sampling import Mask, allowed_tokens, forbid
+from seqgan_env.models.sampling import Mask, allowed_tokens, forbid
+from seqgan_env.policy_gradient import advantages, discounted_returns, policy_gradient_loss
+from tests.models.test_lstm import all_sequences
 from tests.small import seeded
-from tests.test_recurrent import all_sequences
 
 V, T = 3, 3
 CONTRACTS = ("terminal", "rollout", "shaped")

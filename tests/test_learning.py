@@ -11,7 +11,7 @@ from benchmarks import learning, text_kinds
 from benchmarks.controls import lowest_at, table
 from benchmarks.learning_report import best_sum
 from benchmarks.run_folders import Curve, read_curve, run_in
-from seqgan_env.storage import LIKELIHOOD
+from seqgan_env.saved_game import LIKELIHOOD
 
 LESSON = "--vocab-size 20 --sequence-length 10 --oracle-seed 1 --n-real 5000"
 MEASURED = "--evaluation.n-samples 2000 --evaluation.n-held-out 2000 --evaluation.no-sweep"

@@ -23,17 +23,17 @@ import pytest
 import torch
 
 import train
-from agents import training as training_module
-from agents.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
-from agents.config import CheckpointConfig, OracleConfig, TextConfig, TrainConfig, with_absolute_paths
+from agents.experiment import training as training_module
+from agents.experiment.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
+from agents.experiment.config import CheckpointConfig, OracleConfig, TextConfig, TrainConfig, with_absolute_paths
+from agents.experiment.run_lock import FolderInUse
+from agents.experiment.training import Training
 from agents.reinforce import Reinforce
-from agents.run_lock import FolderInUse
-from agents.training import Training
-from seqgan_env.faults import NumericalFault
-from seqgan_env.storage import HELD_OUT, REAL, load_sequences, save_sequences
+from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
+from seqgan_env.support.errors import NumericalFault
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from tests.models.test_oracle import parameters, write_npz
 from tests.programs import LIMIT, ROOT, started_program, wait_until
-from tests.test_oracle import parameters, write_npz
 from tests.test_train import SENTENCES, TINY, only_run, oracle_config, text_config
 
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import train
-from agents.run_folder import RunFolder
-from agents.run_report import _table
-from seqgan_env.storage import load_checkpoints
+from agents.experiment.report import _table
+from agents.experiment.run_folder import RunFolder
+from seqgan_env.saved_game import load_checkpoints
+from tests.inspection.test_page import Scripts
 from tests.test_fuzz_readers import GAME, NAMES, outcome, write_files
-from tests.test_inspection_html import Scripts
 from tests.test_train import only_run, oracle_config
 
 ROOT = Path(__file__).parent.parent

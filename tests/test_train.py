@@ -17,19 +17,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agents.collapse import CollapseConfig
-from agents.config import PRESETS, AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
-from agents.pretrain import PretrainConfig
-from agents.run_folder import RunFolder
-from agents.training import Training
-from seqgan_env.density_ratio import DensityRatioConfig
-from seqgan_env.discriminator import TextCNNConfig
-from seqgan_env.generators import GeneratorConfig
-from seqgan_env.ranking import RankConfig
-from seqgan_env.reward_functions import RewardError
-from seqgan_env.settings import check_settings, flag, range_of
-from seqgan_env.storage import HELD_OUT, load_sequences
-from seqgan_env.workers import ALONE
+from agents.experiment.collapse import CollapseConfig
+from agents.experiment.config import AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
+from agents.experiment.presets import PRESETS
+from agents.experiment.run_folder import RunFolder
+from agents.experiment.training import Training
+from seqgan_env.models.generators import GeneratorConfig
+from seqgan_env.models.likelihood import PretrainConfig
+from seqgan_env.rewards.custom import RewardError
+from seqgan_env.rewards.density_ratio import DensityRatioConfig
+from seqgan_env.rewards.ranking import RankConfig
+from seqgan_env.rewards.text_cnn import TextCNNConfig
+from seqgan_env.saved_game import HELD_OUT, load_sequences
+from seqgan_env.support.process_group import ALONE
+from seqgan_env.support.settings import check_settings, flag, range_of
 from tests.programs import LIMIT, ROOT, run_program
 from tests.run_folders import blank_pictures
 from train import command_line, main, program, train
@@ -314,7 +315,7 @@ def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bo
         return False
 
     training = Training.start(oracle_config(tmp_path, cuda_graphs=graphs), "run", ALONE)
-    monkeypatch.setattr("seqgan_env.cuda_graphs._can_record", can_record)
+    monkeypatch.setattr("seqgan_env.support.cuda_graphs._can_record", can_record)
     train(training)
     assert bool(asked) is graphs
 
@@ -509,7 +510,7 @@ class TestRanges:
     @pytest.mark.parametrize("path", NUMERIC)
     def test_what_no_field_may_be_is_refused_by_its_flag(self, path: str) -> None:
         kinds, allowed = set(types_in(NUMERIC[path])), range_of(NUMERIC[path])
-        assert allowed is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/settings.py"
+        assert allowed is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/support/settings.py"
         config = text_config(Path("runs")) if path in ("held_out", "min_count") else oracle_config(Path("runs"))
         bad = [math.nan] if float in kinds else [-(10**30), 10**30]
         bad += [-math.inf] if float in kinds else [-1]

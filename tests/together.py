@@ -1,4 +1,4 @@
-"""What each process of `tests/test_distributed.py` does, started by torchrun: `-m tests.together CASE FOLDER`."""
+"""What each process of `tests/experiment/test_torchrun.py` does, started by torchrun: `-m tests.together CASE FOLDER`."""
 
 import contextlib
 import dataclasses
@@ -17,15 +17,15 @@ from torch import Tensor
 
 import agents.reinforce
 import train
-from agents.config import CheckpointConfig, TrainConfig
-from agents.distributed import TorchWorkers, connected, is_restarted
-from agents.pretrain import PretrainConfig
-from agents.training import Training
-from seqgan_env.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.generators import GeneratorConfig
-from seqgan_env.returns import advantages
-from seqgan_env.storage import LAST, save_game
-from seqgan_env.workers import Workers
+from agents.experiment.config import CheckpointConfig, TrainConfig
+from agents.experiment.torchrun import TorchWorkers, connected, is_restarted
+from agents.experiment.training import Training
+from seqgan_env.models.generators import GeneratorConfig
+from seqgan_env.models.likelihood import PretrainConfig
+from seqgan_env.policy_gradient import advantages
+from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.saved_game import LAST, save_game
+from seqgan_env.support.process_group import Workers
 from tests.run_folders import blank_pictures
 from tests.test_train import TINY, oracle_config, text_config
 

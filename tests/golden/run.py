@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.logger import Logger
 
-from agents.pretrain import PretrainConfig, pretrain
 from agents.reinforce import Reinforce
-from seqgan_env.discriminator import TextCNNConfig
-from seqgan_env.game import oracle_game
+from seqgan_env.games import oracle_game
+from seqgan_env.models.likelihood import PretrainConfig, pretrain
+from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.vector_env import SequenceVectorEnv
 
 FILE = Path(__file__).with_name("figures.json")

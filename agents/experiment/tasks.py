@@ -1,0 +1,244 @@
+"""What there is to learn: the game that a config describes, and how to measure a generator at it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agents.experiment.config import OracleConfig, TextConfig, TrainConfig, reward_of
+from agents.experiment.players import Player
+from seqgan_env.data.corpus import read_corpus
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import oracle_game, text_game
+from seqgan_env.metrics.bleu import BleuScorer, self_bleu
+from seqgan_env.metrics.shares import unique_share, without_end_token
+from seqgan_env.metrics.temperature import mean_nll
+from seqgan_env.rewards.custom import load_function
+from seqgan_env.rewards.reward_models import find_discriminator
+from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
+from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
+from seqgan_env.support.settings import errors_in_flags, flags_of
+
+ENTROPY = "entropy of the generator, nats per token"
+UNIQUE = "share of unique samples"
+LENGTH = "mean length, generated / held-out"
+FULL_LENGTH = "share of samples of maximal length"
+JUDGED = {
+    "discriminator_accuracy": "discriminator on held-out and generated: accuracy",
+    "discriminator_loss": "cross-entropy, nats (log 2: it tells nothing apart)",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A game, and how to measure a generator at it."""
+
+    game: SequenceGame
+    held_out: Tensor
+    """Real sequences that nothing is trained on, `(n, sequence_length)`."""
+    labels: Mapping[str, str]
+    """The metrics and what to call them."""
+    panels: tuple[tuple[str, ...], ...]
+    """The rows of the learning curve."""
+    evaluate: Callable[[Player, Tensor], dict[str, float]]
+    """Metrics of an agent and its samples."""
+    floor: float | None = None
+    """The oracle's entropy in nats per token."""
+
+
+class KeptData(NamedTuple):
+    """The sequences that the oracle wrote when a run began: on another processor or a GPU it would write others."""
+
+    real: Tensor
+    """`(n, sequence_length)` int64."""
+    held_out: Tensor
+    """`(m, sequence_length)` int64."""
+
+    @classmethod
+    def of(cls, task: Task) -> "KeptData | None":
+        """Of a task; None where the sequences are from a file."""
+        return None if task.game.oracle is None else cls(task.game.real_sequences, task.held_out)
+
+    @classmethod
+    def load(cls, folder: Path) -> "KeptData | None":
+        """What `save` wrote into a run's folder; None if it did not.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        paths = (folder / REAL, folder / HELD_OUT)
+        return cls(*map(load_sequences, paths)) if all(path.is_file() for path in paths) else None
+
+    def save(self, folder: Path) -> None:
+        """Write both to a run's folder."""
+        save_sequences(folder / REAL, self.real)
+        save_sequences(folder / HELD_OUT, self.held_out)
+
+
+def make_task(config: TrainConfig, kept: KeptData | None = None) -> Task:
+    """The game that a config describes, and its measures.
+
+    Args:
+        config: of the run.
+        kept: what the oracle wrote before; by default it writes now. A text is always read from its file.
+    """
+    if isinstance(config, OracleConfig):
+        task = make_oracle_task(config, kept)
+    elif isinstance(config, TextConfig):
+        task = make_text_task(config)
+    else:
+        raise TypeError(f"Expected an OracleConfig or a TextConfig, got {type(config).__name__}.")
+    if config.adversarial.objective is not None:
+        try_objective(task.game)
+    return task
+
+
+def try_objective(game: SequenceGame) -> None:
+    """Score two real sequences: a function that fails shall do so now, not when likelihood training is over."""
+    real = game.real_sequences[:2]
+    game.reward_model.score(real, (real < game.vocab_size).sum(dim=1))
+
+
+def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task:
+    """The synthetic test: quality by the oracle's likelihood, coverage by the generator's own of held-out sequences."""
+    game = oracle_game(
+        config.sequence_length,
+        config.vocab_size,
+        oracle_seed=config.oracle_seed,
+        oracle_params=config.oracle_params,
+        data_seed=config.seed,
+        n_real=config.n_real,
+        real=None if kept is None else kept.real,
+        **rules_of(config, config.sequence_length),
+    )
+    oracle = game.oracle
+    assert oracle is not None
+    if kept is None:
+        rng = torch.Generator(game.device).manual_seed(config.seed + 1_000_003)
+        held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
+    else:
+        held_out = kept.held_out.to(game.device)
+
+    def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
+        nll_oracle, nll_test = mean_nll(oracle, samples), mean_nll(agent.generator, held_out)
+        return {
+            "nll_oracle": nll_oracle,
+            "nll_test": nll_test,
+            "nll_sum": nll_oracle + nll_test,
+            "entropy": mean_nll(agent.generator, samples),
+            "unique": unique_share(samples.cpu().numpy()),
+        }
+
+    labels = {
+        "nll_oracle": "NLL_oracle, nats per token (quality)",
+        "nll_test": "NLL_test, nats per token (coverage)",
+        "nll_sum": "their sum",
+        "entropy": ENTROPY,
+        "unique": UNIQUE,
+        **JUDGED,
+    }
+    return Task(game, held_out, labels, (("nll_oracle", "nll_test"),), evaluate, floor=mean_nll(oracle, held_out))
+
+
+def make_text_task(config: TextConfig) -> Task:
+    """A text: BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood, and lengths."""
+    corpus = read_corpus(
+        config.data,
+        tokenizer=config.tokenizer,
+        sequence_length=config.sequence_length,
+        min_count=config.min_count,
+        too_long=config.too_long,
+        vocab_size=config.vocab_size,
+        format=config.format,
+        column=config.column,
+    )
+    print(corpus.report)
+    training, held_out = corpus.split(config.held_out, config.seed)
+    print(f"Held out: {len(held_out.tokens):,} of {len(corpus.tokens):,} sequences, none of which is trained on.")
+    game = text_game(training, **rules_of(config, training.tokens.shape[1]))
+
+    def words(tokens: Tensor) -> npt.NDArray[np.int64]:
+        return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
+
+    def lengths(written: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        counts: npt.NDArray[np.int64] = (written < game.vocab_size).sum(axis=1)
+        return counts
+
+    real = words(held_out.tokens)
+    references, real_length = BleuScorer(real, game.vocab_size), lengths(real).mean()
+    held_out_tokens = held_out.tokens.to(game.device)
+
+    def evaluate(agent: Player, samples: Tensor) -> dict[str, float]:
+        written = words(samples)
+        bleu, own = references.score(written).mean(axis=0), self_bleu(written, game.vocab_size)
+        return {
+            "nll_test": mean_nll(agent.generator, held_out_tokens),
+            "bleu_2": float(bleu[1]),
+            "bleu_4": float(bleu[3]),
+            "self_bleu_2": float(own[1]),
+            "self_bleu_4": float(own[3]),
+            "entropy": mean_nll(agent.generator, samples),
+            "unique": unique_share(written),
+            "length": float(lengths(written).mean() / real_length),
+            "full_length": float((lengths(written) == game.sequence_length).mean()),
+        }
+
+    labels = {
+        "nll_test": "NLL of held-out lines, nats per token",
+        "bleu_2": "BLEU-2 against held-out lines",
+        "bleu_4": "BLEU-4 against held-out lines",
+        "self_bleu_2": "Self-BLEU-2 (lower: more diverse)",
+        "self_bleu_4": "Self-BLEU-4 (lower: more diverse)",
+        "entropy": ENTROPY,
+        "unique": UNIQUE,
+        "length": LENGTH,
+        "full_length": FULL_LENGTH,
+        **JUDGED,
+    }
+    panels = (("nll_test",), ("bleu_2", "bleu_4", "self_bleu_2", "self_bleu_4"), ("length", "full_length"))
+    return Task(game, held_out_tokens, labels, panels, evaluate)
+
+
+def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
+    """How well the discriminator, where there is one, tells real sequences that it has not seen from generated ones.
+
+    What it knows beyond the sequences that it was trained on is all that it can teach.
+    """
+    discriminator = find_discriminator(task.game.reward_model)
+    if discriminator is None:
+        return {}
+    real, generated = discriminator.log_odds(task.held_out), discriminator.log_odds(samples)
+    losses = (-F.logsigmoid(real).mean() - F.logsigmoid(-generated).mean()) / 2
+    right = ((real > 0).float().mean() + (generated <= 0).float().mean()) / 2
+    return {"discriminator_accuracy": right.item(), "discriminator_loss": losses.item()}
+
+
+def _windows(sequence_length: int, config: TrainConfig) -> TextCNNConfig:
+    with errors_in_flags(flags_of(TextCNNConfig, "discriminator.")):
+        return widths_within(sequence_length, config.discriminator)
+
+
+def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
+    """The rules of the game that every task takes from the config."""
+    adversarial = config.adversarial
+    return {
+        "reward": reward_of(config),
+        "n_rollouts": adversarial.n_rollouts,
+        "reward_model": adversarial.reward_model,
+        "discriminator": _windows(sequence_length, config),
+        "scaling": adversarial.scaling,
+        "density_ratio": adversarial.density_ratio,
+        "ranking": adversarial.ranking,
+        "objective": None if adversarial.objective is None else load_function(adversarial.objective),
+        "objective_weight": adversarial.objective_weight,
+        "objective_batched": adversarial.objective_batched,
+        "replay": adversarial.replay,
+        "model_seed": config.seed,
+        "device": config.device,
+    }

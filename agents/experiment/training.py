@@ -1,0 +1,514 @@
+"""A run in progress: its parts, how far it is, and how it survives being stopped."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+import seqgan_env
+from agents.discriminator_watch import DiscriminatorWatch
+from agents.experiment.checkpoint import Checkpoints
+from agents.experiment.collapse import BestKeeper, CollapseAlarm
+from agents.experiment.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
+from agents.experiment.players import Player, make_agent
+from agents.experiment.run_folder import NoRunFolder, RunFolder
+from agents.experiment.run_lock import RunLock
+from agents.experiment.tasks import KeptData, Task, make_task
+from agents.experiment.threads import threads_for
+from agents.experiment.torchrun import LAUNCH, earlier_run, is_restarted, note_of_launch
+from seqgan_env.data.corpus import naming
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
+from seqgan_env.saved_game import BEST, load_generator, spellings
+from seqgan_env.support.process_group import ALONE, Workers
+from seqgan_env.support.settings import errors_in_flags, flag, flags_of
+from seqgan_env.support.state_dicts import detached
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+_SECONDS_BETWEEN_NOTES = 5.0
+
+
+class Phase(str, Enum):
+    """What a run goes through, in this order."""
+
+    LIKELIHOOD = "likelihood"
+    DISCRIMINATOR = "discriminator"
+    ADVERSARIAL = "adversarial"
+    FINISHED = "finished"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; it ends a run as Ctrl-C does."""
+
+
+_ORDER = list(Phase)
+
+
+class Training:
+    """Everything that a run is made of, and all that a checkpoint has to hold of it.
+
+    After each round (an epoch, a fit, an update) it takes note of the whole state in memory, and now and then writes the
+    note to disk; whatever then stops the run, it can go on from the latest note as if nothing had happened. A context
+    manager: SIGTERM counts as Ctrl-C, and the folder is given back at the end.
+
+    Args:
+        config: of the run.
+        name: of its preset.
+        task: the game that the config describes.
+        agent: who plays it.
+        run: its folder.
+        workers: the processes that train together; each has a `Training`, and the first one writes.
+    """
+
+    def __init__(
+        self, config: TrainConfig, name: str, task: Task, agent: Player, run: RunFolder, workers: Workers = ALONE
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.task = task
+        self.agent = agent
+        self.run = run
+        self.workers = workers
+        task.game.share_work(workers)
+        self.alarm = CollapseAlarm(config.collapse)
+        self.watch = DiscriminatorWatch()
+        self._best = BestKeeper(lambda: self.run.save_weights(BEST, self.agent.generator, task.game))
+        self._best_is_new = False
+        device = self.task.game.device
+        rng = torch.Generator(device).manual_seed(config.seed)
+        real = self.task.game.real_sequences
+        pretrain = config.pretrain if config.start_from is None else dataclasses.replace(config.pretrain, epochs=0)
+        with errors_in_flags(flags_of(PretrainConfig, "pretrain.")):
+            self.likelihood = LikelihoodTraining(self.agent.generator, real, pretrain, rng, workers)
+        self._data_fingerprint = _fingerprint(real, self.task.held_out)
+        self._vocabulary_fingerprint = hashlib.sha256(json.dumps(spellings(task.game)).encode()).hexdigest()
+        self.phase = Phase.LIKELIHOOD
+        self.rounds = 0
+        self._all_rounds = 0
+        self._checkpoints = Checkpoints(self.run.path / CHECKPOINTS, config.checkpoint.keep)
+        self._note: dict[str, Any] | None = None
+        self._is_new = False
+        self._noted_at = self._written_at = time.monotonic()
+        self._written_rounds = 0
+
+    @classmethod
+    def start(cls, config: TrainConfig, name: str, workers: Workers = ALONE) -> "Training":
+        """A new run, in a folder of its own; or, where torchrun starts its processes again, the one that it had begun.
+
+        What is refused leaves no folder.
+
+        Raises:
+            OSError: the folder cannot be made, or the data cannot be read.
+            ValueError: settings with which these workers cannot train together, or that do not fit the data.
+        """
+        if is_restarted():
+            earlier = workers.of_first(lambda: {"run": str(earlier_run(config.out) or "")})["run"]
+            if earlier:
+                return cls.resume(Path(earlier), workers, objective=config.adversarial.objective)
+        _check_workers(config, workers)
+        task = make_task(config)
+        agent = make_agent(config, task.game)
+        config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
+        if not workers.is_first:
+            return cls._of_parts(config, name, task, agent, NoRunFolder(config.out), workers)._agree()
+        run = RunFolder.create(config.out, name)
+        try:
+            config = with_absolute_paths(config)
+            run.save_text(CONFIG, config_to_json(config, name) + "\n")
+            note = note_of_launch()
+            if note is not None:
+                run.save_text(LAUNCH, note)
+            data = KeptData.of(task)
+            if data is not None:
+                data.save(run.path)
+            training = cls(config, name, task, agent, run, workers)
+        except BaseException:
+            run.discard()
+            raise
+        training._is_new = True
+        return training._agree()
+
+    @classmethod
+    def resume(
+        cls,
+        folder: Path,
+        workers: Workers = ALONE,
+        *,
+        from_best: bool = False,
+        clear_lock: bool = False,
+        objective: str | None = None,
+        **given_anew: Any,
+    ) -> "Training":
+        """A run as its newest whole checkpoint left it.
+
+        Args:
+            folder: the run's; the first worker alone looks at it.
+            workers: as many as before, or others.
+            from_best: go back to the best checkpoint; what came after it is lost.
+            clear_lock: see `agents.experiment.run_lock.RunLock`.
+            objective: the run's own objective again, if it has one: a file alone does not decide what code runs.
+            given_anew: settings in place of the run's own, such as `threads`, `device` or the path of its `data`; None for as
+                before. On another kind of device the run goes on with other random numbers.
+
+        Raises:
+            FileNotFoundError: no such run, or a file that it reads is no longer where it was.
+            ValueError: no checkpoint is whole or of this version, or the data or the objective are not what they were.
+            FolderInUse: another process works on it.
+        """
+        if not workers.is_first:
+            return cls._take_up(folder, None, from_best, workers, objective, given_anew)
+        if not (folder / CONFIG).is_file():
+            raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py's, such as runs/quick-….")
+        lock = RunLock(folder, clear_lock or is_restarted())  # torchrun has ended all processes by then
+        try:
+            return cls._take_up(folder, lock, from_best, workers, objective, given_anew)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _take_up(
+        cls,
+        folder: Path,
+        lock: RunLock | None,
+        from_best: bool,
+        workers: Workers,
+        objective: str | None,
+        given_anew: Mapping[str, Any],
+    ) -> "Training":
+        found = workers.of_first(lambda: _found_in(folder, from_best))
+        state = found["state"]
+        config, name = config_from_json(found["config"])
+        config = _with_settings(config, given_anew, folder)
+        _check_objective(config.adversarial.objective, objective)
+        _check_workers(config, workers)
+        with _of_this_version(folder):
+            starts = state is None or state["phase"] == Phase.LIKELIHOOD
+        _check_files(config, folder, starts)
+        task = make_task(config, None if found["kept"] is None else KeptData(*found["kept"]))
+        agent = make_agent(config, task.game)
+        config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
+        run: RunFolder = NoRunFolder(folder)
+        if lock is not None:
+            with _of_this_version(folder):
+                last_step = 0 if state is None else int(state["run"]["last_step"])
+            run = RunFolder(folder, lock, purge_after=last_step)
+        return cls._of_parts(config, name, task, agent, run, workers, state)
+
+    @classmethod
+    def _of_parts(
+        cls,
+        config: TrainConfig,
+        name: str,
+        task: Task,
+        agent: Player,
+        run: RunFolder,
+        workers: Workers,
+        state: Mapping[str, Any] | None = None,
+    ) -> "Training":
+        """A run, new or as a state left it; whatever is wrong with it, its folder is given back."""
+        try:
+            training = cls(config, name, task, agent, run, workers)
+            if state is not None:
+                with _of_this_version(run.path):
+                    training._check_origin(state)
+                    training._load(state)
+        except BaseException:
+            run.close()
+            raise
+        return training
+
+    def __enter__(self) -> "Training":
+        self._old_handler: Any = None
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._old_handler is not None:
+            signal.signal(signal.SIGTERM, self._old_handler)
+        self.run.close()
+
+    def discard_if_nothing_was_learned(self) -> bool:
+        """Remove the folder of a new run of which there is nothing to go on with; whether it was."""
+        nothing = self._is_new and self._note is None and self.workers.count == 1
+        if nothing:
+            self.run.discard()
+        return nothing
+
+    def hold_off(self) -> None:
+        """From now on ignore a first SIGTERM, which torchrun sends to all when one has failed; a second one ends at once."""
+        if self._old_handler is not None and signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, _ignore_once)
+
+    @property
+    def threads(self) -> int:
+        """How many it computes with on a CPU."""
+        return threads_for(self.config, self.task.game, self.agent.generator)
+
+    def is_past(self, phase: Phase) -> bool:
+        """Whether a phase is done."""
+        return _ORDER.index(self.phase) > _ORDER.index(phase)
+
+    def step_done(self) -> None:
+        """Take note in the middle of a round, if the latest note is some seconds old."""
+        if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
+            self._take_note()
+
+    def round_done(self) -> None:
+        """Take note after a round, and write a checkpoint if it is time."""
+        self.rounds += 1
+        self._all_rounds += 1
+        self._take_note()
+        settings = self.config.checkpoint
+        minutes = (time.monotonic() - self._written_at) / 60
+        if self._best_is_new:
+            self._best_is_new = False
+            self.write_checkpoint(best=True)
+        elif self._all_rounds - self._written_rounds >= settings.every_rounds or minutes >= settings.every_minutes:
+            self.write_checkpoint()
+
+    def phase_done(self) -> None:
+        """Go on to the next phase; a checkpoint is written in between."""
+        self.phase = _ORDER[_ORDER.index(self.phase) + 1]
+        self.rounds = 0
+        self._take_note()
+        self.write_checkpoint()
+
+    def judge(self, metrics: Mapping[str, float], step: int) -> bool:
+        """Look for collapse, and keep the best generator; false if the adversarial phase is to end.
+
+        Args:
+            metrics: of an evaluation.
+            step: the update after which they were measured; 0 for the start of the adversarial phase.
+        """
+        for message in self.alarm.check(metrics, step):
+            tqdm.write(message)
+        self._best_is_new |= self._best.offer(metrics, step)
+        return not self.alarm.should_stop
+
+    def take_weights(self, path: Path) -> None:
+        """Give the generator the parameters in a file; the first worker alone looks at it.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, or of another generator than the settings describe.
+        """
+        with naming("--start-from"):
+            given = self.workers.of_first(lambda: load_generator(path, self.task.game).state_dict())
+        try:
+            self.agent.generator.load_state_dict(given)
+        except RuntimeError as error:
+            raise ValueError(
+                f"--start-from {path} holds another generator than --generator describes: give the settings of the run that "
+                f"it is of ({error})."
+            ) from error
+
+    def take_best(self) -> None:
+        """Give the generator the parameters with which it was at its best."""
+        best = self.workers.of_first(lambda: self.run.load_generator(BEST, self.task.game).state_dict())
+        self.agent.generator.load_state_dict(best)
+        tqdm.write(f"The generator is what it was after {self._best.step} updates, when it was at its best.")
+
+    def write_checkpoint(self, *, best: bool = False) -> Path | None:
+        """Write the latest note to disk, if there is one; return the file. The best one is kept beside the newest.
+
+        Raises:
+            OSError: it cannot be written; those before are intact.
+        """
+        if self._note is None or not self.workers.is_first:
+            return None
+        state = {**self._note, "run": self.run.full_state(self._note["run"])}
+        self._written_at, self._written_rounds = time.monotonic(), state["all_rounds"]
+        path = self._checkpoints.save(state, state["all_rounds"])
+        if best:
+            self._checkpoints.mark_best(path)
+        return path
+
+    def set_back(self) -> None:
+        """Forget what came after the latest note, where a round was left unfinished."""
+        if self._note is not None:
+            self._load({**self._note, "run": self.run.full_state(self._note["run"])})
+
+    def _take_note(self) -> None:
+        self._note = detached(self._state())
+        self._noted_at = time.monotonic()
+
+    def _agree(self) -> "Training":
+        """Let all workers begin with the first one's state, which theirs should be equal to."""
+        if self.workers.count > 1:
+            state = self.workers.of_first(self._state)
+            if not self.workers.is_first:
+                self._check_origin(state)
+                self._load(state)
+        return self
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": config_to_json(self.config, self.name),
+            "origin": self._origin(),
+            "phase": self.phase.value,
+            "rounds": self.rounds,
+            "all_rounds": self._all_rounds,
+            "agent": self.agent.training_state(),
+            "likelihood": None if self.is_past(Phase.LIKELIHOOD) else self.likelihood.training_state(),
+            "run": self.run.training_state(),
+            "alarm": self.alarm.training_state(),
+            "watch": self.watch.training_state(),
+            "best": self._best.training_state(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.phase, self.rounds, self._all_rounds = Phase(state["phase"]), state["rounds"], state["all_rounds"]
+        self._written_rounds = self._all_rounds
+        self.agent.load_training_state(state["agent"])
+        if state["likelihood"] is not None:
+            self.likelihood.load_training_state(state["likelihood"])
+        self.run.load_training_state(state["run"])
+        self.alarm.load_training_state(state["alarm"])
+        self.watch.load_training_state(state["watch"])
+        self._best.load_training_state(state["best"])
+
+    def _origin(self) -> dict[str, str]:
+        """What the figures come from, beside the settings: other data are refused, another maker is only told."""
+        return {
+            "data": self._data_fingerprint,
+            "vocabulary": self._vocabulary_fingerprint,
+            "device": self.task.game.device.type,
+            "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+            f"threads: {self.threads}",
+        }
+
+    def _check_origin(self, state: Mapping[str, Any]) -> None:
+        """Refuse other data; say so if other versions, or another device, may make other figures."""
+        before, now = state["origin"], self._origin()
+        if before["data"] != now["data"] or before["vocabulary"] != now["vocabulary"]:
+            source = getattr(self.config, "data", None) or getattr(self.config, "oracle_params", None) or "the oracle"
+            raise ValueError(
+                f"The real sequences, read from {source}, are not those that the run in {self.run.path} began with: has its "
+                "data file changed? Put back the old one, or start a new run."
+            )
+        if before["device"] != now["device"]:
+            print(
+                f"The run was on {before['device']} and goes on on {now['device']}: from here on its random numbers, and "
+                "so its figures, are others."
+            )
+        if before["made_by"] != now["made_by"]:
+            print(f"The run began with {before['made_by']}; with {now['made_by']} its figures may differ.")
+
+
+def _check_workers(config: TrainConfig, workers: Workers) -> None:
+    if workers.count == 1:
+        return
+    if config.agent != "reinforce":
+        raise ValueError(
+            f"Under torchrun only the agent reinforce trains in several processes, got {config.agent} and {workers.count} "
+            "processes: take --agent reinforce, or one process."
+        )
+    if config.adversarial.batch_size % workers.count:
+        raise ValueError(
+            f"--adversarial.batch-size is the whole batch, which {workers.count} processes share equally: {workers.count} "
+            f"does not divide {config.adversarial.batch_size}. Take a multiple of {workers.count}."
+        )
+
+
+def _with_settings(config: TrainConfig, given: Mapping[str, Any], folder: Path) -> TrainConfig:
+    """A run's config with settings that were given anew."""
+    given = {name: value for name, value in given.items() if value is not None}
+    unknown = [flag(name) for name in given if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"The run in {folder} has no {' and no '.join(unknown)}: leave it out.")
+    return with_absolute_paths(dataclasses.replace(config, **given))
+
+
+def _check_files(config: TrainConfig, folder: Path, starts: bool) -> None:
+    """Refuse a run of which a file that it reads is gone; the weights that it began with are read where it `starts` alone."""
+    for field in dataclasses.fields(config):
+        path = getattr(config, field.name)
+        needed = isinstance(path, Path) and field.name != "out" and (field.name != "start_from" or starts)
+        if needed and not path.exists():
+            raise FileNotFoundError(
+                f"The run in {folder} reads {flag(field.name)} {path}, and there is no such file. If it is elsewhere now, add "
+                f"{flag(field.name)} with its new path."
+            )
+
+
+def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
+    """A run's settings, and its state if it has a checkpoint."""
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    if from_best:
+        checkpoints.go_back_to_best()
+    state = _newest_state(checkpoints)
+    with _of_this_version(folder):
+        text = (folder / CONFIG).read_text(encoding="utf-8") if state is None else state["config"]
+    kept = KeptData.load(folder)
+    return {"config": text, "state": state, "kept": None if kept is None else list(kept)}
+
+
+@contextmanager
+def _of_this_version(folder: Path) -> Iterator[None]:
+    """A whole checkpoint can still hold something else than this program reads.
+
+    Raises:
+        ValueError: it does.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"The checkpoint of {folder} does not hold what this program reads ({error!r}): it is of another version, or was "
+            "made by something else."
+        ) from error
+
+
+def _newest_state(checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """What the newest whole checkpoint of a run holds; None if the run was stopped before its first."""
+    try:
+        path, state, complaints = checkpoints.newest()
+    except FileNotFoundError:
+        print(f"{checkpoints.folder} holds no checkpoint: the run begins anew.")
+        return None
+    for complaint in complaints:
+        print(f"{complaint} Taking the one before it.")
+    print(f"Going on from {path}.")
+    return state
+
+
+def _check_objective(of_run: str | None, given: str | None) -> None:
+    """Import no function because a file names it."""
+    if of_run != given:
+        raise ValueError(
+            f"The run's objective is {of_run!r}, but {given!r} was given. "
+            + (
+                "It has none: leave --objective out."
+                if of_run is None
+                else f"Its code would be run: if you trust it, go on with --objective {of_run}"
+            )
+        )
+
+
+def _fingerprint(*tensors: torch.Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
+    raise Terminated

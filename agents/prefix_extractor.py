@@ -1,0 +1,158 @@
+"""What Stable-Baselines3's own algorithms need to play: features of prefixes, and policies that write completions."""
+
+import warnings
+from typing import Any, Literal, get_args
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+from agents.contract_check import ContractWarning, one_hot_observations, scaled_observations
+from agents.vec_env import SB3VecEnv as SB3VecEnv  # where it has always been imported from
+from seqgan_env.game import Layout, Observation, SequenceGame
+from seqgan_env.inspection.tracing import ObservationPolicy
+
+Reader = Literal["gru", "lstm", "transformer"]
+
+
+def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
+    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in either layout, int64 again after SB3's cast."""
+    if isinstance(observation, dict):
+        return observation["tokens"].long(), observation["length"].long()
+    return observation[:, :-1].long(), observation[:, -1:].long()
+
+
+class PrefixExtractor(BaseFeaturesExtractor):
+    """Features of a prefix for the networks of other SB3 algorithms: token embeddings, read up to where the prefix ends.
+
+    Token ids are names, not magnitudes: fed as numbers they can hardly be learned from, as one-hot vectors they take
+    `sequence_length * vocab_size` inputs. Use it as `policy_kwargs={"features_extractor_class": PrefixExtractor}` with
+    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`. What stands beyond the prefix has no effect.
+
+    Its parameters are drawn from torch's global generator, as all of SB3's are, which `seed=` of an algorithm seeds.
+
+    Args:
+        observation_space: of the environments, in either layout.
+        vocab_size: number of tokens, and the pad id; by default what the layout `"dict"` says.
+        embedding_dim: width of the token embedding.
+        features_dim: width of the reader and of the features.
+        reader: `"gru"`, `"lstm"`, or `"transformer"`, one causal layer of four heads.
+
+    Raises:
+        TypeError: observations that SB3 turns into one-hot vectors.
+        ValueError: the layout `"flat"` without `vocab_size`; a reader that does not exist; a Transformer whose width does not
+            divide by its heads.
+
+    Warns:
+        ContractWarning: observations that are not token ids, as their space says or their first batch shows.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        vocab_size: int | None = None,
+        embedding_dim: int = 32,
+        features_dim: int = 64,
+        reader: Reader = "gru",
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        one_hot, scaled = one_hot_observations(observation_space), scaled_observations(observation_space)
+        if one_hot is not None:
+            raise TypeError(one_hot)
+        if scaled is not None:
+            warnings.warn(scaled, ContractWarning, stacklevel=2)
+        by_dict = isinstance(observation_space, spaces.Dict)
+        tokens = observation_space["tokens"] if isinstance(observation_space, spaces.Dict) else observation_space
+        assert isinstance(tokens, spaces.Box)
+        if vocab_size is None and not by_dict:
+            raise ValueError(
+                "The layout 'flat' does not tell the vocabulary's size: pass "
+                "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
+            )
+        self.pad = int(tokens.high.max()) if vocab_size is None else vocab_size
+        self.embedding = nn.Embedding(self.pad + 1, embedding_dim)  # the pad id is read for the start token, too
+        self.reader = make_reader(reader, embedding_dim, features_dim, tokens.shape[0] + by_dict)  # all tokens and the start
+        self._has_seen_ids = False
+
+    def forward(self, observations: PyTorchObs) -> Tensor:
+        """Features `(n, features_dim)`."""
+        tokens, lengths = split_observation(observations)
+        if not self._has_seen_ids:  # once: on a GPU, looking at values waits for it
+            self._has_seen_ids = True
+            self._look_at(observations["tokens"] if isinstance(observations, dict) else observations)
+        inputs = torch.cat([torch.full_like(tokens[:, :1], self.pad), tokens], dim=1)
+        states, *_ = self.reader(self.embedding(inputs))
+        features: Tensor = states.gather(1, lengths.unsqueeze(-1).expand(-1, -1, states.shape[-1])).squeeze(1)
+        return features
+
+    def _look_at(self, ids: Tensor) -> None:
+        if bool((ids != ids.round()).any() | (ids < 0).any()):
+            warnings.warn(
+                f"Observations reach PrefixExtractor as {ids.flatten()[0].item():.4g}, ..., which are no token ids. "
+                "Something scales them, as VecNormalize does: make it with norm_obs=False.",
+                ContractWarning,
+                stacklevel=3,
+            )
+
+
+def make_reader(kind: Reader, embedding_dim: int, features_dim: int, length: int) -> nn.Module:
+    """A network from `(n, length, embedding_dim)` to a tuple that starts with `(n, length, features_dim)`; it looks back."""
+    if kind == "transformer":
+        return CausalTransformer(embedding_dim, features_dim, length)
+    if kind not in get_args(Reader):
+        raise ValueError(f"reader must be one of {get_args(Reader)}, got {kind!r}.")
+    recurrent = nn.GRU if kind == "gru" else nn.LSTM
+    return recurrent(embedding_dim, features_dim, batch_first=True)
+
+
+class CausalTransformer(nn.Module):
+    """One Transformer layer over at most `length` inputs, with learned positions; each position sees those before it."""
+
+    mask: Tensor
+    heads = 4
+
+    def __init__(self, embedding_dim: int, features_dim: int, length: int) -> None:
+        super().__init__()
+        if features_dim % self.heads:
+            raise ValueError(f"features_dim of a Transformer must divide by its {self.heads} heads, got {features_dim}.")
+        self.widen = nn.Linear(embedding_dim, features_dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(length, features_dim))
+        self.layer = nn.TransformerEncoderLayer(features_dim, self.heads, 2 * features_dim, dropout=0.0, batch_first=True)
+        self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor]:
+        """States `(n, length, features_dim)` of inputs `(n, length, embedding_dim)`, in a tuple as those of an LSTM are."""
+        return (self.layer(self.widen(inputs) + self.positions, src_mask=self.mask),)
+
+
+def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout = "dict") -> ObservationPolicy:
+    """An SB3 actor-critic policy in the form in which the game calls one: to trace it, or to let it write completions.
+
+    Args:
+        policy: acts on the game's observations; its distribution is a categorical one over the tokens.
+        game: the game that it plays.
+        layout: of the observations that it takes.
+    """
+
+    @torch.no_grad()
+    def logits(observation: Observation) -> Tensor:
+        observed, _ = policy.obs_to_tensor(observation)
+        distribution = policy.get_distribution(observed).distribution
+        if not isinstance(distribution, Categorical):
+            raise TypeError(f"Tokens are drawn from a Categorical, but this policy has a {type(distribution).__name__}.")
+        return distribution.logits
+
+    return ObservationPolicy(game, layout, logits)
+
+
+def check_end_token(game: SequenceGame, end_token: int | None) -> None:
+    """Raise a ValueError for a game whose sequences end otherwise than a generator's."""
+    if game.end_token != end_token:
+        raise ValueError(
+            f"The environment's end token is {game.end_token}, the generator's {end_token}. "
+            "Make a new agent for this environment."
+        )

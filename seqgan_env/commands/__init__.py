@@ -1,0 +1,1 @@
+"""The commands of `python -m seqgan_env`, one in each file."""

@@ -1,0 +1,242 @@
+"""`python -m seqgan_env sample`: what a run's generator writes, to a file, as much as one likes."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from seqgan_env.data.file_formats import format_of
+from seqgan_env.data.vocabulary import Vocabulary, lines_of, one_line
+from seqgan_env.models.sampling import Mask, sample_sequences
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards.custom import load_function
+from seqgan_env.saved_game import LAST, load_checkpoints, load_game
+from seqgan_env.support.atomic_files import STANDARD_OUTPUT, text_output
+from seqgan_env.support.settings import PositiveInt, Seed, Temperature, check_number
+
+_CHUNK = 1000  # sequences that are held at once; one number, because the draws of a seed depend on it
+
+_SEED_OFFSET = 6_000_003  # samples shall not share the random numbers that wrote the oracle's training data
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Write what a run's generator samples to a file, a sequence a line."""
+
+    run: Path
+    """The run's folder."""
+    out: Path
+    """The file to write; it is overwritten. - is standard output."""
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
+    """How many sequences."""
+    temperature: Temperature = 1.0
+    """Divides the logits: below 1 the samples are safer and more alike, above 1 wilder."""
+    prefix: str = ""
+    """What every sequence starts with, white space at the ends included: text, or the token ids of an oracle's run."""
+    mask: str | None = None
+    """A function of your own, module:name, of what is written: token ids (k,) to a bool for each token, whether it may
+    follow."""
+    seed: Seed = 0
+    """Draws the tokens."""
+    format: Literal["text", "jsonl"] | None = None
+    """text: a sequence a line, its own line ends written as ␤; jsonl: objects with tokens, text, length, and nll in nats per
+    token. By default what the name ends with: .jsonl or .ndjson, else text."""
+    checkpoint: str = LAST
+    """Which generator writes."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    def __call__(self) -> None:
+        """Sample, and write line by line.
+
+        Raises:
+            ValueError: numbers out of range, a prefix that cannot be gone on with, a mask that is none or allows nothing, or
+                damaged files.
+            OSError: no such run or checkpoint, or the file cannot be written.
+        """
+        game = load_game(self.run, self.device)
+        (generator,) = load_checkpoints(self.run, game, [self.checkpoint]).values()
+        mask = None if self.mask is None else load_function(self.mask)
+        prefix, mask = begin_with(self.prefix, game.vocabulary, game.sequence_length, mask)
+        rng = torch.Generator(game.device).manual_seed(self.seed + _SEED_OFFSET)
+        chunks = sample_with(
+            generator, self.n, game.sequence_length, rng, temperature=self.temperature, prefix=prefix, mask=mask
+        )
+        line_of = (
+            _json_lines(generator, game.vocabulary)
+            if self._format() == "jsonl"
+            else _text_lines(game.vocabulary, game.vocab_size)
+        )
+        chunks = chain([next(chunks)], chunks)  # what cannot be sampled is refused before the file is overwritten
+        with text_output(self.out) as file, tqdm(total=self.n, desc="sampling", unit="sequence", disable=None) as bar:
+            for tokens in chunks:
+                file.writelines(line + "\n" for line in line_of(tokens))
+                bar.update(len(tokens))
+        if self.out != STANDARD_OUTPUT:
+            print(f"{self.n:,} sequences in {self.out}")
+
+    def _format(self) -> str:
+        """What is asked for, or what a reader will take the file for."""
+        format = self.format or format_of(self.out)
+        if format == "csv":
+            raise ValueError(f"--out {self.out}: CSV is not written. Take a name that ends with .txt or .jsonl, or --format.")
+        return format
+
+
+def sample_with(
+    generator: TokenModel,
+    n: int,
+    length: int,
+    rng: torch.Generator,
+    *,
+    temperature: float = 1.0,
+    prefix: Sequence[int] = (),
+    mask: Mask | None = None,
+) -> Iterator[Tensor]:
+    """Sample from a generator, on conditions; a part at a time, so that any number fits into memory.
+
+    Args:
+        generator: what writes.
+        n: how many sequences.
+        length: the most tokens of a sequence.
+        rng: on the generator's device; the same one samples the same sequences.
+        temperature: divides the logits.
+        prefix: ids that every sequence starts with, fewer than `length`.
+        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
+
+    Returns:
+        An iterator over sequences `(m, length)` int64, `n` in all, padded with the vocabulary size.
+
+    Raises:
+        ValueError: fewer than one sequence, or a temperature out of its range; and, once sequences are asked for, a
+            prefix that cannot be gone on with, or a mask that allows nothing.
+    """
+    if n < 1:
+        raise ValueError(f"The number of sequences must be at least 1, got {n}.")
+    check_number("temperature", temperature, Temperature)
+
+    def parts() -> Iterator[Tensor]:
+        for start in range(0, n, _CHUNK):
+            yield sample_sequences(
+                generator,
+                min(_CHUNK, n - start),
+                length,
+                generator.vocab_size,
+                rng,
+                end_token=generator.end_token,
+                inverse_temperature=1 / temperature,
+                prefix=prefix,
+                mask=mask,
+            )[0]
+
+    return parts()
+
+
+def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
+    """The ids of a prefix: of its text by the vocabulary; without one, ids separated by spaces.
+
+    Raises:
+        ValueError: tokens that the vocabulary does not have, or that are no ids.
+    """
+    if vocabulary is None:
+        try:
+            return [int(token) for token in prefix.split()]
+        except ValueError as error:
+            raise ValueError(
+                f"The run has no text, so a prefix is token ids separated by spaces, such as '3 14'; got {prefix!r}."
+            ) from error
+    try:
+        ids = vocabulary.encode(prefix)
+    except ValueError as error:
+        raise ValueError(f"The prefix {prefix!r} cannot be gone on with: {error}") from error
+    if vocabulary.unknown_token in ids:
+        raise ValueError(
+            f"The prefix {prefix!r} has tokens that the run's vocabulary does not have; it reads {vocabulary.decode(ids)!r}."
+        )
+    return ids
+
+
+def begin_with(
+    text: str, vocabulary: Vocabulary | None, length: int, mask: Mask | None = None
+) -> tuple[list[int], Mask | None]:
+    """How to sample sequences whose text begins with a given one, to the letter.
+
+    A tokenizer of subwords may join the end of the text with what follows it: after the tokens of "the ", which are "the" and
+    " ", no text goes on with "cat", for texts have " cat" in one token. So the last tokens are left to be drawn: they are the
+    text's own, or one that covers the rest of it. Of words this is so where the text ends with a space: a word has to follow.
+
+    Args:
+        text: or token ids separated by spaces, where there is no vocabulary.
+        vocabulary: of the run.
+        length: the most tokens of a sequence.
+        mask: what else limits the tokens.
+
+    Returns:
+        The ids that are fixed, and the mask to draw the others by.
+
+    Raises:
+        ValueError: tokens that the vocabulary does not have, or that are no ids; or a text that no sequence begins with, or
+            that is too long.
+    """
+    ids = encode_prefix(text, vocabulary)
+    if not text or vocabulary is None or vocabulary.kind == "integers":
+        return ids, mask
+    is_whole, subwords = vocabulary.decode(ids).startswith(text), vocabulary.kind == "subwords"
+    if is_whole and not subwords:
+        return ids, mask
+    start = last = len(ids) - is_whole
+    if last >= length:
+        raise ValueError(f"The prefix {text!r} takes {last + 1} tokens, more than the {length} of a sequence: shorten it.")
+    limits = {last: _covering(text, ids[:last], vocabulary)}
+    if not limits[last].any():
+        raise ValueError(
+            f"No sequence begins with {text!r}: in the run's {vocabulary.kind} it reads {vocabulary.decode(ids)!r}. Take that."
+        )
+    longest = max(map(len, vocabulary.tokens)) if subwords else 0
+    for position in reversed(range(last)):
+        if len(text) - len(vocabulary.decode(ids[:position])) > longest:
+            break
+        limits[position] = _covering(text, ids[:position], vocabulary)
+        if limits[position].any():
+            start = position
+        limits[position][ids[position]] = True
+
+    def limited(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        allowed = np.ones(vocabulary.size, dtype=np.bool_) if mask is None else mask(prefix)
+        open_yet = start <= len(prefix) <= last and prefix.tolist() == ids[: len(prefix)]
+        return allowed & limits[len(prefix)] if open_yet else allowed
+
+    return ids[:start], limited
+
+
+def _covering(text: str, ids: list[int], vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
+    """Which tokens, after some ids, complete the beginning of a text: `(vocab_size,)`."""
+    return np.array([vocabulary.decode([*ids, token]).startswith(text) for token in range(vocabulary.size)])
+
+
+def _text_lines(vocabulary: Vocabulary | None, pad: int) -> Callable[[Tensor], list[str]]:
+    return lambda tokens: [one_line(text) for text in lines_of(tokens, vocabulary, pad)]
+
+
+def _json_lines(generator: TokenModel, vocabulary: Vocabulary | None) -> Callable[[Tensor], list[str]]:
+    """Sequences as JSON objects; the end token is among the tokens, and counts in the length and the likelihood."""
+    pad = generator.vocab_size
+
+    def lines(tokens: Tensor) -> list[str]:
+        texts = [None] * len(tokens) if vocabulary is None else lines_of(tokens, vocabulary, pad)
+        written = [[token for token in row if token != pad] for row in tokens.tolist()]
+        return [
+            json.dumps({"tokens": ids, "text": text, "length": len(ids), "nll": nll}, ensure_ascii=False)
+            for ids, text, nll in zip(written, texts, generator.nll(tokens).tolist(), strict=True)
+        ]
+
+    return lines

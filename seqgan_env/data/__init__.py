@@ -1,0 +1,1 @@
+"""Sequences from files and from Python: file formats, tokenizers, vocabularies, the corpus."""

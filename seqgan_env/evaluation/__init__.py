@@ -1,0 +1,16 @@
+"""The honest evaluation of a run: quality and coverage together, over temperatures, beside the likelihood start."""
+
+from seqgan_env.evaluation.reference_sequences import Reference, read_reference, reference_of
+from seqgan_env.evaluation.run_evaluation import LABELS, BleuPoint, Evaluation, EvaluationSettings, Findings, evaluate
+
+__all__ = [
+    "LABELS",
+    "BleuPoint",
+    "Evaluation",
+    "EvaluationSettings",
+    "Findings",
+    "Reference",
+    "evaluate",
+    "read_reference",
+    "reference_of",
+]

@@ -1,0 +1,17 @@
+"""Where the rewards of an episode come from, token by token: the trace, and its views in the terminal and on a page."""
+
+from seqgan_env.inspection.page import write_html
+from seqgan_env.inspection.terminal import step_through
+from seqgan_env.inspection.trace import EpisodeTrace, TracedCompletion, TracedStep
+from seqgan_env.inspection.tracing import ObservationPolicy, trace_batch, trace_episode
+
+__all__ = [
+    "EpisodeTrace",
+    "ObservationPolicy",
+    "TracedCompletion",
+    "TracedStep",
+    "step_through",
+    "trace_batch",
+    "trace_episode",
+    "write_html",
+]

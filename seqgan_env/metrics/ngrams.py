@@ -1,0 +1,42 @@
+"""N-grams of many sequences at once, each as one integer key."""
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+
+def checked_lengths(name: str, tokens: Tokens, pad: int, max_order: int) -> Tokens:
+    """Lengths `(n,)` of sequences `(n, length)`."""
+    if max_order < 1:
+        raise ValueError(f"max_order must be at least 1, got {max_order}.")
+    if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(f"{name} must be integers of shape (n, length), got {tokens.dtype} of shape {tokens.shape}.")
+    if tokens.size and not (tokens.min() >= 0 and tokens.max() <= pad):
+        raise ValueError(f"{name} must lie in 0 ... {pad} (the pad id), got {tokens.min()} ... {tokens.max()}.")
+    is_token = tokens != pad
+    if (is_token[:, 1:] & ~is_token[:, :-1]).any():
+        row = int((is_token[:, 1:] & ~is_token[:, :-1]).any(axis=1).argmax())
+        raise ValueError(f"{name} must be padded at the end only; row {row} has the pad id {pad} before a token.")
+    lengths: Tokens = is_token.sum(axis=1, dtype=np.int64)
+    return lengths
+
+
+def empty_ngrams(tokens: Tokens) -> Tokens:
+    """Ids of the n-grams of order 0, one more than there are tokens: `(n, length + 1)`."""
+    return np.zeros((len(tokens), tokens.shape[1] + 1), dtype=np.int64)
+
+
+def extend(ids: Tokens, last_tokens: Tokens, pad: int) -> Tokens:
+    """Keys `(n, width)` of the n-grams that are `ids` `(n, width + 1)` with one more token; -1 where there is none."""
+    prefixes = ids[:, :-1]
+    return np.where((prefixes >= 0) & (last_tokens != pad), prefixes * pad + last_tokens, -1)
+
+
+def look_up(known: Tokens, keys: Tokens) -> Tokens:
+    """Each key's place among the sorted `known` ones; -1 where it is not there."""
+    if not len(known):
+        return np.full_like(keys, -1)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[places] == keys, places, -1)

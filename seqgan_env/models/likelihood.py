@@ -1,0 +1,204 @@
+"""Maximum-likelihood training of the generator, and scheduled sampling."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqgan_env.models.sampling import draw_tokens
+from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.support.errors import StepRecord, room_for
+from seqgan_env.support.precision import Precision, check_precision, products_in
+from seqgan_env.support.process_group import ALONE, Workers
+from seqgan_env.support.settings import LargestNorm, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
+from seqgan_env.support.state_dicts import load_optimizer_state, load_random_state, optimizer_state, random_state
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Maximum-likelihood training; the defaults are the paper's."""
+
+    epochs: NonNegativeInt = 120
+    """Passes over the real sequences; with 0 the generator stays as it was drawn."""
+    batch_size: PositiveInt = 64
+    """Sequences in one step."""
+    learning_rate: PositiveFloat = 0.01
+    """Adam's step size."""
+    final_learning_rate: PositiveFloat | None = None
+    """Adam's step size at the end, reached geometrically; by default it stays the same."""
+    max_grad_norm: LargestNorm = 5.0
+    """Largest norm of the gradient."""
+    precision: Precision = "highest"
+    """How float32 products are made while it learns, as torch names it: highest, in float32; high, in TF32 on a GPU; medium,
+    in bfloat16 on processors with AMX, in TF32 on a GPU. What is measured and sampled is always in float32."""
+    scheduled_sampling: bool = False
+    """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
+
+
+class LikelihoodTraining:
+    """Maximum-likelihood training that can be left between any two steps, and taken up again.
+
+    The generator's dropout, where it has one, works while it learns; it is left in evaluation mode.
+
+    Args:
+        generator: what learns, in place.
+        real: `(n, length)` int64, padded, on the generator's device.
+        config: how.
+        rng: on the same device: the order of the sequences, and what scheduled sampling draws.
+        workers: the processes that take each step together.
+
+    Raises:
+        ValueError: fewer sequences than a batch, an unknown precision, or a setting out of its range.
+    """
+
+    def __init__(
+        self, generator: TokenModel, real: Tensor, config: PretrainConfig, rng: torch.Generator, workers: Workers = ALONE
+    ) -> None:
+        check_settings(config)
+        if config.epochs and len(real) < config.batch_size:
+            raise ValueError(
+                f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch_size."
+            )
+        check_precision(config.precision)
+        self.generator = generator
+        self.real = real
+        self.config = config
+        self.rng = rng
+        self.workers = workers
+        self.finished_epochs = 0
+        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate, fused=True)
+        self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
+        self._steps_per_epoch = -(-len(real) // config.batch_size)
+        self._order: Tensor | None = None
+        self._begin_epoch()
+
+    def run(
+        self,
+        after_epoch: Callable[[int, float], bool | None] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        """Train for the epochs that are left.
+
+        Args:
+            after_epoch: called with the number of finished epochs and the epoch's mean loss (nats per token); false stops.
+            after_step: called after each step but an epoch's last, between which and `after_epoch` nothing happens.
+
+        Raises:
+            NumericalFault: the loss or the gradient of a step is not finite; looked at when its epoch is done, before
+                `after_epoch`, so that no step waits for a GPU.
+        """
+        while self.finished_epochs < self.config.epochs:
+            loss = self._finish_epoch(after_step)
+            self.finished_epochs += 1
+            self._begin_epoch()
+            if after_epoch is not None and after_epoch(self.finished_epochs, loss) is False:
+                return
+
+    def training_state(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, the generator's own parameters aside."""
+        return {
+            "optimizer": optimizer_state(self.optimizer),
+            "schedule": self._schedule.state_dict(),
+            "rng": random_state(self.rng),
+            "finished_epochs": self.finished_epochs,
+            "finished_steps": self._finished_steps,
+            "order": self._order,
+            "sums": self._sums,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self._schedule.load_state_dict(dict(state["schedule"]))
+        load_random_state(self.rng, state["rng"])
+        self.finished_epochs = state["finished_epochs"]
+        self._finished_steps = state["finished_steps"]
+        order = state["order"]
+        self._order = None if order is None else order.to(self.real.device)
+        self._sums = state["sums"].to(self.real.device)
+
+    def _begin_epoch(self) -> None:
+        self._finished_steps = 0
+        self._order = None
+        self._sums = torch.zeros(2, device=self.real.device)  # of the epoch: nats, and tokens
+
+    def _finish_epoch(self, after_step: Callable[[], None] | None) -> float:
+        """Take the steps that are left of the epoch; return its mean loss in nats per token."""
+        if self._order is None:
+            self._order = torch.randperm(len(self.real), generator=self.rng, device=self.real.device)
+        batches = self._order.split(self.config.batch_size)[self._finished_steps :]
+        before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
+        record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
+        for rows in batches:
+            with (
+                products_in(self.config.precision),
+                room_for("likelihood training", f"its batch_size, {self.config.batch_size}"),
+            ):
+                self._step(self.real[rows], record)
+            self._finished_steps += 1
+            if after_step is not None and self._finished_steps < self._steps_per_epoch:
+                after_step()
+        record.check(steps_before=before)
+        nats, tokens = self._sums
+        return float(nats / tokens)
+
+    def _step(self, batch: Tensor, record: StepRecord) -> None:
+        feed_own = self.finished_epochs / max(1, self.config.epochs - 1) if self.config.scheduled_sampling else 0.0
+        rows, weight = self.workers.part(len(batch))
+        with training_mode(self.generator, rows=(len(batch), rows)):
+            if feed_own:
+                log_likelihood = _log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
+            else:
+                log_likelihood = self.generator.log_likelihood(batch[rows])
+            count = (batch < self.generator.vocab_size).sum()
+            self.optimizer.zero_grad()
+            loss = -weight * log_likelihood / count
+            loss.backward()
+        own = torch.stack([loss.detach(), weight * log_likelihood.detach()])
+        loss, nats = self.workers.sum_gradients(self.generator.parameters(), own)
+        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_grad_norm)
+        record.note(loss, norm)
+        self.optimizer.step()
+        self._schedule.step()
+        self._sums -= torch.stack([nats, -count])
+
+
+def pretrain(
+    generator: TokenModel,
+    real: Tensor,
+    config: PretrainConfig,
+    rng: torch.Generator,
+    after_epoch: Callable[[int, float], bool | None] | None = None,
+) -> None:
+    """Teach the generator real sequences (paper, section 4; Algorithm 1, line 2), in place; see `LikelihoodTraining`."""
+    LikelihoodTraining(generator, real, config, rng).run(after_epoch)
+
+
+def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
+    """The factor that takes the learning rate to its final value in as many steps as there are."""
+    if config.final_learning_rate is None or config.epochs == 0:
+        return 1.0
+    n_steps = config.epochs * -(-n_sequences // config.batch_size)
+    return float((config.final_learning_rate / config.learning_rate) ** (1 / n_steps))
+
+
+def _log_prob_with_own_tokens(
+    generator: TokenModel, batch: Tensor, probability: float, rng: torch.Generator, rows: slice = slice(None)
+) -> Tensor:
+    """`generator.log_prob` of some rows of a batch, but each input token is the generator's own draw with `probability`."""
+    tokens = batch[rows]
+    n, length = tokens.shape
+    state = generator.initial_state(n)
+    inputs = torch.full_like(tokens[:, 0], generator.vocab_size)
+    log_probs = []
+    for position in range(length):
+        logits, state = generator.step(inputs, state)
+        targets = tokens[:, position]
+        log_probs.append(-F.cross_entropy(logits, targets, ignore_index=generator.vocab_size, reduction="none"))
+        uniforms = torch.rand((len(batch), 2), generator=rng, device=tokens.device)[rows]
+        own = draw_tokens(logits.detach(), uniforms[:, :1]).squeeze(1)
+        inputs = torch.where((uniforms[:, 1] < probability) & (targets < generator.vocab_size), own, targets)
+    return torch.stack(log_probs, dim=1)

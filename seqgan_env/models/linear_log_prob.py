@@ -1,0 +1,117 @@
+"""The log-probability of tokens under a linear layer's logits, without passing over the logits more often than is needed.
+
+On a CPU the logits of a batch are by far its largest tensor, and what `cross_entropy` does with them takes longer than the
+products that make them. Here they are made and used up in parts that stay in cache, and none is kept.
+`linear_log_prob_reference` is the plain definition that the tests compare the rest with.
+"""
+
+import threading
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from seqgan_env.models.sampling import rows_in_cache
+
+_LEAST = 1e-30  # below, a probability in float32 may have lost digits
+
+
+def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    """See `linear_log_prob`."""
+    return -F.cross_entropy(F.linear(hidden, weight, bias), tokens, ignore_index=len(bias), reduction="none")
+
+
+def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability in nats of tokens `(n,)` int64 under logits `weight @ hidden + bias`: `(n,)`; 0 at the id `vocab_size`.
+
+    Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`.
+    """
+    if hidden.device.type != "cpu":
+        return linear_log_prob_reference(hidden, weight, bias, tokens)
+    return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens))  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def linear_log_likelihood(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    """The sum of `linear_log_prob`, whose gradient is made on the way, while the logits are there."""
+    if hidden.device.type != "cpu":
+        return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
+    return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call, unused-ignore]
+
+
+class _LinearLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, tokens)
+        return _log_prob(hidden, weight, bias, tokens)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The logits are made again: to keep those of a batch takes more time, and all the memory."""
+        hidden, weight, bias, tokens = ctx.saved_tensors
+        return (*_log_prob(hidden, weight, bias, tokens, grad)[1], None)
+
+
+class _LinearLogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, keep: bool) -> Tensor:
+        log_prob, gradients = _log_prob(hidden, weight, bias, tokens, torch.ones_like(hidden[:, 0]) if keep else None)
+        ctx.save_for_backward(*gradients)
+        return log_prob.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(grad * gradient for gradient in ctx.saved_tensors), None, None)
+
+
+_kept = threading.local()
+
+
+def _room(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Memory for logits and probabilities, the same for every call of a thread: to map it anew takes as long as a product."""
+    key = rows, columns, dtype
+    if getattr(_kept, "key", None) != key:
+        with torch.inference_mode(False):  # tensors made in it could not be written to outside of it
+            _kept.room = torch.empty(rows, columns, dtype=dtype), torch.empty(rows, columns, dtype=dtype)
+        _kept.key = key
+    room: tuple[Tensor, Tensor] = _kept.room
+    return room
+
+
+def _log_prob(
+    hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, grad: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Log-probabilities `(n,)`; and what their gradient `(n,)`, if it is given, is to hidden states, weight and bias.
+
+    With p the softmax of the logits, d log p_token / d logits = 1_token - p.
+    """
+    vocab_size = len(bias)
+    padding = tokens == vocab_size
+    tokens = tokens.masked_fill(padding, 0).unsqueeze(1)
+    features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # the bias is one more column of the product
+    product = torch.cat([weight, bias.unsqueeze(1)], dim=1).T
+    chunk = rows_in_cache(vocab_size)
+    logits, probabilities = _room(chunk, vocab_size, features.dtype)
+    log_prob = torch.empty_like(features[:, 0])
+    if grad is not None:
+        grad = grad.masked_fill(padding, 0).unsqueeze(1)
+        gradients = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
+    for start in range(0, len(features), chunk):
+        rows = slice(start, start + chunk)
+        n = len(features[rows])
+        p = torch.softmax(torch.mm(features[rows], product, out=logits[:n]), dim=1, out=probabilities[:n])
+        chosen = p.gather(1, tokens[rows]).squeeze(1)
+        log_prob[rows] = chosen.log()
+        small = chosen < _LEAST
+        if small.any():
+            exact = torch.log_softmax(features[rows][small] @ product, dim=1)
+            log_prob[rows][small] = exact.gather(1, tokens[rows][small]).squeeze(1)
+        if grad is not None:
+            p.scatter_add_(1, tokens[rows], -torch.ones_like(grad[rows]))
+            gradients[0][rows] = (p @ weight).mul_(-grad[rows])
+            gradients[1].addmm_(p.T, hidden[rows] * -grad[rows])
+            gradients[2].addmv_(p.T, -grad[rows, 0])
+    return log_prob.masked_fill_(padding, 0), () if grad is None else gradients

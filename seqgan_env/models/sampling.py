@@ -1,0 +1,425 @@
+"""Drawing tokens from logits by the inverse transform: one uniform number a row.
+
+`draw_tokens` is the fast path from logits, `LinearDraws` the faster one where logits are a linear layer's;
+`draw_tokens_reference` is the plain definition that the tests compare both with.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqgan_env.support.cuda_graphs import replayed
+from seqgan_env.support.overriding import still_agree
+from seqgan_env.support.settings import Temperature, check_number
+
+# Rows times vocabulary of logits that are there at once. In general 16 MB in float32, which stay in a processor's last-level
+# cache; a GPU is given 256 MB: few kernels, each large.
+_LOGITS_PER_CHUNK = 1 << 22
+_LOGITS_PER_CHUNK_ON_GPU = 1 << 26
+# What `LinearDraws` and `linear_log_prob` make and use up at a time: with their probabilities 12 MB.
+_LOGITS_IN_CACHE = 3 << 19
+# Of the rows that a policy advances together where `LinearDraws` draws: their logits are never there at once.
+_LINEAR_LOGITS_PER_CHUNK = 1 << 24
+_BLOCK = 64  # tokens whose probabilities are summed before one among them is looked for
+
+Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+"""Which tokens may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
+
+
+@runtime_checkable
+class TokenPolicy(Protocol):
+    """Anything that writes sequences token by token: a generator, an oracle, a rollout policy.
+
+    The state is a tensor or a tuple of tensors whose first axis is the row; the start token's id is the vocabulary size.
+    """
+
+    def initial_state(self, n: int) -> Any:
+        """The state before the start token, for `n` rows."""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read tokens `(n,)` int64; return logits `(n, vocab_size)` of the next token, and the new state."""
+
+
+@runtime_checkable
+class FeaturePolicy(TokenPolicy, Protocol):
+    """A policy whose logits may be a linear layer's, so that they need not be there all at once."""
+
+    def linear_output(self) -> tuple[Tensor, Tensor] | None:
+        """Weight `(vocab_size, width)` and bias `(vocab_size,)` of the layer; None if logits are made in another way."""
+
+    def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read tokens `(n,)` int64; return the features `(n, width)` of the next logits, and the new state."""
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to each tensor of a policy's state."""
+    return tuple(map_state(function, part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw `(n, k)` tokens from logits `(n, vocab_size)` and uniforms `(n, k)`: the first with cumulative probability > u."""
+    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    targets = uniforms.double() * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True).clamp_(max=logits.shape[-1] - 1)
+
+
+def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw `k` tokens a row by a two-level inverse transform.
+
+    Sums over blocks of the vocabulary find the block, a cumulative sum inside that block finds the token, so that most of
+    the vocabulary is read once and never accumulated. A token of probability 0 (logit -inf) is never drawn.
+
+    Args:
+        logits: `(n, vocab_size)`, float32 or float64; `-inf` forbids a token.
+        uniforms: `(n, k)` in [0, 1).
+
+    Returns:
+        `(n, k)` int64 token ids.
+    """
+    weights = torch.softmax(logits, dim=-1)
+    if logits.shape[1] < 2 * _BLOCK:  # a small vocabulary is one block
+        return _locate_share(weights.cumsum(dim=-1), uniforms)
+    return _draw_by_blocks(F.pad(weights, (0, -logits.shape[1] % _BLOCK)), uniforms)
+
+
+class LinearDraws:
+    """`draw_tokens` of a linear layer's logits, on a CPU, many times.
+
+    The bias is one more column of the product, the vocabulary is filled up to whole blocks, and everything is done in memory
+    that is there already, a part of the rows at a time that stays in cache.
+
+    Args:
+        weight: `(vocab_size, width)`, float32 or float64; copied.
+        bias: `(vocab_size,)`; copied.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        vocab_size, width = weight.shape
+        self._in_one_block = vocab_size < 2 * _BLOCK
+        columns = vocab_size if self._in_one_block else -(-vocab_size // _BLOCK) * _BLOCK
+        product = weight.new_zeros(columns, width + 1)
+        product[vocab_size:, width] = -torch.inf  # columns that make the last block a whole one
+        product[:vocab_size, :width] = weight.detach()
+        product[:vocab_size, width] = bias.detach()
+        self._product = product.T
+        self._tile = rows_in_cache(columns)
+        self._logits = self._weights = product.new_empty(0, columns)
+
+    def __call__(self, features: Tensor, uniforms: Tensor) -> Tensor:
+        """Draw `(n, k)` int64 token ids for features `(n, width)` and uniforms `(n, k)` in [0, 1)."""
+        features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+        if self._in_one_block:
+            return draw_tokens(features @ self._product, uniforms)
+        if len(self._weights) < min(self._tile, len(features)):  # memory that is new every time costs more than the sums
+            self._logits = self._logits.new_empty(min(self._tile, len(features)), self._logits.shape[1])
+            self._weights = torch.empty_like(self._logits)
+        parts = zip(features.split(self._tile), uniforms.split(self._tile), strict=True)
+        return torch.cat([self._draw(*part) for part in parts])
+
+    def _draw(self, features: Tensor, uniforms: Tensor) -> Tensor:
+        logits = torch.mm(features, self._product, out=self._logits[: len(features)])
+        return _draw_by_blocks(torch.softmax(logits, dim=1, out=self._weights[: len(features)]), uniforms)
+
+
+def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
+    """Draws from the features of a policy whose logits are a linear layer's, multiplied by a number."""
+    if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
+        return None
+    layer = policy.linear_output()
+    return None if layer is None else LinearDraws(*(inverse_temperature * part.detach() for part in layer))
+
+
+class NextTokens:
+    """Lets a policy read tokens and draws the next ones, step after step, by the fastest way that there is.
+
+    Args:
+        policy: who writes; its parameters must stay as they are.
+        device: of the policy.
+        vocab_size: number of tokens.
+        inverse_temperature: multiplies the logits.
+        masked: whether some steps come with tokens that are not allowed.
+    """
+
+    def __init__(
+        self,
+        policy: TokenPolicy,
+        device: torch.device,
+        vocab_size: int,
+        *,
+        inverse_temperature: float = 1.0,
+        masked: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._inverse_temperature = inverse_temperature
+        self._linear: LinearDraws | None = None
+        if device.type == "cpu" and not masked:
+            self._linear = _linear_draws(policy, inverse_temperature)
+        self.rows_together = rows_per_chunk(vocab_size, device)
+        """How many rows are best given at once."""
+        if self._linear is not None:
+            self.rows_together = max(1, _LINEAR_LOGITS_PER_CHUNK // vocab_size)
+
+    def __call__(self, tokens: Tensor, state: Any, uniforms: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Read tokens `(n,)` int64; draw the next ones.
+
+        Args:
+            tokens: `(n,)` int64.
+            state: of `n` rows.
+            uniforms: `(n, k)` in [0, 1).
+            allowed: `(n, vocab_size)` bool; by default every token.
+
+        Returns:
+            `(n, k)` int64 token ids, and the new state.
+        """
+        if self._linear is not None:
+            assert isinstance(self._policy, FeaturePolicy)
+            features, state = self._policy.advance(tokens, state)
+            return self._linear(features, uniforms), state
+        logits, state = self._policy.step(tokens, state)
+        if self._inverse_temperature != 1.0:
+            logits = logits * self._inverse_temperature
+        return draw_tokens(forbid(logits, allowed), uniforms), state
+
+
+def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw `(n, k)` tokens with weights `(n, whole blocks)`."""
+    n, k = uniforms.shape
+    blocks = weights.view(n, weights.shape[1] // _BLOCK, _BLOCK)
+    sums = blocks.sum(dim=-1)
+    ends = sums.cumsum(dim=-1)
+    targets = uniforms.to(weights.dtype) * ends[:, -1:]
+    chosen = _locate(ends, targets).clamp_(max=blocks.shape[1] - 1)  # (n, k); weights that are no numbers lead beyond the last
+    remainders = targets - (ends.gather(1, chosen) - sums.gather(1, chosen))
+
+    first_blocks = torch.arange(n, device=weights.device).unsqueeze(1) * blocks.shape[1]
+    inside = blocks.flatten(0, 1).index_select(0, (first_blocks + chosen).flatten()).cumsum(dim=-1)
+    places = _locate(inside, remainders.clamp_(min=0).view(-1, 1))
+    return chosen * _BLOCK + places.view(n, k)
+
+
+def _locate_share(ends: Tensor, uniforms: Tensor) -> Tensor:
+    """The first of the cumulative weights `(n, m)` beyond each share `(n, k)` of the last one: `(n, k)`."""
+    return _locate(ends, uniforms.to(ends.dtype) * ends[:, -1:])
+
+
+def _locate(ends: Tensor, targets: Tensor) -> Tensor:
+    """The first of the cumulative weights `ends` `(..., m)` beyond each target `(..., k)`: `(..., k)`.
+
+    Targets are kept under the last one, where rounding carried them there: what is found has a weight.
+    """
+    last = ends[..., -1:]
+    return torch.searchsorted(ends, torch.minimum(targets, torch.nextafter(last, torch.zeros_like(last))), right=True)
+
+
+def forbid(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Logits with `-inf` where `allowed` (bool, same shape) is false."""
+    return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+
+
+def allowed_tokens(mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
+    """What a mask allows after each prefix `(n, k)`: `(n, vocab_size)` bool, on the prefixes' device.
+
+    Raises:
+        ValueError: the mask has another shape, or allows nothing.
+    """
+    rows = np.empty((len(prefixes), vocab_size), dtype=np.bool_)
+    for row, prefix in zip(rows, prefixes.cpu().numpy(), strict=True):
+        row[:] = allowed_after(mask, prefix, vocab_size)
+    return torch.from_numpy(rows).to(prefixes.device)
+
+
+def allowed_where(alive: Tensor, mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
+    """`allowed_tokens` after the unfinished of the prefixes `(n, k)`, `alive` `(n,)`; everything after the others."""
+    allowed = torch.ones(len(prefixes), vocab_size, dtype=torch.bool, device=prefixes.device)
+    allowed[alive] = allowed_tokens(mask, prefixes[alive], vocab_size)
+    return allowed
+
+
+def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) -> Tensor:
+    """What a mask allowed at each position of episodes `(n, length)`: `(n, length, vocab_size)` bool, all true beyond the end.
+
+    Args:
+        mask: which tokens may follow a prefix.
+        tokens: `(n, length)` int64, padded.
+        lengths: `(n,)` int64.
+        vocab_size: number of tokens.
+    """
+    steps = range(tokens.shape[1])
+    return torch.stack([allowed_where(lengths > k, mask, tokens[:, :k], vocab_size) for k in steps], dim=1)
+
+
+def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.bool_]:
+    """What a mask allows after one prefix `(k,)`, checked; see `allowed_tokens`."""
+    allowed = np.asarray(mask(prefix))
+    if allowed.shape != (vocab_size,) or allowed.dtype != np.bool_:
+        raise ValueError(
+            f"mask(prefix) must return bool of shape ({vocab_size},), got {allowed.dtype} of shape {allowed.shape} "
+            f"for the prefix {prefix.tolist()}."
+        )
+    if not allowed.any():
+        raise ValueError(
+            f"The mask allows no token after the prefix {prefix.tolist()}: an unfinished sequence must be able to go on."
+        )
+    return allowed
+
+
+def played_positions(lengths: Tensor, length: int) -> Tensor:
+    """Which of `length` positions sequences with lengths `(n,)` have: `(n, length)` bool."""
+    return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
+    """How many rows of logits to hold at once (see `_LOGITS_PER_CHUNK`)."""
+    return max(1, (_LOGITS_PER_CHUNK if device.type == "cpu" else _LOGITS_PER_CHUNK_ON_GPU) // vocab_size)
+
+
+def sequences_per_chunk(vocab_size: int, length: int, device: torch.device) -> int:
+    """How many sequences of so many tokens to read at once, where each token has its row of logits."""
+    return max(1, rows_per_chunk(vocab_size, device) // length)
+
+
+def rows_in_cache(vocab_size: int) -> int:
+    """How many rows of logits to hold at once where the next step passes over them (see `_LOGITS_IN_CACHE`)."""
+    return max(1, _LOGITS_IN_CACHE // vocab_size)
+
+
+@torch.no_grad()
+def sample_sequences(
+    policy: TokenPolicy,
+    n: int,
+    length: int,
+    vocab_size: int,
+    generator: torch.Generator,
+    *,
+    end_token: int | None = None,
+    inverse_temperature: float = 1.0,
+    prefix: Sequence[int] = (),
+    mask: Mask | None = None,
+    chunk: int | None = None,
+    rows: slice = slice(None),
+) -> tuple[Tensor, Tensor]:
+    """Sample `n` sequences of at most `length` tokens.
+
+    Args:
+        policy: what writes them.
+        n: how many.
+        length: the most tokens a sequence has.
+        vocab_size: number of tokens; as an id, it pads sequences and starts them.
+        generator: on the policy's device; all randomness comes from it.
+        end_token: ends a sequence, of which it is the last token.
+        inverse_temperature: multiplies the logits; above 1 the policy is sharpened, below 1 flattened.
+        prefix: ids that every sequence starts with; fewer than `length`.
+        mask: which tokens may follow; it is asked about every unfinished sequence at every position.
+        chunk: rows sampled together; by default as many as keep their logits in cache.
+        rows: which of the `n` to write; the random numbers are drawn for all.
+
+    Returns:
+        tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64. The prefix is part of both.
+
+    Raises:
+        ValueError: a prefix that cannot be gone on with, a mask that allows nothing, or a number out of its range.
+    """
+    if n < 0 or length < 1:
+        raise ValueError(f"n must be at least 0 and length at least 1, got {n} and {length}.")
+    check_number("inverse_temperature", inverse_temperature, Temperature)
+    _check_prefix(prefix, length, vocab_size, end_token, mask)
+    uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
+
+    def write(uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        return _write(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask, chunk)
+
+    if end_token is None and mask is None and len(uniforms):  # then every sequence takes the same steps
+        key = ("sample", tuple(prefix), vocab_size, inverse_temperature, chunk)
+        tokens, lengths = replayed(policy, key, write, uniforms)
+        return tokens, lengths
+    return write(uniforms)
+
+
+def _write(
+    policy: TokenPolicy,
+    uniforms: Tensor,
+    prefix: tuple[int, ...],
+    vocab_size: int,
+    end_token: int | None,
+    inverse_temperature: float,
+    mask: Mask | None,
+    chunk: int | None,
+) -> tuple[Tensor, Tensor]:
+    """`sample_sequences` from uniforms `(n, tokens to write)`. Without end token and mask nothing waits for a GPU."""
+    device, (n, n_written) = uniforms.device, uniforms.shape
+    length = len(prefix) + n_written
+    tokens = torch.full((n, length), vocab_size, dtype=torch.int64, device=device)
+    for position, token in enumerate(prefix):
+        tokens[:, position] = token
+    lengths = torch.full((n,), length, dtype=torch.int64, device=device)
+    if n == 0:
+        return tokens, lengths
+    # The first token of all sequences is drawn from one row of logits, the same for each.
+    next_tokens = NextTokens(policy, device, vocab_size, inverse_temperature=inverse_temperature, masked=mask is not None)
+    first, trunk = _draw_first(policy, next_tokens, prefix, uniforms[:, :1], vocab_size, mask)
+    tokens[:, len(prefix)] = first
+    rows_together = chunk or next_tokens.rows_together
+    for start in range(0, n, rows_together):
+        part = slice(start, min(start + rows_together, n))
+        last = first[part]
+        state = map_state(lambda row: row.repeat_interleave(len(last), dim=0), trunk)  # noqa: B023 - used at once
+        alive = torch.ones_like(last, dtype=torch.bool)
+        for position in range(len(prefix) + 1, length + 1):
+            if end_token is not None:
+                lengths[part] = torch.where(alive, position, lengths[part])
+                alive = alive & (last != end_token)
+                if not alive.any():
+                    break
+            if position == length:
+                break
+            allowed = None if mask is None else allowed_where(alive, mask, tokens[part, :position], vocab_size)
+            column = uniforms[part, position - len(prefix)].unsqueeze(1)
+            drawn, state = next_tokens(last, state, column, allowed)
+            last = drawn.squeeze(1)
+            if end_token is not None:
+                last = torch.where(alive, last, vocab_size)
+            tokens[part, position] = last
+    return tokens, lengths
+
+
+def _draw_first(
+    policy: TokenPolicy,
+    next_tokens: NextTokens,
+    prefix: Sequence[int],
+    uniforms: Tensor,
+    vocab_size: int,
+    mask: Mask | None,
+) -> tuple[Tensor, Any]:
+    """Draw what follows a prefix: tokens `(n,)` for uniforms `(n, 1)`, and the policy's state after it, of one row."""
+    state = policy.initial_state(1)
+    inputs = torch.empty(1, len(prefix) + 1, dtype=torch.int64, device=uniforms.device)
+    for position, token in enumerate((vocab_size, *prefix)):  # filled in, where a list would be copied to a GPU that waits
+        inputs[:, position] = token
+    for position in range(len(prefix)):
+        _, state = policy.step(inputs[:, position], state)
+    allowed = None if mask is None else allowed_tokens(mask, inputs[:, 1:], vocab_size)
+    drawn, state = next_tokens(inputs[:, -1], state, uniforms.T, allowed)
+    return drawn.squeeze(0), state
+
+
+def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token: int | None, mask: Mask | None) -> None:
+    if not len(prefix):
+        return
+    shown = list(prefix)
+    if len(prefix) >= length:
+        raise ValueError(
+            f"A prefix of {len(prefix)} tokens leaves nothing to write in sequences of at most {length}: shorten it."
+        )
+    if not all(0 <= token < vocab_size for token in prefix):
+        raise ValueError(f"The prefix {shown} has ids beyond the vocabulary's 0 ... {vocab_size - 1}.")
+    if end_token is not None and end_token in prefix:
+        raise ValueError(f"The prefix {shown} has the end token {end_token}, after which nothing follows.")
+    if mask is not None:
+        for k, token in enumerate(prefix):
+            if not allowed_after(mask, np.array(prefix[:k], dtype=np.int64), vocab_size)[token]:
+                raise ValueError(f"The mask forbids the prefix {shown}: {token} may not follow {list(prefix[:k])}.")

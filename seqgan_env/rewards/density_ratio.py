@@ -1,0 +1,269 @@
+"""A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seqgan_env.models.generators import GeneratorConfig, make_generator
+from seqgan_env.models.mixture import TokenMixture
+from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_where, forbid, played_positions, sequences_per_chunk
+from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.support.errors import StepRecord, room_for
+from seqgan_env.support.precision import Precision, check_precision, products_in
+from seqgan_env.support.process_group import ALONE, Workers
+from seqgan_env.support.read_only import ReadOnly
+from seqgan_env.support.settings import FewInt, LargestNorm, PositiveFloat, PositiveInt, check_settings
+from seqgan_env.support.state_dicts import (
+    load_module_state,
+    load_optimizer_state,
+    load_random_state,
+    module_state,
+    optimizer_state,
+    random_state,
+)
+
+_PHASE = "a fit of the density ratio"
+_SEED_OFFSET = 1_000_000_007
+
+RatioObjective = Literal["likelihood", "classification"]
+
+
+@dataclass(frozen=True)
+class DensityRatioConfig:
+    """The density of real sequences: the models that it is a mixture of, and their training."""
+
+    n_models: FewInt = 1
+    """Models that learn, alike but for their initial parameters and dropout."""
+    model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5))
+    """Each of them."""
+    with_start: bool = True
+    """The generator as it is when the first fit begins, its likelihood start, is one of the mixture too, without learning."""
+    objective: RatioObjective = "likelihood"
+    """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
+    batch_size: PositiveInt = 64
+    """Sequences in one training step."""
+    epochs: PositiveInt = 1
+    """Passes over the sequences that one fit is given."""
+    learning_rate: PositiveFloat = 3e-3
+    """Adam's step size in the first fit."""
+    learning_rate_decay: PositiveFloat = 0.98
+    """What the step size is multiplied with after each fit."""
+    max_grad_norm: LargestNorm = 5.0
+    """Largest norm of the gradient."""
+    precision: Precision = "highest"
+    """How float32 products are made in fits, as torch names it: highest, in float32; high, in TF32 on a GPU; medium, in
+    bfloat16 on processors with AMX, in TF32 on a GPU. Rewards are in float32."""
+
+
+class DensityRatioReward(ReadOnly):
+    """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
+
+    With p the density of real sequences that is known here, a mixture of autoregressive models, and q the generator's own:
+
+        log odds of being real = log p(Y) - log q(Y) = sum over t of log p(y_t | prefix) - log q(y_t | prefix)
+
+    This is the optimal discriminator's form (Goodfellow et al., 2014, proposition 1), with q known, not learned: a
+    discriminator in which noise-contrastive estimation has the generator for its noise (Gutmann and Hyvärinen, 2012, section
+    2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. Summed
+    over a sequence, the generator's expected reward is -KL(q || p), in nats.
+
+    A prefix has a score of its own: no completions are needed, and none are made. See `ScoresTokens`.
+
+    Args:
+        vocab_size: number of tokens, and the pad id.
+        sequence_length: the most tokens of a sequence.
+        policy: the generator, until another one is attached.
+        config: the mixture and its training.
+        end_token: ends a sequence.
+        mask: which tokens the generator may choose; p needs none, for it learns from sequences that it allows.
+        seed: of initial parameters, dropout and the order of training.
+        device: where the mixture lies.
+
+    Raises:
+        ValueError: an unknown objective or precision, or a setting out of its range.
+    """
+
+    read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config"})
+
+    def __init__(
+        self,
+        vocab_size: int,
+        sequence_length: int,
+        policy: TokenPolicy,
+        config: DensityRatioConfig = DensityRatioConfig(),
+        *,
+        end_token: int | None = None,
+        mask: Mask | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if config.objective not in get_args(RatioObjective):
+            raise ValueError(f"objective must be one of {get_args(RatioObjective)}, got {config.objective!r}.")
+        check_precision(config.precision)
+        check_settings(config)
+        self.config = config
+        self.vocab_size = vocab_size
+        self.policy = policy
+        self.mask = mask
+        # A generator of the same seed shall not begin with the same parameters: models that begin alike end alike.
+        initial = torch.Generator().manual_seed(seed + _SEED_OFFSET)
+        sizes: dict[str, Any] = {"sequence_length": sequence_length, "end_token": end_token, "device": device}
+        models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.n_models)]
+        self.density = TokenMixture(models)
+        self.start: TokenModel | None = None
+        self._learning = TokenMixture(models)
+        self.workers: Workers = ALONE
+        self._rng = torch.Generator(device).manual_seed(seed)
+        self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
+
+    def attach_policy(self, policy: TokenPolicy) -> None:
+        """Whose density is in the denominator from now on; held by reference."""
+        self.policy = policy
+
+    def join(self, start: TokenModel) -> None:
+        """Make a generator, as it is, one of the mixture's models; it is held by reference and does not learn here."""
+        self.start = start.requires_grad_(False).eval()
+        self.density = TokenMixture([self.start, *self._learning.models])
+
+    @torch.no_grad()
+    def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log ratio of each token, given those before it.
+
+        Args:
+            tokens: `(n, length)` int64, padded.
+            lengths: `(n,)` int64.
+
+        Returns:
+            `(n, length)` float32, in nats; 0 at and beyond `lengths`.
+        """
+        parts = tokens.split(sequences_per_chunk(self.vocab_size, tokens.shape[1], tokens.device))
+        scores = [
+            self.density.log_prob(part) - policy_log_prob(self.policy, part, self.vocab_size, self.mask) for part in parts
+        ]
+        return torch.cat(scores).float() * played_positions(lengths, tokens.shape[1])
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Log ratios `(n,)` of whole sequences."""
+        return self.token_scores(tokens, lengths).sum(dim=1)
+
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """`score`: the log odds of being real, where real and generated sequences are equally many."""
+        return self.score(tokens, (tokens < self.vocab_size).sum(dim=1))
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Probability of being real, `(n,)`."""
+        return torch.sigmoid(self.log_odds(tokens))
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences.
+
+        The objective `"likelihood"` looks at the real ones alone: the generated ones are known by their density.
+
+        Returns:
+            Means over the last pass, as seen in training. Of `"likelihood"`: `nll`, the learning models' mean NLL of real
+            sequences, nats per token. Of `"classification"`: `loss`, the cross-entropy in nats, and `accuracy`.
+
+        Raises:
+            ValueError: nothing to learn from.
+            NumericalFault: the loss or the gradient of a step is not finite.
+        """
+        if len(real) == 0 or len(generated) == 0:
+            raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        if self.config.with_start and self.start is None and isinstance(self.policy, TokenModel):
+            self.join(copy.deepcopy(self.policy))
+        by_likelihood = self.config.objective == "likelihood"
+        tokens = real if by_likelihood else torch.cat([real, generated])
+        labels = (torch.arange(len(tokens), device=tokens.device) < len(real)).float()
+        n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
+        record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, tokens.device)
+        for _ in range(self.config.epochs):
+            totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
+            for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
+                with room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
+                    sums, norm = self._train_step(tokens[rows], labels[rows])
+                record.note(sums[0] / sums[1], norm)
+                totals += sums
+        record.check()
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.config.learning_rate_decay
+        nats, count, *right = totals.tolist()
+        return {"nll": nats / count} if by_likelihood else {"loss": nats / count, "accuracy": right[0] / count}
+
+    def _train_step(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of Adam, of all workers together; returns the objective's sums over the batch, and the gradient's norm."""
+        own, weight = self.workers.part(len(tokens))
+        by_likelihood = self.config.objective == "likelihood"
+        count = (tokens < self.vocab_size).sum() * self.config.n_models if by_likelihood else len(tokens)
+        with training_mode(self._learning, rows=(len(tokens), own)), products_in(self.config.precision):
+            sums = weight * (self._nll(tokens[own]) if by_likelihood else self._cross_entropy(tokens[own], labels[own]))
+            self.optimizer.zero_grad()
+            (sums[0] / count).backward()
+        sums = self.workers.sum_gradients(self._learning.parameters(), sums.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return sums, norm
+
+    def _nll(self, tokens: Tensor) -> Tensor:
+        """Nats that the learning models need for the tokens, and how many that are: `(2,)`."""
+        nats = -torch.stack([model.log_likelihood(tokens) for model in self._learning.models]).sum()
+        count = (tokens < self.vocab_size).sum() * self.config.n_models
+        return torch.stack([nats, count.to(nats.dtype)])
+
+    def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the ratio's cross-entropy, the number of sequences, and right answers: `(3,)`."""
+        with torch.no_grad():
+            log_q = policy_log_prob(self.policy, tokens, self.vocab_size, self.mask).sum(dim=1)
+        odds = (self.density.log_prob(tokens).sum(dim=1) - log_q).float()
+        nats = F.binary_cross_entropy_with_logits(odds, labels, reduction="sum")
+        right = ((odds > 0) == (labels > 0)).sum()
+        return torch.stack([nats, torch.full_like(nats, len(tokens)), right.to(nats.dtype)])
+
+    def share_work(self, workers: Workers) -> None:
+        """See `seqgan_env.rewards.reward_models.SharesWork`."""
+        self.workers = workers
+
+    def training_state(self) -> dict[str, Any]:
+        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts.Resumable`."""
+        return {
+            "models": module_state(self._learning),
+            "start": None if self.start is None else module_state(self.start),
+            "optimizer": optimizer_state(self.optimizer),
+            "rng": random_state(self._rng),
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down; the attached policy must be a generator like the one that joined."""
+        load_module_state(self._learning, state["models"])
+        if state["start"] is None:
+            self.start, self.density = None, TokenMixture(self._learning.models)
+        else:
+            assert isinstance(self.policy, TokenModel)
+            start = copy.deepcopy(self.policy)
+            load_module_state(start, state["start"])
+            self.join(start)
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        load_random_state(self._rng, state["rng"])
+
+
+@torch.no_grad()
+def policy_log_prob(policy: TokenPolicy, tokens: Tensor, vocab_size: int, mask: Mask | None = None) -> Tensor:
+    """Log-probabilities in nats of tokens `(n, length)` int64 under a policy and a mask: `(n, length)`, 0 at padding."""
+    if isinstance(policy, TokenModel) and mask is None:
+        return policy.log_prob(tokens)
+    state = policy.initial_state(len(tokens))
+    inputs = torch.full_like(tokens[:, 0], vocab_size)
+    log_probs = []
+    for position in range(tokens.shape[1]):
+        logits, state = policy.step(inputs, state)
+        inputs = tokens[:, position]
+        written = inputs < vocab_size
+        if mask is not None:
+            logits = forbid(logits, allowed_where(written, mask, tokens[:, :position], vocab_size))
+        chosen = inputs.where(written, 0).unsqueeze(1)
+        log_probs.append(torch.log_softmax(logits, dim=-1).gather(1, chosen).squeeze(1).where(written, 0.0))
+    return torch.stack(log_probs, dim=1)

@@ -1,0 +1,454 @@
+"""A game and its generators in a folder: JSON for what they are, safetensors for their numbers. Nothing here is executed."""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor, nn
+
+from seqgan_env.data.corpus import Vocabulary
+from seqgan_env.game import SequenceGame
+from seqgan_env.games import make_game
+from seqgan_env.models.generators import GeneratorConfig, describe_generator, make_generator
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards.custom import MissingReward, describe
+from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.rewards.ranking import RankConfig, RankReward
+from seqgan_env.rewards.reward_models import (
+    BleuReward,
+    ConstantReward,
+    DiscriminatorReward,
+    MixtureReward,
+    ObjectiveMixture,
+    RandomReward,
+    RewardModel,
+    find_discriminator,
+)
+from seqgan_env.rewards.text_cnn import TextCNNConfig
+from seqgan_env.support.atomic_files import write_atomically
+
+SCHEMA = 1
+"""The version of `game.json`; it grows with every change of meaning."""
+
+REAL = "real.safetensors"
+"""The file of real sequences that a run learns from, by `save_sequences`."""
+
+HELD_OUT = "held_out.safetensors"
+"""The file of real sequences that nothing was trained on, by `save_sequences`, in a run's folder."""
+
+LIKELIHOOD, MIDDLE, LAST, BEST = "generator_likelihood", "generator_middle", "generator", "generator_best"
+STAGES = {
+    LIKELIHOOD: "after likelihood",
+    MIDDLE: "halfway through adversarial training",
+    LAST: "at the end of the run",
+}
+"""The checkpoints that train.py saves, in their order, and what to call them."""
+
+_HARMLESS = 1 << 24  # as many parameters as any machine can hold: up to here a wrong size is left to what checks each tensor
+
+
+def save_game(game: SequenceGame, folder: Path) -> None:
+    """Write `game.json`, the real sequences, and the weights of discriminator, ranker and oracle, as far as there are any.
+
+    Of a reward model or an objective of one's own only the name is written; see `load_game`.
+    """
+    description: dict[str, Any] = {
+        "schema": SCHEMA,
+        "vocab_size": game.vocab_size,
+        "sequence_length": game.sequence_length,
+        "end_token": game.end_token,
+        "reward": game.reward,
+        "n_rollouts": game.n_rollouts,
+        "vocabulary": None if game.vocabulary is None else json.loads(game.vocabulary.to_json()),
+        "oracle": None if game.oracle is None else _lstm_sizes(game.oracle),
+        **_describe_reward_model(game.reward_model),
+    }
+    (folder / "game.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    save_sequences(folder / REAL, game.real_sequences)
+    if game.oracle is not None:
+        save_weights(game.oracle, folder / "oracle.safetensors")
+    for name, network in _networks(game.reward_model).items():
+        save_weights(network, folder / name, game=game)
+
+
+def save_sequences(path: Path, tokens: Tensor) -> None:
+    """Write sequences `(n, length)` of token ids to a `.safetensors` file."""
+    write_atomically(path, save({"tokens": tokens.to("cpu", torch.int32).contiguous()}))
+
+
+def load_sequences(path: Path) -> Tensor:
+    """The sequences `(n, length)` int64 that `save_sequences` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or a file of something else.
+    """
+    tensors = _load(path)
+    if "tokens" not in tensors or tensors["tokens"].ndim != 2 or tensors["tokens"].dtype != torch.int32:
+        raise ValueError(f"{path} holds no tokens")
+    return tensors["tokens"].long()
+
+
+def load_game(
+    folder: str | Path, device: str | torch.device = "cpu", *, own_reward: RewardModel | Callable[[Any], Any] | None = None
+) -> SequenceGame:
+    """The game that `save_game` wrote.
+
+    Args:
+        folder: where.
+        device: `"auto"`, `"cpu"` or `"cuda"`.
+        own_reward: the reward model, or the objective, of one's own with which the game was saved, as `make_game` takes it.
+            Nothing is imported because a file names it. Without it the game is there all the same, but refuses to score.
+
+    Raises:
+        FileNotFoundError: no such folder, or no game in it.
+        ValueError: an `own_reward` for a game that has no place for one; or files
+            of another version, damaged, or that do not fit each other.
+    """
+    folder = Path(folder)
+    path = folder / "game.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no game.json. Expected the folder of a run of train.py, such as runs/quick-…."
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        schema = description.pop("schema")
+        if schema != SCHEMA:
+            raise ValueError(
+                f"it is of version {schema}, this program reads version {SCHEMA}. Read it with the program that wrote it"
+            )
+        vocabulary, oracle_sizes = description.pop("vocabulary"), description.pop("oracle")
+        _check_that_files_hold(folder, description["vocab_size"], oracle_sizes, description["discriminator"])
+        start = None
+        if description.get("density_ratio") is not None:
+            description["density_ratio"], start = _density_ratio(description["density_ratio"], description, folder)
+        oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
+        if description["discriminator"] is not None:
+            sizes: dict[str, Any] = description["discriminator"]
+            lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
+            description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
+        _put_own_reward(description, own_reward)
+        real = load_sequences(folder / REAL)
+        game = make_game(
+            real=real,
+            vocabulary=None if vocabulary is None else Vocabulary.from_json(json.dumps(vocabulary)),
+            oracle=None if oracle is None else oracle.requires_grad_(False).eval(),
+            device=device,
+            **description,
+        )
+        ratio = find_discriminator(game.reward_model)
+        if start is not None and isinstance(ratio, DensityRatioReward):
+            rules: dict[str, Any] = {"sequence_length": game.sequence_length, "end_token": game.end_token}
+            ratio.join(make_generator(start, game.vocab_size, **rules, device=game.device))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"{path} does not describe a game: {error}") from error
+    if oracle is not None:
+        load_weights(oracle, folder / "oracle.safetensors")
+    for name, network in _networks(game.reward_model).items():
+        load_weights(network, folder / name, game=game)
+    return game
+
+
+def save_generator(generator: TokenModel, path: Path, game: SequenceGame) -> None:
+    """Write a generator's parameters to a `.safetensors` file, and into its metadata what to make one like it from.
+
+    Args:
+        generator: of a kind that has a name.
+        path: of the file.
+        game: whose tokens the generator writes; the file says what each id stands for, so that no other game takes it.
+
+    Raises:
+        TypeError: a generator of one's own: use `save_weights`.
+    """
+    # One entry: safetensors writes several in any order, and the same generator is to make the same file, byte for byte.
+    save_weights(generator, path, {"generator": json.dumps({**describe_generator(generator), "tokens": spellings(game)})})
+
+
+def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
+    """A generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
+
+    A file without metadata, as they were at first, is taken for an LSTM of one layer. One that does not say which tokens it
+    writes is taken to write those of the run in whose folder it lies.
+
+    Warns:
+        UserWarning: nothing says which tokens it writes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of an unknown kind, or for another vocabulary or shorter sequences.
+    """
+    path = Path(path)
+    weights, description = _load(path), _load_metadata(path).get("generator")
+    if "embedding.weight" not in weights:
+        raise ValueError(f"{path} holds no generator: there is no embedding.weight among {', '.join(weights) or 'nothing'}.")
+    vocab_size = len(weights["embedding.weight"]) - 1
+    if vocab_size != game.vocab_size:
+        raise ValueError(f"{path} is a generator of {vocab_size} tokens; the game has {game.vocab_size}.")
+    try:
+        sizes = _sizes_of_first_files(weights) if description is None else json.loads(description)
+        length = sizes.pop("sequence_length", game.sequence_length)
+        tokens = _as_spellings(sizes.pop("tokens")) if "tokens" in sizes else None
+        config = GeneratorConfig(**sizes)
+        if not isinstance(length, int) or not config.n_layers <= len(weights):
+            raise ValueError(f"its length is {length!r}, and {config.n_layers} layers are in {len(weights)} tensors")
+        if length < game.sequence_length:
+            raise ValueError(f"it is of at most {length} tokens; the game's sequences have up to {game.sequence_length}")
+        rules: dict[str, Any] = {"sequence_length": length, "end_token": game.end_token}
+        _check_shapes(make_generator(config, vocab_size, **rules, device="meta"), weights, path)  # meta: takes no memory
+        generator = make_generator(config, vocab_size, **rules, device=game.device)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"{path} does not describe a generator that this version can make: {error}") from error
+    _fill(generator, weights, path)
+    if tokens is None:
+        tokens = _spelled_in(path)
+    if tokens is None:
+        tokens = _spelled_beside(path, vocab_size)
+    if tokens is None:
+        warnings.warn(
+            f"{path} does not say which tokens it writes, as older files do not: they are taken to be this game's, in this "
+            "order. save_generator(generator, path, game) writes a file that says it.",
+            stacklevel=2,
+        )
+    else:
+        _check_tokens(path, tokens, game)
+    return generator
+
+
+def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenModel]:
+    """The generators of these names, as far as the run has come to save them.
+
+    Raises:
+        FileNotFoundError: none of them is there; says which are.
+    """
+    there = sorted(path.stem for path in folder.glob("generator*.safetensors"))
+    found = {name: load_generator(folder / f"{name}.safetensors", game) for name in names if name in there}
+    if not found:
+        wanted = " or ".join(repr(name) for name in names)
+        raise FileNotFoundError(f"No checkpoint {wanted} in {folder}; there is {', '.join(there) or 'none'}.")
+    return found
+
+
+def spellings(game: SequenceGame) -> tuple[str, ...]:
+    """What each token id stands for in a game: the vocabulary's spellings, or, without one, the ids themselves."""
+    return tuple(map(str, range(game.vocab_size))) if game.vocabulary is None else game.vocabulary.tokens
+
+
+def _spelled_in(path: Path) -> list[str] | None:
+    """What each id stands for, as a file of weights says itself."""
+    said = _load_metadata(path).get("tokens")
+    if said is None:
+        return None
+    try:
+        return _as_spellings(json.loads(said))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not say which tokens it writes: {error}") from error
+
+
+def _spelled_beside(path: Path, vocab_size: int) -> list[str] | None:
+    """What each id stands for in the game in the same folder, if there is one."""
+    try:
+        vocabulary = json.loads((path.parent / "game.json").read_text(encoding="utf-8"))["vocabulary"]
+        return list(map(str, range(vocab_size))) if vocabulary is None else _as_spellings(vocabulary["tokens"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _as_spellings(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
+        raise ValueError("its tokens are not a list of strings")
+    return value
+
+
+def _check_tokens(path: Path, tokens: Sequence[str], game: SequenceGame) -> None:
+    """Refuse weights for a game whose ids stand for other tokens."""
+    here = spellings(game)
+    if len(tokens) != len(here):
+        raise ValueError(f"{path} has learned {len(tokens)} tokens; the game has {len(here)}.")
+    for index, (learned, token) in enumerate(zip(tokens, here, strict=True)):
+        if learned != token:
+            raise ValueError(
+                f"{path} has learned another vocabulary: to it the id {index} is {learned!r}, in this game it is {token!r}. "
+                "Take weights that were trained on this vocabulary, or read the data with theirs: "
+                "read_corpus(data, vocabulary=load_game(folder).vocabulary)."
+            )
+
+
+def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int] | None, cnn: dict[str, Any] | None) -> None:
+    """Refuse sizes that the files of weights cannot fill, before memory is taken for them: a value takes at least a byte."""
+    declared = 0
+    if oracle is not None:
+        if oracle.keys() != {"embedding_dim", "hidden_dim"}:
+            raise ValueError(f"an oracle has the sizes embedding_dim and hidden_dim, not {', '.join(oracle)}")
+        embedding, hidden = oracle["embedding_dim"], oracle["hidden_dim"]
+        declared = vocab_size * (embedding + hidden) + 4 * hidden * (embedding + hidden)
+    if cnn is not None:
+        widths, numbers, embedding = cnn["widths"], cnn["n_filters"], cnn.get("embedding_dim", 0)
+        windows = sum(width * number for width, number in zip(widths, numbers, strict=True))
+        declared = max(declared, (vocab_size + windows) * embedding + 2 * sum(numbers) ** 2)
+    _check_declared(folder, declared)
+
+
+def _check_declared(folder: Path, declared: int) -> None:
+    """Refuse a number of parameters that the files of weights in a folder cannot fill."""
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if declared > max(stored, _HARMLESS):
+        raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
+
+
+def _density_ratio(
+    settings: dict[str, Any], game: dict[str, Any], folder: Path
+) -> tuple[DensityRatioConfig, GeneratorConfig | None]:
+    """The settings of a density ratio, and the generator that joined it; models that the files can hold."""
+    start = settings.pop("start")
+    if start is not None:
+        start = GeneratorConfig(**{name: value for name, value in start.items() if name != "sequence_length"})
+    config = DensityRatioConfig(**{**settings, "model": GeneratorConfig(**settings["model"])})
+    rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
+    for model, count in ((config.model, config.n_models), (start, 1)):
+        if model is not None:
+            _check_declared(folder, count * model.n_layers * 1024)  # modules take memory, without parameters too
+            without_memory = make_generator(model, game["vocab_size"], **rules, device="meta")
+            _check_declared(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
+    return config, start
+
+
+def _check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    got = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{path} does not fit a {type(module).__name__} of these sizes: {name} has shape {got.get(name)}, expected "
+            f"{expected.get(name)} ({len(wrong)} such)"
+        )
+
+
+def _sizes_of_first_files(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """The sizes of the one-layer LSTM that the first version saved, without a description."""
+    return {"embedding_dim": weights["embedding.weight"].shape[1], "hidden_dim": weights["output.weight"].shape[1]}
+
+
+def save_weights(
+    module: nn.Module, path: Path, metadata: dict[str, str] | None = None, *, game: SequenceGame | None = None
+) -> None:
+    """Write a module's parameters to a `.safetensors` file.
+
+    Args:
+        module: a generator, or a network that judges sequences.
+        path: of the file.
+        metadata: what else is to be known of them.
+        game: whose tokens they are about; the file says what each id stands for, so that `load_weights` knows another game.
+    """
+    if game is not None:
+        metadata = {**(metadata or {}), "tokens": json.dumps(spellings(game))}
+    save_file({name: value.cpu().contiguous() for name, value in module.state_dict().items()}, path, metadata)
+
+
+def load_weights(module: nn.Module, path: Path, *, game: SequenceGame | None = None) -> None:
+    """Read what `save_weights` wrote into a module, on the device that it lies on.
+
+    Args:
+        module: of the same sizes.
+        path: of the file.
+        game: that they are for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of another module, or about other tokens than the game's.
+    """
+    weights = _load(path)
+    if game is not None and (tokens := _spelled_in(path)) is not None:
+        _check_tokens(path, tokens, game)
+    _fill(module, weights, path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"No file of weights at {path}.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no .safetensors file: {error}") from error
+
+
+def _load_metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit a {type(module).__name__} of these sizes: {error}") from error
+
+
+def _lstm_sizes(lstm: TokenLSTM) -> dict[str, int]:
+    return {"embedding_dim": lstm.embedding.embedding_dim, "hidden_dim": lstm.hidden_dim}
+
+
+def _describe_reward_model(model: RewardModel) -> dict[str, Any]:
+    """The arguments of `make_game` that make a model like this one; `own` is what they cannot make, by its name."""
+    if isinstance(model, ObjectiveMixture):
+        named = _describe_named_model(model.model)
+        if named is not None:
+            return named | {"objective_weight": model.weight, "own": describe(model.objective)}
+    named = _describe_named_model(model)
+    return {"discriminator": None, "objective_weight": 1.0, "own": describe(model)} if named is None else named
+
+
+def _describe_named_model(model: RewardModel) -> dict[str, Any] | None:
+    none: dict[str, Any] = {"discriminator": None}
+    if isinstance(model, DiscriminatorReward):
+        config = dataclasses.asdict(model.discriminator.config)
+        return {"reward_model": "discriminator", "scaling": model.scaling, "discriminator": config}
+    if isinstance(model, DensityRatioReward):
+        start = None if model.start is None else describe_generator(model.start)
+        return {"reward_model": "density-ratio", "density_ratio": {**dataclasses.asdict(model.config), "start": start}} | none
+    if isinstance(model, RankReward):
+        config, ranking = dataclasses.asdict(model.encoder.config), dataclasses.asdict(model.config)
+        return {"reward_model": "rank", "ranking": ranking, "discriminator": config}
+    if isinstance(model, BleuReward):
+        return {"reward_model": "bleu"} | none
+    if isinstance(model, ConstantReward) and model.value == ConstantReward().value:
+        return {"reward_model": "constant"} | none
+    if isinstance(model, RandomReward):
+        return {"reward_model": "random", "model_seed": model.seed} | none
+    return None
+
+
+def _put_own_reward(description: dict[str, Any], own_reward: RewardModel | Callable[[Any], Any] | None) -> None:
+    """Turn what `_describe_reward_model` wrote into arguments of `make_game`; a file can name a function, but not call it."""
+    ranking, own = description.pop("ranking", None), description.pop("own", None)
+    description["ranking"] = None if ranking is None else RankConfig(**ranking)
+    if own is None:
+        if own_reward is not None:
+            raise ValueError("it has no reward of one's own, so own_reward has no place in it")
+        return
+    description.setdefault("reward_model", "constant")  # of weight 0 beside an objective of weight 1
+    description["objective_batched"] = bool(own["batched"])
+    description["objective"] = MissingReward(own["name"], own["batched"]) if own_reward is None else own_reward
+
+
+def _networks(model: RewardModel) -> dict[str, nn.Module]:
+    """The networks that a reward model learns with, the first of each kind, by the names of their files."""
+    if isinstance(model, DiscriminatorReward):
+        return {"discriminator.safetensors": model.discriminator}
+    if isinstance(model, DensityRatioReward):
+        return {"density.safetensors": model.density}
+    if isinstance(model, RankReward):
+        return {"ranker.safetensors": model}
+    networks: dict[str, nn.Module] = {}
+    if isinstance(model, MixtureReward):
+        for _, part in reversed(model.weighted_models):
+            networks |= _networks(part)
+    return networks

@@ -1,0 +1,462 @@
+"""CUDA graphs, on a CPU as far as that goes: what is recorded depends on nothing but tensors, and never waits for the host.
+
+A recording is emulated by the operators that `make_fx` writes down, which are replayed without any Python of the function.
+On a GPU the last tests compare the graphs themselves with plain calls.
+"""
+
+import copy
+import gc
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.sampling import _write, sample_sequences
+from seqgan_env.rewards.monte_carlo import MonteCarloSearch
+from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
+from seqgan_env.support import cuda_graphs, precision
+from seqgan_env.support.cuda_graphs import Function, replayed, without_graphs
+from seqgan_env.support.precision import product_dtype, products_in
+from tests.models.test_transformer import transformer
+from tests.small import seeded
+
+V, T = 11, 6
+HAS_GPU = torch.cuda.is_available()
+
+
+class Emulated:
+    """What a CUDA graph keeps of a function: its operators and the memory they work on, and none of its Python."""
+
+    made = 0
+
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
+        Emulated.made += 1
+        self._inputs = [tensor.clone() for tensor in inputs]
+        trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
+        self._graph = trace(*self._inputs)
+        self._outputs: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for kept, given in zip(self._inputs, inputs, strict=True):
+            kept.copy_(given)
+        made = self._graph(*self._inputs)
+        self._outputs = self._outputs or made
+        for kept, new in zip(self._outputs, made, strict=True):
+            kept.copy_(new)
+        return self._outputs
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
+    """Recordings on the CPU, emulated, of what a GPU would compute."""
+    monkeypatch.setattr(cuda_graphs, "Recording", Emulated)
+    monkeypatch.setattr(cuda_graphs, "_can_record", lambda device: True)
+    monkeypatch.setattr("seqgan_env.models.sampling._linear_draws", lambda *_: None)  # a way for CPUs
+    monkeypatch.setattr(cuda_graphs, "_failed", False)
+    monkeypatch.setattr(Emulated, "made", 0)
+    return Emulated
+
+
+class Affine(nn.Module):
+    """A product with a weight."""
+
+    recordable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+
+    def call(self, x: Tensor) -> tuple[Tensor]:
+        return (x * self.weight.detach(),)
+
+
+def lstm(seed: int = 0, device: str = "cpu") -> TokenLSTM:
+    return TokenLSTM(V, 4, 5, n_layers=2, initial_std=1.0, generator=seeded(seed), device=device)
+
+
+def network(device: str = "cpu", **config: Any) -> TextCNN:
+    sizes: dict[str, Any] = {"widths": (1, 3), "n_filters": (4, 3), "embedding_dim": 5, "batch_size": 8, "learning_rate": 1e-2}
+    return TextCNN(V, T, TextCNNConfig(**sizes | config), device=device)
+
+
+def sequences(n: int, seed: int = 1, device: str = "cpu") -> Tensor:
+    return torch.randint(V, (n, T), generator=seeded(seed)).to(device)
+
+
+# What `replayed` does
+
+
+def test_the_first_call_is_plain_the_second_records_and_all_say_the_same(emulated: type[Emulated]) -> None:
+    owner, calls = Affine(), []
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        calls.append(1)
+        return owner.call(x)
+
+    results = [replayed(owner, "double", function, torch.tensor([float(k)]))[0].item() for k in range(5)]
+    assert results == [0, 2, 4, 6, 8]
+    assert (len(calls), emulated.made) == (2, 1)
+
+
+def test_what_is_no_tensor_stays_as_it_was_recorded(emulated: type[Emulated]) -> None:
+    """The negative control of every comparison below: a recording that hides a change of Python's is seen to."""
+    owner, factors = Affine(), iter([1.0, 10.0, 100.0])
+    results = [replayed(owner, "", lambda x: (x * next(factors),), torch.ones(1))[0].item() for _ in range(4)]
+    assert results == [1, 10, 10, 10]
+
+
+def test_a_parameter_changes_where_it_is(emulated: type[Emulated]) -> None:
+    owner = Affine()
+    for factor in (2.0, 3.0, 4.0, 5.0):
+        with torch.no_grad():
+            owner.weight.fill_(factor)
+        assert replayed(owner, "", owner.call, torch.ones(1))[0].item() == factor
+    assert emulated.made == 1
+
+
+def different(owner: Affine, how: str) -> tuple[Any, Tensor, Any]:
+    """Key, input and context of a call that differs from `("", ones(2))` in one thing."""
+    if how == "moved":
+        owner.weight = nn.Parameter(torch.tensor([7.0]))
+    if how == "training":
+        owner.train(not owner.training)
+    contexts = {"precision": products_in("high"), "gradients": torch.no_grad(), "inference": torch.inference_mode()}
+    key = "other" if how == "key" else ""
+    x = {"shape": torch.ones(3), "type": torch.ones(2, dtype=torch.float64)}.get(how, torch.ones(2))
+    return key, x, contexts.get(how, nullcontext())
+
+
+@pytest.mark.parametrize("how", ["moved", "training", "key", "shape", "type", "precision", "gradients", "inference"])
+def test_what_differs_is_recorded_by_itself(emulated: type[Emulated], how: str) -> None:
+    owner = Affine()
+    for _ in range(3):
+        replayed(owner, "", owner.call, torch.ones(2))
+    assert emulated.made == 1
+    key, x, context = different(owner, how)
+    with context:
+        for _ in range(3):
+            assert replayed(owner, key, owner.call, x)[0].tolist() == (x * owner.weight).tolist()
+    assert emulated.made == 2
+
+
+def test_results_are_the_callers_unless_it_asks_for_none_of_its_own(emulated: type[Emulated]) -> None:
+    owner = Affine()
+    own = [replayed(owner, "own", owner.call, torch.tensor([float(k)]))[0] for k in range(4)]
+    assert [x.item() for x in own] == [0, 2, 4, 6]
+    lent = [replayed(owner, "lent", owner.call, torch.tensor([float(k)]), copies=False)[0] for k in range(4)]
+    assert [x.item() for x in lent] == [0, 6, 6, 6]
+
+
+@pytest.mark.parametrize("why", ["does not say so", "says no", "hook", "hook of gradients", "no module", "without_graphs"])
+def test_plain_calls_where_nothing_may_be_recorded(emulated: type[Emulated], why: str) -> None:
+    owner: Any = Affine()
+    call = owner.call
+    if why == "does not say so":
+        owner = nn.Linear(1, 1)
+    elif why == "says no":
+        owner.recordable = False
+    elif why == "hook":
+        owner.register_forward_hook(lambda *_: None)
+    elif why == "hook of gradients":
+        owner.weight.register_hook(lambda gradient: gradient)
+    elif why == "no module":
+        owner = object()
+    with without_graphs() if why == "without_graphs" else nullcontext():
+        for _ in range(3):
+            assert replayed(owner, "", call, torch.ones(1))[0].item() == 2
+    assert emulated.made == 0
+
+
+def test_where_recording_fails_a_warning_says_so_and_all_calls_are_plain(emulated: type[Emulated]) -> None:
+    owner, other = Affine(), Affine()
+
+    def waits(x: Tensor) -> tuple[Tensor]:
+        return (x * 2 if x.sum().item() > 0 else x,)
+
+    for _ in range(2):
+        replayed(other, "", other.call, torch.ones(1))
+    assert emulated.made == 1
+    assert replayed(owner, "", waits, torch.ones(1))[0].item() == 2
+    with pytest.warns(UserWarning, match=r"Affine goes on without CUDA graphs.*recording one failed: .*--no-cuda-graphs"):
+        assert replayed(owner, "", waits, torch.ones(1))[0].item() == 2
+    for sign in (1, -1):
+        assert replayed(owner, "", waits, sign * torch.ones(1))[0].item() == (2 if sign > 0 else -1)
+    for _ in range(3):
+        assert replayed(other, "", other.call, torch.ones(1))[0].item() == 2
+    assert emulated.made == 2  # the one that failed was the last
+    assert not cuda_graphs._known
+
+
+def test_calls_that_come_once_take_no_place_and_the_first_recordings_stay(
+    emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "_MOST", 3)
+    owner = Affine()
+    for n in range(1, 10):
+        replayed(owner, "", owner.call, torch.ones(n))
+    assert (emulated.made, len(cuda_graphs._known[owner].seen)) == (0, 3)
+    for n in (1, 2, 3, 4, 1, 4):
+        for _ in range(2):
+            assert replayed(owner, "", owner.call, torch.ones(n))[0].tolist() == [2] * n
+    assert emulated.made == 3
+
+
+def test_recordings_go_with_their_owner(emulated: type[Emulated]) -> None:
+    owner, before = Affine(), len(cuda_graphs._known)
+    for _ in range(2):
+        replayed(owner, "", owner.call, torch.ones(1))
+    assert copy.deepcopy(owner) not in cuda_graphs._known  # a copy begins with none
+    del owner
+    gc.collect()
+    assert len(cuda_graphs._known) == before
+
+
+@pytest.mark.parametrize("module", [lstm(), network()])
+def test_who_may_be_recorded(module: Any) -> None:
+    assert module.recordable
+    own = type("Own", (type(module),), {})  # it may do anything in its methods
+    module = copy.deepcopy(module)
+    module.__class__ = own
+    assert not module.recordable
+
+
+def test_an_lstm_that_drops_out_or_has_another_output_is_not_recorded() -> None:
+    policy = lstm()
+    assert not policy.train().recordable
+    policy.eval().output = nn.Sequential(policy.output)
+    assert not policy.recordable
+
+
+# What is recorded, against plain calls
+
+
+def sampled(policy: TokenLSTM, times: int, **options: Any) -> list[Tensor]:
+    rng = torch.Generator(policy.device).manual_seed(3)
+    return [sample_sequences(policy, 9, T, V, rng, **options)[0] for _ in range(times)]
+
+
+def completed(policy: TokenLSTM, times: int) -> list[Tensor]:
+    search = MonteCarloSearch(policy, lambda tokens, lengths: tokens.float().mean(dim=1), 3, V)
+    lengths = torch.full((9,), T, device=policy.device)
+    keys = torch.arange(9, device=policy.device)
+    return [search.action_values(sequences(9, k).to(policy.device), lengths, keys + 100 * k) for k in range(times)]
+
+
+def fitted(module: TextCNN, times: int) -> list[Tensor]:
+    found = []
+    for k in range(times):
+        metrics = module.fit(sequences(12, k).to(module.device), sequences(9, k + 50).to(module.device) % 4)
+        found += [torch.tensor(metrics["loss"]), *(p.detach().clone() for p in module.parameters())]
+    return found
+
+
+SAMPLERS: dict[str, Callable[[TokenLSTM, int], list[Tensor]]] = {
+    "sample": sampled,
+    "after a prefix": lambda policy, times: sampled(policy, times, prefix=(3, 1)),
+    "colder": lambda policy, times: sampled(policy, times, inverse_temperature=1.7),
+    "in chunks": lambda policy, times: sampled(policy, times, chunk=4),
+    "complete": completed,
+}
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
+    "plain": {"dropout": 0.0},
+    "dropout": {"dropout": 0.4, "token_dropout": 0.2},
+    "regularised": {"label_smoothing": 0.1, "spectral_norm": True, "weight_decay": 0.1, "validation": 0.3},
+    "bfloat16": {"precision": "medium"},
+}
+
+
+@pytest.fixture(autouse=True)
+def every_device_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that all that is recorded on a GPU is looked at here."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+
+
+@pytest.mark.parametrize("what", SAMPLERS)
+def test_what_a_policy_writes_is_the_same_with_recordings(emulated: type[Emulated], what: str) -> None:
+    policy = lstm()
+    recorded = SAMPLERS[what](policy, 4)
+    assert emulated.made == 1
+    with without_graphs():
+        plain = SAMPLERS[what](policy, 4)
+    assert all(torch.equal(a, b) for a, b in zip(recorded, plain, strict=True))
+    assert not torch.equal(plain[2], plain[3])
+
+
+def test_a_recorded_policy_that_learns_writes_what_it_has_learned(emulated: type[Emulated]) -> None:
+    policy, other = lstm(0), lstm(1)
+    sampled(policy, 3)
+    policy.load_state_dict(other.state_dict())
+    assert torch.equal(sampled(policy, 1)[0], sampled(other, 1)[0])
+    assert emulated.made == 1
+
+
+@pytest.mark.parametrize("settings", DISCRIMINATORS)
+def test_a_fit_is_the_same_with_recordings(emulated: type[Emulated], settings: str) -> None:
+    """To the bit, steps of two sizes included."""
+    recorded = fitted(network(**DISCRIMINATORS[settings]), 3)
+    assert emulated.made >= 1
+    with without_graphs():
+        plain = fitted(network(**DISCRIMINATORS[settings]), 3)
+    assert all(torch.equal(a, b) for a, b in zip(recorded, plain, strict=True))
+
+
+@pytest.mark.parametrize("what", ["end token", "mask", "transformer"])
+def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], what: str) -> None:
+    policy: Any = lstm()
+    options: dict[str, Any] = {}
+    if what == "end token":
+        options = {"end_token": 0}
+    elif what == "mask":
+        options = {"mask": lambda prefix: torch.ones(V, dtype=torch.bool).numpy()}
+    else:
+        policy = transformer(vocab_size=V, max_length=T)
+    for _ in range(3):
+        sample_sequences(policy, 9, T, V, seeded(), **options)
+        MonteCarloSearch(policy, lambda tokens, lengths: lengths.float(), 2, V, **options).complete(
+            sequences(3), torch.full((3,), T), torch.arange(3), range(T - 1)
+        )
+    assert emulated.made == 0
+
+
+# Nothing that is recorded waits for the host: tensors without values have none to look at
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses copies from one device to another."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        devices = {tensor.device.type for tensor in args if isinstance(tensor, Tensor)} | {
+            torch.device(device).type for device in [kwargs.get("device")] if device is not None
+        }
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default) and len(devices) > 1:
+            raise RuntimeError(f"{func} from one device to another, which a GPU would wait for")
+        return func(*args, **kwargs)
+
+
+def without_values(module: Any) -> Any:
+    """The module with parameters of the device `meta`, which have no values."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(torch.empty_like(parameter, device="meta")))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.empty_like(buffer, device="meta"))
+    return module
+
+
+@pytest.mark.parametrize("prefix", [(), (3, 1)])
+def test_sampling_never_waits_for_the_host(prefix: tuple[int, ...]) -> None:
+    policy, uniforms = without_values(lstm()), torch.empty(9, T - len(prefix), device="meta")
+    with NothingFromTheHost(), torch.no_grad():
+        tokens, _ = _write(policy, uniforms, prefix, V, None, 1.0, None, 4)
+    assert tokens.shape == (9, T)
+
+
+def test_completions_never_wait_for_the_host() -> None:
+    search = MonteCarloSearch(without_values(lstm()), lambda tokens, lengths: lengths.float(), 3, V)
+    whole = torch.empty(9, T, dtype=torch.int64, device="meta")
+    of_each = torch.empty(9, dtype=torch.int64, device="meta")
+    with NothingFromTheHost():
+        completions = search.complete(whole, of_each, of_each, range(T - 1))
+        assert search.scores(completions).shape == (T - 1, 9, 3)
+
+
+@pytest.mark.parametrize("settings", DISCRIMINATORS)
+def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> None:
+    module = without_values(network(**DISCRIMINATORS[settings])).train()
+    tokens, labels = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((8, T), (8,)))
+    kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
+    with NothingFromTheHost(), products_in(module.config.precision):
+        assert (product_dtype(module.output.weight) == torch.bfloat16) == (settings == "bfloat16")
+        _, *gradients = module._sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
+    assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x.any() and x,
+        lambda x: x[x > 0],
+        lambda x: x + torch.tensor([1.0]).to(x.device),
+        lambda x: torch.ones(2, device=x.device).copy_(torch.ones(2)),
+        lambda x: x.cpu(),
+    ],
+)
+def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> None:
+    """The negative control of the three tests before."""
+    with NothingFromTheHost(), pytest.raises(RuntimeError):
+        waits(torch.empty(2, device="meta"))
+
+
+# The graphs themselves
+
+on_a_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no CUDA device here")
+
+
+def recorded(owner: nn.Module) -> bool:
+    """Whether something was."""
+    return bool(cuda_graphs._known[owner].recordings) and not cuda_graphs._failed
+
+
+@on_a_gpu
+@pytest.mark.parametrize("what", SAMPLERS)
+def test_what_a_policy_writes_is_the_same_with_graphs(what: str) -> None:
+    policy = lstm(device="cuda")
+    with_graphs = SAMPLERS[what](policy, 4)
+    assert recorded(policy)
+    with without_graphs():
+        plain = SAMPLERS[what](policy, 4)
+    differing = torch.stack([(a != b).float().mean() for a, b in zip(with_graphs, plain, strict=True)])
+    assert differing.max() < 0.02, what  # a draw at the edge of two tokens may fall on either side
+
+
+@on_a_gpu
+@pytest.mark.parametrize("settings", DISCRIMINATORS)
+def test_a_fit_is_the_same_with_graphs(settings: str) -> None:
+    module = network("cuda", **DISCRIMINATORS[settings])
+    with_graphs = fitted(module, 3)
+    assert recorded(module)
+    with without_graphs():
+        plain = fitted(network("cuda", **DISCRIMINATORS[settings]), 3)
+    for a, b in zip(with_graphs, plain, strict=True):
+        assert (a - b).abs().mean() < 1e-3  # a gradient of nearly zero may take Adam either way
+
+
+@on_a_gpu
+def test_graphs_begin_anew_when_all_are_gone() -> None:
+    for seed in range(3):
+        policy, module = lstm(seed, device="cuda"), network("cuda")
+        sampled(policy, 3)
+        fitted(module, 2)
+        completed(policy, 3)
+        assert recorded(policy)
+        assert recorded(module)
+        del policy, module
+        gc.collect()
+    assert torch.rand(1, device="cuda").item() < 1  # torch's own numbers still come
+    torch.cuda.empty_cache()
+
+
+@on_a_gpu
+def test_a_capture_that_fails_leaves_a_process_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "_failed", False)
+    owner = Affine().cuda()
+    x = torch.ones(1, device="cuda")
+
+    def waits(x: Tensor) -> tuple[Tensor]:
+        return (x * 2 if x.sum().item() > 0 else x,)
+
+    replayed(owner, "", waits, x)
+    with pytest.warns(UserWarning, match="Affine goes on without CUDA graphs"):
+        assert replayed(owner, "", waits, x)[0].item() == 2
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert fitted(network("cuda"), 1)[0].isfinite()
+    assert (sampled(lstm(device="cuda"), 1)[0] < V).all()

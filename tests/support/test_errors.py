@@ -1,0 +1,382 @@
+"""What is not a finite number is caught at the step where it appears, and named."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from agents.reinforce import Reinforce
+from seqgan_env.game import SequenceGame
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig, pretrain
+from seqgan_env.rewards.density_ratio import DensityRatioReward
+from seqgan_env.rewards.ranking import RankReward
+from seqgan_env.rewards.text_cnn import TextCNN
+from seqgan_env.support.errors import (
+    NumericalFault,
+    OutOfMemory,
+    StepRecord,
+    check_finite,
+    check_parameters,
+    clip_finite_gradients,
+    room_for,
+)
+from seqgan_env.vector_env import SequenceVectorEnv
+from tests.small import Ordinal, T, V, real_sequences, seeded, small_discriminator, small_game, small_policy
+
+WRONG = [math.nan, math.inf, -math.inf]
+N = 8
+
+
+# --- the checks themselves -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, -1e38, torch.zeros(3), torch.tensor(1e38), torch.zeros(0), torch.tensor([1, 2])])
+def test_finite_values_pass(value: Tensor | float) -> None:
+    check_finite("a number", value, "a phase", 1)
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_a_number_that_is_none_is_named_with_phase_and_step(value: float) -> None:
+    with pytest.raises(
+        NumericalFault, match=rf"In likelihood training, step 17, the loss is not finite: it is {value}\. Go back"
+    ):
+        check_finite("the loss", value, "likelihood training", 17)
+
+
+def test_of_a_tensor_the_wrong_values_are_counted() -> None:
+    tensor = torch.zeros(40, 50)
+    tensor[3, 4:6] = math.nan
+    tensor[0, 0], tensor[1, 1], tensor[2, 2] = math.inf, -math.inf, math.inf
+    with pytest.raises(NumericalFault, match=r"of its 2,000 values, 2 are NaN and 3 infinite"):
+        check_finite("the rewards", tensor, "a phase", 1)
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_the_parameter_with_the_fault_is_named(value: float) -> None:
+    policy = small_policy()
+    check_parameters(policy, "a phase", 1)
+    policy.lstm.get_parameter("weight_hh_l0")[2, 1] = value
+    with pytest.raises(NumericalFault, match=r"step 5, the parameter lstm.weight_hh_l0 is not finite: of its 64 values"):
+        check_parameters(policy, "a phase", 5)
+
+
+def test_clipping_is_torchs_own() -> None:
+    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    for module in (ours, theirs):
+        (module(torch.arange(12.0).view(4, 3)).square().sum()).backward()
+    norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+    assert clip_finite_gradients(ours, 0.5, "a phase", 1) == norm.item() > 0.5
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_a_norm_that_overflows_is_a_fault_though_no_gradient_is() -> None:
+    module = nn.Linear(1, 1)
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 3e38)
+    with pytest.raises(NumericalFault, match="the norm of the gradient is not finite: it is inf"):
+        clip_finite_gradients(module, 1.0, "a phase", 1)
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(("column", "name"), [(0, "the loss"), (1, "the norm")])
+def test_a_record_names_the_first_step(value: float, column: int, name: str) -> None:
+    record = StepRecord(["the loss", "the norm"], 10, "a phase")
+    for step in range(8):
+        values = [torch.tensor(1.0), torch.tensor(2.0)]
+        if step == 4:
+            values[column] = torch.tensor(value)
+        if step > 4:
+            values = [torch.tensor(math.nan)] * 2
+        record.note(*values)
+    with pytest.raises(NumericalFault, match=rf"In a phase, step 105, {name} is not finite: it is {value}"):
+        record.check(steps_before=100)
+
+
+def test_what_a_record_has_not_come_to_is_no_fault() -> None:
+    record = StepRecord(["the loss"], 3, "a phase")
+    record.check()
+    record.note(torch.tensor(1.0))
+    record.check()
+
+
+# --- where they stand ------------------------------------------------------------------------------------------------
+
+
+class FailsAt(Ordinal):
+    """A reward model that goes wrong at its `at`-th call."""
+
+    def __init__(self, at: int, value: float) -> None:
+        self.at, self.value, self.calls = at, value, 0
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        self.calls += 1
+        rewards = super().score(tokens, lengths)
+        if self.calls == self.at:
+            rewards[0] = self.value
+        return rewards
+
+
+def agent_of(reward_model: object, **options: object) -> Reinforce:
+    game = small_game(reward_model=reward_model, reward="terminal")
+    return Reinforce("GeneratorPolicy", SequenceVectorEnv(game, N, autoreset_mode="SameStep"), 1e-3, seed=0, **options)  # type: ignore[arg-type]
+
+
+def parameters_of(agent: Reinforce) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in agent.generator.parameters()]
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_a_reward_is_caught_at_the_update_where_it_appears(value: float) -> None:
+    healthy, agent = agent_of(Ordinal()), agent_of(FailsAt(3, value))
+    healthy.learn(2 * N * T)
+    with pytest.raises(
+        NumericalFault, match=r"In adversarial training, step 3, the batch of rewards is not finite: of its 40"
+    ):
+        agent.learn(10 * N * T)
+    for after_two_updates, left in zip(parameters_of(healthy), parameters_of(agent), strict=True):
+        assert torch.equal(after_two_updates, left), "the update with the fault moved the generator"
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_a_gradient_is_caught_at_the_update_where_it_appears(value: float) -> None:
+    healthy, agent = agent_of(Ordinal()), agent_of(Ordinal())
+    healthy.learn(2 * N * T)
+    calls = 0
+
+    def spoil(gradient: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return torch.full_like(gradient, value) if calls == 3 else None
+
+    agent.generator.output.bias.register_hook(spoil)
+    with pytest.raises(NumericalFault, match=r"step 3, the gradient of generator.output.bias is not finite: of its 6 values"):
+        agent.learn(10 * N * T)
+    for after_two_updates, left in zip(parameters_of(healthy), parameters_of(agent), strict=True):
+        assert torch.equal(after_two_updates, left)
+
+
+def test_a_parameter_is_caught_before_the_generator_writes_with_it() -> None:
+    agent = agent_of(Ordinal())
+    agent.learn(2 * N * T)
+    with torch.no_grad():
+        agent.generator.embedding.weight[1, 1] = math.nan
+    with pytest.raises(NumericalFault, match=r"In adversarial training, step 3, the parameter embedding.weight is not finite"):
+        agent.learn(10 * N * T, reset_num_timesteps=False)
+
+
+def test_the_loss_of_an_agent_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_of(Ordinal())
+    monkeypatch.setattr("agents.reinforce.policy_gradient_loss", lambda log_probs, *_: log_probs.sum() * math.inf)
+    with pytest.raises(NumericalFault, match=r"In adversarial training, step 1, the policy's loss is not finite"):
+        agent.learn(N * T)
+
+
+def test_the_loss_of_an_interleaved_likelihood_step_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_of(Ordinal(), likelihood_steps=1)
+    whole = type(agent.generator).log_prob
+
+    def log_prob(self: object, tokens: Tensor) -> Tensor:
+        return whole(agent.generator, tokens) * (math.nan if len(tokens) == agent.likelihood_batch_size else 1)
+
+    monkeypatch.setattr(type(agent.generator), "log_prob", log_prob)
+    with pytest.raises(NumericalFault, match=r"In adversarial training, step 1, the likelihood's loss is not finite"):
+        agent.learn(N * T)
+
+
+def test_the_norm_of_the_gradient_is_logged() -> None:
+    agent = agent_of(Ordinal())
+    agent.learn(N * T)
+    norm = agent.logger.name_to_value.get("train/grad_norm") or agent._n_updates
+    assert norm > 0
+
+
+def spoil_before(module: nn.Module, call: int) -> None:
+    """Make the module's first parameter NaN before its forward pass of this number."""
+    seen = 0
+
+    def hook(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == call:
+            with torch.no_grad():
+                next(module.parameters()).fill_(math.nan)
+
+    module.register_forward_pre_hook(hook)
+
+
+def test_likelihood_training_names_the_step_and_no_epoch_is_called_done() -> None:
+    generator = copy.deepcopy(small_policy()).requires_grad_(True)
+    epochs: list[int] = []
+    spoil_before(generator.output, 7)  # 20 sequences in batches of 8 are 3 steps an epoch: the 7th is the first of epoch 3
+    with pytest.raises(NumericalFault, match=r"In likelihood training, step 7, the loss is not finite: it is nan"):
+        pretrain(generator, real_sequences(), PretrainConfig(epochs=5, batch_size=8), seeded(), lambda n, _: epochs.append(n))
+    assert epochs == [1, 2]
+
+
+def test_likelihood_training_names_a_gradient() -> None:
+    generator = copy.deepcopy(small_policy()).requires_grad_(True)
+    calls = 0
+
+    def spoil(gradient: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return gradient * math.inf if calls == 5 else None
+
+    generator.output.bias.register_hook(spoil)
+    with pytest.raises(NumericalFault, match=r"In likelihood training, step 5, the norm of the gradient is not finite"):
+        pretrain(generator, real_sequences(), PretrainConfig(epochs=5, batch_size=8), seeded())
+
+
+def cnn() -> TextCNN:
+    return small_discriminator(epochs=2).discriminator
+
+
+def fit(network: TextCNN) -> dict[str, float]:
+    return network.fit(real_sequences(), real_sequences(seed=9))  # 40 sequences in batches of 8, twice: 10 steps
+
+
+@pytest.mark.parametrize("step", [1, 4, 10])
+def test_a_discriminators_loss_is_caught_and_the_network_scores_without_dropout_afterwards(step: int) -> None:
+    network, calls = cnn(), 0
+
+    def spoil(_: nn.Module, __: object, logits: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return logits * math.nan if calls == step else None
+
+    handle = network.output.register_forward_hook(spoil)
+    with pytest.raises(
+        NumericalFault, match=rf"In a fit of the discriminator, step {step}, the loss is not finite: it is nan"
+    ):
+        fit(network)
+    handle.remove()
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (4, r"step 5, the loss is not finite"),  # the gradient of step 4 made the parameters that step 5 computes with
+        (10, r"step 10, the norm of the gradient is not finite"),
+    ],
+)
+def test_a_discriminators_gradient_is_caught(step: int, message: str) -> None:
+    network, calls = cnn(), 0
+
+    def spoil(gradient: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return gradient * math.nan if calls == step else None
+
+    network.output.bias.register_hook(spoil)
+    with pytest.raises(NumericalFault, match=message):
+        fit(network)
+
+
+def test_a_discriminators_parameter_is_caught_at_the_first_step() -> None:
+    network = cnn()
+    with torch.no_grad():
+        network.highway_gate.bias[0] = math.nan
+    with pytest.raises(NumericalFault, match=r"In a fit of the discriminator, step 1, the loss is not finite"):
+        fit(network)
+
+
+def test_a_discriminators_gradient_norm_is_that_of_its_last_step() -> None:
+    network, norms = cnn(), []
+
+    def step(*_: object) -> None:
+        norms.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm().item())
+
+    network.optimizer.register_step_pre_hook(step)
+    assert fit(network)["grad_norm"] == pytest.approx(norms[-1])
+    assert norms[-1] != pytest.approx(norms[-2])
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("train", [fit, lambda network: pretrain_once()], ids=["discriminator", "likelihood"])
+def test_healthy_training_passes(train: Callable[[TextCNN], object]) -> None:
+    train(cnn())
+
+
+def pretrain_once() -> None:
+    generator = copy.deepcopy(small_policy()).requires_grad_(True)
+    pretrain(generator, real_sequences(), PretrainConfig(epochs=2, batch_size=8), seeded())
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+class TestMemory:
+    def test_a_batch_of_completions_that_no_machine_holds(self) -> None:
+        """By torch's own error on a CPU: nothing is simulated."""
+        game = small_game(reward="rollout", n_rollouts=10**12)
+        with pytest.raises(OutOfMemory, match=r"completions of a batch. Lower the environment's rows .* n_rollouts, 1,000"):
+            values_of(game)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to\nmore"),
+            RuntimeError("CUDA error: out of memory"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+            MemoryError(),
+        ],
+    )
+    def test_a_gpus_error_and_pythons_are_told_with_the_setting(self, error: Exception) -> None:
+        with (
+            pytest.raises(OutOfMemory, match=r"for a fit. Lower its batch_size, 64. \(") as caught,
+            room_for("a fit", "its batch_size, 64"),
+        ):
+            raise error
+        assert "\n" not in str(caught.value)
+        assert caught.value.__cause__ is error
+
+    @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), ValueError("no"), OutOfMemory("told already")])
+    def test_other_errors_pass_as_they_are(self, error: Exception) -> None:
+        with pytest.raises(type(error)) as caught, room_for("a fit", "its batch_size, 64"):
+            raise error
+        assert caught.value is error
+
+    @pytest.mark.parametrize(
+        ("owner", "method", "message"),
+        [
+            (TextCNN, "_train_step", "a fit of the discriminator. Lower its batch_size, 8"),
+            (RankReward, "_train_step", "a fit of the ranker. Lower its batch_size, 8"),
+            (DensityRatioReward, "_train_step", "a fit of the density ratio. Lower its batch_size, 64"),
+            (DensityRatioReward, "token_scores", "the scores of a batch. Lower the environment's rows"),
+            (LikelihoodTraining, "_step", "likelihood training. Lower its batch_size, 4"),
+            (Reinforce, "_loss", "an update of the policy. Lower the batch, of 8 episodes"),
+            (Reinforce, "_take_likelihood_steps", "steps of likelihood. Lower likelihood_batch_size, 64"),
+        ],
+    )
+    def test_every_phase_names_its_own(self, owner: type, method: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        real, policy = real_sequences(), small_policy().float().requires_grad_(True)
+        models = [
+            small_discriminator(),
+            RankReward(small_discriminator().discriminator, real),
+            DensityRatioReward(V, T, policy),
+        ]
+        agent = Reinforce(env=SequenceVectorEnv(small_game(), N, autoreset_mode="SameStep"), seed=0)  # type: ignore[arg-type]
+        monkeypatch.setattr(owner, method, fail)
+        with pytest.raises(OutOfMemory, match=message):  # noqa: PT012 - the phase that fails is one of these
+            pretrain(policy, real, PretrainConfig(epochs=1, batch_size=4), seeded())
+            for model in models:
+                model.fit(real, real)
+            values_of(small_game(reward="rollout", reward_model=models[-1]))
+            agent.learn(N * T)
+
+
+def values_of(game: SequenceGame) -> Tensor:
+    real = real_sequences()
+    return game.action_values(real, torch.full((len(real),), T), torch.arange(len(real)), range(T))

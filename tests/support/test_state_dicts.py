@@ -1,0 +1,88 @@
+"""States of random numbers, on the device that they are of and on another."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from agents.global_random_state import BorrowedRandomness
+from seqgan_env.support.state_dicts import load_random_state, random_state, seed_of_state
+from tests.small import seeded
+
+# What a CUDA generator's state is: its seed and its offset, in 16 bytes.
+OF_A_GPU = {"device": "cuda", "state": torch.arange(16, dtype=torch.uint8)}
+
+
+class OnAGpu:
+    """Stands in for a generator of a GPU, of which torch can make none where there is none."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, device: Any = None) -> None:
+        self.seeds: list[int] = []
+        self.states: list[torch.Tensor] = []
+
+    def manual_seed(self, seed: int) -> "OnAGpu":
+        self.seeds.append(seed)
+        return self
+
+    def get_state(self) -> torch.Tensor:
+        return torch.tensor([*self.seeds[-1].to_bytes(8, "little"), *[0] * 8], dtype=torch.uint8)
+
+    def set_state(self, state: torch.Tensor) -> None:
+        self.states.append(state)
+
+
+def numbers(state: Any) -> torch.Tensor:
+    generator = seeded(99)
+    load_random_state(generator, state)
+    return torch.rand(5, generator=generator)
+
+
+def test_on_the_same_device_a_generator_goes_on() -> None:
+    generator = seeded()
+    torch.rand(3, generator=generator)
+    state = random_state(generator)
+    assert torch.equal(numbers(state), torch.rand(5, generator=generator))
+    gpu: Any = OnAGpu()
+    load_random_state(gpu, OF_A_GPU)
+    assert [state.tolist() for state in gpu.states] == [list(range(16))]
+    assert gpu.seeds == []
+
+
+def test_a_gpus_state_seeds_a_cpu_the_same_way_each_time() -> None:
+    assert torch.equal(numbers(OF_A_GPU), numbers(OF_A_GPU))
+    later = {"device": "cuda", "state": torch.arange(1, 17, dtype=torch.uint8)}
+    assert not torch.equal(numbers(OF_A_GPU), numbers(later))
+
+
+def test_a_cpus_state_seeds_a_gpu() -> None:
+    gpu: Any = OnAGpu()
+    for seed in (0, 0, 1):
+        load_random_state(gpu, random_state(seeded(seed)))
+    assert gpu.states == []
+    assert gpu.seeds[0] == gpu.seeds[1] != gpu.seeds[2]
+    assert all(0 <= seed < 2**63 for seed in gpu.seeds)
+
+
+class TestBorrowed:
+    def test_of_a_gpu_goes_on_without_one(self) -> None:
+        state = BorrowedRandomness(0, torch.device("cpu")).training_state()
+        borrowed = BorrowedRandomness(1, torch.device("cpu"))
+        borrowed.load_training_state(state | {"cuda": OF_A_GPU["state"]})
+        with borrowed.lent():
+            drawn = torch.rand(2)
+        assert torch.equal(drawn, torch.rand(2, generator=seeded(0)))
+
+    def test_without_a_gpu_goes_on_on_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        state = BorrowedRandomness(0, torch.device("cpu")).training_state()
+        kept: list[torch.Tensor] = [torch.zeros(16, dtype=torch.uint8)]
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: kept[-1])
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: kept.append(state))
+        borrowed = BorrowedRandomness(1, torch.device("cuda"))
+        monkeypatch.setattr(torch, "Generator", OnAGpu)
+        borrowed.load_training_state(state)
+        with borrowed.lent():
+            lent = kept[-1]
+        assert lent.tolist() == [*seed_of_state(state["torch"]).to_bytes(8, "little"), *[0] * 8]
+        assert not kept[-1].any()  # and given back
