@@ -263,7 +263,7 @@ def test_the_sweep_of_a_linear_output_is_that_of_its_logits(monkeypatch: pytest.
 def test_sweep_reads_held_out_data_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = TokenLSTM(6, 4, 4, initial_std=1.0, generator=torch.Generator().manual_seed(1))
     held_out, _ = generator.sample(7, 5, torch.Generator().manual_seed(3))
-    monkeypatch.setattr("seqgan_env.metrics.temperature.sequences_per_chunk", lambda *_: 3)  # three sequences, and a tail of one
+    monkeypatch.setattr("seqgan_env.metrics.temperature.sequences_per_chunk", lambda *_: 3)  # three, and a tail of one
     (point,) = temperature_sweep(
         generator, generator, held_out, torch.Generator().manual_seed(4), n_samples=2, length=5, inverse_temperatures=[1.0]
     )
