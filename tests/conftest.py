@@ -12,6 +12,7 @@ What holds for every test, so that the suite passes on any machine, beside other
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -118,3 +119,23 @@ def runs_of_no_time(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> C
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that `benchmarks.finished_runs` would give to processes of their own."""
     monkeypatch.setattr("benchmarks.finished_runs.ProcessPoolExecutor", _PoolOfThisProcess)
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    """Headless Chromium; the tests skip where there is none."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root, who runs containers
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    yield driver
+    driver.quit()

@@ -1,18 +1,29 @@
-"""Small games, policies and reward models that several test files play with."""
+"""Small games, policies and reward models that several test files play with, and the contracts that they play under."""
 
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.transformer import TokenTransformer
 from seqgan_env.rewards.reward_models import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 
 V, T, END = 6, 5, 2
 SMALL_CNN = TextCNNConfig(widths=(1, 3), n_filters=(6, 5), embedding_dim=4, batch_size=8, epochs=1, learning_rate=0.01)
+CONTRACTS = ("terminal", "rollout", "shaped")
+LAYOUTS = ("dict", "flat")
+LINES = ["a b c", "b c a b", "c", "a a b c a", "d d"]
+IDS = {
+    "SeqGAN/Oracle-v0": {"vocab_size": V, "n_real": 30},
+    "SeqGAN/Text-v0": {"data": LINES},
+}
+contracts = pytest.mark.parametrize("reward", CONTRACTS)
+layouts = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -23,6 +34,13 @@ def small_policy(seed: int = 0, *, vocab_size: int = V, std: float = 1.0, end_to
     """A generator in float64, so that the order of sums does not decide which token is drawn."""
     policy = TokenLSTM(vocab_size, 4, 4, initial_std=std, generator=seeded(seed), end_token=end_token)
     return policy.double().requires_grad_(False)
+
+
+def small_transformer(seed: int = 0, vocab_size: int = V, **options: Any) -> TokenTransformer:
+    """As `small_policy`, a Transformer."""
+    arguments = {"max_length": T, "n_layers": 2, "n_heads": 2, "initial_std": 0.5} | options
+    model = TokenTransformer(vocab_size, 4, 6, generator=seeded(seed), **arguments)
+    return model.double().requires_grad_(False)
 
 
 def small_discriminator(seed: int = 0, **config: Any) -> DiscriminatorReward:
@@ -79,3 +97,8 @@ def episodes(game: SequenceGame, n: int, seed: int = 0) -> Tensor:
             if row[position] == game.end_token:
                 break
     return torch.from_numpy(tokens)
+
+
+def words(n: int) -> list[str]:
+    """Lines of unequal lengths, of `n` tokens in all with the end token."""
+    return ["w0 w1 w2", *(f"w{index} w{index}" for index in range(n - 1))]

@@ -18,7 +18,7 @@ from seqgan_env import SequenceVectorEnv, TokenLSTM, oracle_game, seeded_oracle
 from seqgan_env.game import GAMMAS, contract_rewards
 from seqgan_env.models.sampling import Mask, allowed_tokens, forbid
 from seqgan_env.policy_gradient import advantages, discounted_returns, policy_gradient_loss
-from tests.models.test_lstm import all_sequences
+from tests.references import all_sequences
 from tests.small import seeded
 
 V, T = 3, 3

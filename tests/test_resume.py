@@ -32,9 +32,9 @@ from agents.reinforce import Reinforce
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
-from tests.models.test_oracle import parameters, write_npz
+from tests.oracle_files import parameters, write_npz
 from tests.programs import LIMIT, ROOT, started_program, wait_until
-from tests.test_train import SENTENCES, TINY, only_run, oracle_config, text_config
+from tests.tiny_runs import SENTENCES, TINY, only_run, oracle_config, text_config
 
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 EVERY_ROUND = CheckpointConfig(every_rounds=1)

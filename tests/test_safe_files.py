@@ -16,12 +16,12 @@ import train
 from agents.experiment.report import _table
 from agents.experiment.run_folder import RunFolder
 from seqgan_env.saved_game import load_checkpoints
-from tests.inspection.test_page import Scripts
-from tests.test_fuzz_readers import GAME, NAMES, outcome, write_files
-from tests.test_train import only_run, oracle_config
+from tests.pages import Scripts
+from tests.tiny_runs import only_run, oracle_config
+from tests.valid_files import GAME, NAMES, outcome, write_files
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted([*(ROOT / "seqgan_env").glob("*.py"), *(ROOT / "agents").glob("*.py"), ROOT / "train.py"])
+SOURCES = sorted([*(ROOT / "seqgan_env").rglob("*.py"), *(ROOT / "agents").rglob("*.py"), ROOT / "train.py"])
 
 # --- nothing of ours unpickles or evaluates ---------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def unsafe(source: str) -> Iterator[str]:
             yield f"{name}: a shell"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_of_ours_could_run_what_a_file_holds(path: Path) -> None:
     assert list(unsafe(path.read_text(encoding="utf-8"))) == []
 
@@ -222,7 +222,7 @@ def test_a_checkpoint_is_looked_for_in_the_run_alone(name: str, tmp_path: Path) 
         load_checkpoints(inner, GAME, [name])
 
 
-# --- what came from data is shown as text; the report's samples and TensorBoard are in test_run_report.py ---------------
+# --- what came from data is shown as text; the report's samples and TensorBoard are in experiment/test_report.py ----------
 
 
 def test_cells_of_the_report_are_text() -> None:

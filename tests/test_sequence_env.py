@@ -24,29 +24,25 @@ from seqgan_env.rendering import draw_step, draw_strip, show
 from seqgan_env.rewards.reward_models import ConstantReward, DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
 from tests.small import (
+    CONTRACTS,
     END,
+    IDS,
+    LINES,
     SMALL_CNN,
     Ordinal,
     Recorder,
     T,
     V,
+    contracts,
     episodes,
+    layouts,
     no_repeats,
     nothing_allowed,
     small_discriminator,
     small_game,
     small_policy,
+    words,
 )
-
-CONTRACTS = ("terminal", "rollout", "shaped")
-LAYOUTS = ("dict", "flat")
-LINES = ["a b c", "b c a b", "c", "a a b c a", "d d"]
-IDS = {
-    "SeqGAN/Oracle-v0": {"vocab_size": V, "n_real": 30},
-    "SeqGAN/Text-v0": {"data": LINES},
-}
-contracts = pytest.mark.parametrize("reward", CONTRACTS)
-layouts = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def make(environment: str, **changes: Any) -> gym.Env[Any, Any]:
@@ -233,11 +229,6 @@ def test_attaching_a_policy_changes_the_completions() -> None:
     env.attach_policy(small_policy())
     env.reset(seed=1)
     assert play_by_steps(env, tokens)[0][:-1] != uniform[:-1]
-
-
-def words(n: int) -> list[str]:
-    """Lines of unequal lengths, of `n` tokens in all with the end token."""
-    return ["w0 w1 w2", *(f"w{index} w{index}" for index in range(n - 1))]
 
 
 @pytest.mark.parametrize("reward", ["rollout", "shaped"])

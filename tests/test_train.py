@@ -7,57 +7,32 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from agents.experiment.collapse import CollapseConfig
-from agents.experiment.config import AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
+from agents.experiment.config import OracleConfig, TextConfig, TrainConfig
 from agents.experiment.presets import PRESETS
 from agents.experiment.run_folder import RunFolder
 from agents.experiment.training import Training
 from seqgan_env.models.generators import GeneratorConfig
-from seqgan_env.models.likelihood import PretrainConfig
 from seqgan_env.rewards.custom import RewardError
 from seqgan_env.rewards.density_ratio import DensityRatioConfig
 from seqgan_env.rewards.ranking import RankConfig
-from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.saved_game import HELD_OUT, load_sequences
 from seqgan_env.support.process_group import ALONE
 from seqgan_env.support.settings import check_settings, flag, range_of
+from tests.config_fields import numeric_fields, types_in
 from tests.programs import LIMIT, ROOT, run_program
 from tests.run_folders import blank_pictures
+from tests.tiny_runs import RATIO, SENTENCES, SMALL_RATIO, TINY, only_run, oracle_config, text_config
 from train import command_line, main, program, train
-
-SENTENCES = ROOT / "examples" / "sentences.txt"
-
-TINY: dict[str, Any] = {
-    "device": "cpu",
-    "generator": GeneratorConfig(embedding_dim=4, hidden_dim=4),
-    "pretrain": PretrainConfig(epochs=2, batch_size=16),
-    "discriminator": TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1),
-    "adversarial": AdversarialConfig(updates=3, batch_size=8, n_rollouts=2, d_pretrain_steps=2, d_steps=1, n_generated=16),
-    "evaluation": EvaluationConfig(n_samples=32, n_held_out=32, every_epochs=1, every_updates=1, sweep=False),
-}
-
-
-def oracle_config(tmp_path: Path, **changes: Any) -> OracleConfig:
-    return OracleConfig(**{**TINY, "sequence_length": 6, "vocab_size": 20, "n_real": 64, "out": tmp_path, **changes})
-
-
-def text_config(tmp_path: Path, **changes: Any) -> TextConfig:
-    return TextConfig(**{**TINY, "data": SENTENCES, "out": tmp_path, **changes})
-
-
-def only_run(folder: Path) -> Path:
-    (run,) = folder.iterdir()
-    return run
 
 
 def fingerprint(config: TrainConfig) -> dict[str, Any]:
@@ -258,8 +233,6 @@ def shares_of_different(sequences: list[list[int]]) -> list[float]:
 
 OBJECTIVE = {"objective": "tests.test_train:share_of_different"}
 RANK = {"reward_model": "rank"}
-RATIO = {"reward_model": "density-ratio"}
-SMALL_RATIO = DensityRatioConfig(model=GeneratorConfig(embedding_dim=3, hidden_dim=3), batch_size=8)
 RATIO_CHANGES: dict[str, Any] = {
     "n_models": 2,
     "model": GeneratorConfig(embedding_dim=3, hidden_dim=4),
@@ -477,21 +450,6 @@ class TestTextFields:
         samples = (only_run(tmp_path / "runs") / "samples.txt").read_text()
         assert samples.count("\n") == TINY["evaluation"].n_samples
         assert "␤" in samples
-
-
-def numeric_fields(kind: Any, group: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and annotation of each field of a config, and of the groups in it, that holds numbers."""
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        if dataclasses.is_dataclass(hint):
-            yield from numeric_fields(hint, f"{group}{name}.")
-        elif {int, float} & set(types_in(hint)):
-            yield f"{group}{name}", hint
-
-
-def types_in(hint: Any) -> Iterator[Any]:
-    yield hint
-    for part in get_args(hint):
-        yield from types_in(part)
 
 
 def with_value(config: Any, path: str, value: Any) -> Any:

@@ -22,19 +22,24 @@ from seqgan_env.rewards.reward_models import ConstantReward
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import (
+    CONTRACTS,
     END,
+    IDS,
+    LINES,
     SMALL_CNN,
     Ordinal,
     Recorder,
     T,
     V,
+    contracts,
     episodes,
+    layouts,
     no_repeats,
     small_discriminator,
     small_game,
     small_policy,
+    words,
 )
-from tests.test_sequence_env import CONTRACTS, IDS, LINES, contracts, layouts, words
 
 N, SEED = 4, 11
 VARIANTS: dict[str, dict[str, Any]] = {

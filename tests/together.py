@@ -27,7 +27,7 @@ from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioRew
 from seqgan_env.saved_game import LAST, save_game
 from seqgan_env.support.process_group import Workers
 from tests.run_folders import blank_pictures
-from tests.test_train import TINY, oracle_config, text_config
+from tests.tiny_runs import TINY, oracle_config, text_config
 
 KILLED_AFTER = 5
 

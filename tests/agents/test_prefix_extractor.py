@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from torch import Tensor
 
 from agents import PrefixExtractor, SB3VecEnv
 from seqgan_env import SequenceEnv, SequenceVectorEnv, text_game
+from tests.agents.small_agents import play
 from tests.small import Recorder, T, V, episodes, real_sequences, seeded, small_discriminator, small_game
 
 READERS = ("gru", "lstm", "transformer")
@@ -128,16 +129,6 @@ class TestPrefixExtractor:
     def test_what_it_cannot_read_is_refused(self, space: Any, arguments: Any, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             extractor(space, **arguments)
-
-
-def play(env: VecEnv, tokens: Tensor) -> list[dict[str, Any]]:
-    """Play whole episodes `(n_envs, T)`, a row an environment; returns the last infos."""
-    env.reset()
-    infos: list[dict[str, Any]] = []
-    for actions in tokens.T.numpy():
-        _, _, dones, infos = env.step(actions)
-    assert dones.all()
-    return infos
 
 
 def arguments(**rules: Any) -> dict[str, Any]:

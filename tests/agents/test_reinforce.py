@@ -21,33 +21,12 @@ from agents.contract_check import ContractWarning
 from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
-from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game, oracle_game, text_game
+from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game
 from seqgan_env.policy_gradient import advantages, mean_divergence, policy_gradient_loss
 from seqgan_env.rewards.reward_models import ConstantReward, MixtureReward
 from seqgan_env.support.state_dicts import detached
+from tests.agents.small_agents import new_agent, new_game, text_env, weights
 from tests.small import Recorder, T, V, no_repeats, seeded, small_game
-
-LINES = ["a b c d", "b a", "c c a", "d", "a a b c", "b d a"] * 20
-SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
-
-
-def new_game(**rules: Any) -> Any:
-    return oracle_game(5, 12, n_real=64, **{"reward": "rollout", "n_rollouts": 3, "discriminator": SMALL_CNN, **rules})
-
-
-def new_agent(env: Any = None, **arguments: Any) -> Reinforce:
-    if env is None:
-        env = SequenceVectorEnv(new_game(), 8, autoreset_mode=AutoresetMode.SAME_STEP)
-    return Reinforce("GeneratorPolicy", env, **{"seed": 0, "learning_rate": 0.02, **arguments})
-
-
-def text_env(n: int = 8, **rules: Any) -> SequenceVectorEnv:
-    game = text_game(LINES, 4, discriminator=SMALL_CNN, n_rollouts=3, **{"reward": "rollout", **rules})
-    return SequenceVectorEnv(game, n, autoreset_mode=AutoresetMode.SAME_STEP)
-
-
-def weights(agent: Reinforce) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in agent.generator.parameters()])
 
 
 class TestPolicy:

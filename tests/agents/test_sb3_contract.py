@@ -17,7 +17,7 @@ from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv
 from seqgan_env.rewards.reward_models import ConstantReward
-from tests.agents.test_reinforce import new_agent, new_game, text_env, weights
+from tests.agents.small_agents import new_agent, new_game, text_env, weights
 
 
 def untested(kinds: set[str], tests: str, end: str | None = None) -> list[str]:

@@ -22,8 +22,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecMonitor
 from agents import PrefixExtractor, SB3VecEnv
 from agents.vec_env import info_of_row
 from seqgan_env import SequenceEnv, SequenceVectorEnv
-from tests.agents.test_prefix_extractor import play
-from tests.agents.test_reinforce import new_game
+from tests.agents.small_agents import new_game, play
 from tests.small import END, Recorder, T, V, episodes, small_game
 
 N = 4

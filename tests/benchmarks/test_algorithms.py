@@ -65,7 +65,7 @@ def test_the_table_alone_runs_nothing(tmp_path: Path, played: list[Any], capsys:
 
 
 def test_a_run_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.test_train import oracle_config
+    from tests.tiny_runs import oracle_config
 
     monkeypatch.setattr(algorithms, "quick", lambda seed: oracle_config(tmp_path, seed=seed))
     ppo = algorithms.run("ppo", "terminal", 1, 2, tmp_path / "runs")

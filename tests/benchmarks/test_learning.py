@@ -228,7 +228,7 @@ def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start, an adversarial phase from it, and what its discriminator knows, one after the other, as processes do it."""
-    from tests.test_train import RATIO, SMALL_RATIO, TINY, oracle_config
+    from tests.tiny_runs import RATIO, SMALL_RATIO, TINY, oracle_config
 
     def tiny(name: str, seed: int, config: Config) -> OracleConfig:
         changes = learning.NO_UPDATES if name == REGULARISED else RATIO | {"density_ratio": SMALL_RATIO}

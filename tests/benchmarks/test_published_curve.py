@@ -19,7 +19,7 @@ from benchmarks.published_curve import (
     released_at,
     table,
 )
-from tests.test_train import TINY, only_run, oracle_config
+from tests.tiny_runs import TINY, only_run, oracle_config
 
 
 @pytest.fixture(scope="module")

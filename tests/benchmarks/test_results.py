@@ -12,7 +12,7 @@ from benchmarks import results
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.results import RUNS, START, Config, Result, main, settings, table
 from benchmarks.run_folders import ORACLE
-from tests.test_train import TINY, oracle_config
+from tests.tiny_runs import TINY, oracle_config
 
 FIRST, SECOND = list(RUNS)[:2]
 

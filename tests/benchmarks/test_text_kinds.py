@@ -89,7 +89,7 @@ def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys:
 
 
 def test_a_run_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.test_train import text_config
+    from tests.tiny_runs import text_config
 
     monkeypatch.setattr(text_kinds, "settings_of", lambda *_: text_config(tmp_path))
     small = text_kinds.run("sentences", "preset", 2, 0, Config(out=tmp_path))

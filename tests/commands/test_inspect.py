@@ -15,10 +15,11 @@ from seqgan_env.inspection.saved_runs import trace_checkpoints
 from seqgan_env.inspection.trace import EpisodeTrace
 from seqgan_env.saved_game import LAST, LIKELIHOOD, STAGES, load_checkpoints, load_game, save_game
 from seqgan_env.support.settings import flag, range_of
-from tests.inspection.test_page import Scripts
+from tests.config_fields import numeric_fields, types_in
+from tests.pages import Scripts
 from tests.programs import run_program
 from tests.run_folders import LINES, save_generators
-from tests.test_train import numeric_fields, only_run, text_config, types_in
+from tests.tiny_runs import only_run, text_config
 
 
 @pytest.fixture(scope="module")

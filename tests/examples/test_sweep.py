@@ -10,7 +10,8 @@ import pytest
 
 import train
 from seqgan_env.support.errors import NumericalFault
-from tests.test_train import ROOT, oracle_config
+from tests.test_train import ROOT
+from tests.tiny_runs import oracle_config
 
 pytest.importorskip("optuna")
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")

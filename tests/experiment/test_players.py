@@ -22,7 +22,7 @@ from agents.global_random_state import BorrowedRandomness
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.policy_gradient import discounted_returns
 from tests.small import T, V, no_repeats, small_game
-from tests.test_train import TINY, oracle_config, text_config
+from tests.tiny_runs import TINY, oracle_config, text_config
 from train import main
 
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")

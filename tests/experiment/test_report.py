@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from agents.experiment.run_folder import RunFolder
 from seqgan_env.saved_game import STAGES
-from tests.inspection.test_page import Page, Scripts, driver  # noqa: F401 - a fixture
-from tests.test_train import TINY, only_run, oracle_config, text_config
+from tests.pages import Page, Scripts
+from tests.tiny_runs import TINY, only_run, oracle_config, text_config
 
 HOSTILE = ["<script>window.pwned=1</script>", "<img src=x onerror=window.pwned=1>", "**bold**", "&amp;", "\x1b[31m"]
 
@@ -105,7 +105,7 @@ def test_beyond_an_episodes_end_there_is_no_reward(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [375, 1200])
-def test_the_report_in_a_browser(driver: Any, hostile_run: Path, width: int) -> None:  # noqa: F811
+def test_the_report_in_a_browser(driver: Any, hostile_run: Path, width: int) -> None:
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
@@ -122,7 +122,7 @@ def test_the_report_in_a_browser(driver: Any, hostile_run: Path, width: int) -> 
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_keys_scroll_the_report_until_the_inspector_has_the_focus(driver: Any, hostile_run: Path) -> None:  # noqa: F811
+def test_keys_scroll_the_report_until_the_inspector_has_the_focus(driver: Any, hostile_run: Path) -> None:
     page = Page(driver, hostile_run / "report.html")
     page.press("\ue014")
     assert page.texts("#where")[0].startswith("Token 1 of")

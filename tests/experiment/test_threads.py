@@ -16,7 +16,7 @@ from agents.experiment.presets import PRESETS
 from agents.experiment.tasks import make_task
 from agents.experiment.threads import computing_with, threads_for
 from tests.programs import LIMIT, ROOT
-from tests.test_train import SENTENCES, only_run, oracle_config
+from tests.tiny_runs import SENTENCES, only_run, oracle_config
 from train import main, resume
 
 CORES = 64

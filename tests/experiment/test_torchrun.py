@@ -26,7 +26,7 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.support.process_group import ALONE, Workers
 from tests.programs import run_program
 from tests.small import seeded
-from tests.test_train import TINY, only_run, oracle_config
+from tests.tiny_runs import TINY, only_run, oracle_config
 from tests.together import CONFIGS, KILLED_AFTER
 
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")

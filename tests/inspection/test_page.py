@@ -1,12 +1,9 @@
 """The page as text, and in a browser: it steps, opens completions, asks the network for nothing, and obeys no token."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +17,11 @@ from seqgan_env.inspection.trace import EpisodeTrace, TracedStep
 from seqgan_env.inspection.tracing import trace_batch, trace_episode
 from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.rewards.reward_models import RandomReward
-from tests.inspection.test_tracing import HOSTILE, hostile_game
+from tests.inspection.hostile import HOSTILE, hostile_game
+from tests.pages import Page, Scripts
 from tests.small import T, small_game, small_policy
 
 pytestmark = pytest.mark.rounding
-
-
-class Scripts(HTMLParser):
-    """The scripts of a page, as a browser parts them from the rest."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.texts: dict[str, str] = {}
-        self.tags: list[str] = []
-        self._type: str | None = None
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag == "script":
-            self._type = dict(attributes).get("type") or "script"
-            self.texts[self._type] = ""
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "script":
-            self._type = None
-
-    def handle_data(self, data: str) -> None:
-        if self._type is not None:
-            self.texts[self._type] += data
 
 
 def hostile_trace(**changes: Any) -> EpisodeTrace:
@@ -110,58 +83,6 @@ def test_a_page_without_episodes_is_refused() -> None:
 
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
-
-
-class Page:
-    """A page in headless Chromium."""
-
-    def __init__(self, driver: Any, path: Path) -> None:
-        self.driver = driver
-        self.url = path.as_uri()
-        driver.get_log("performance")
-        driver.get_log("browser")
-        driver.get(self.url)
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self.driver.find_elements("css selector", selector))
-
-    def texts(self, selector: str) -> list[str]:
-        return [element.get_attribute("textContent") for element in self.all(selector)]
-
-    def press(self, keys: str, selector: str = "body") -> None:
-        self.all(selector)[0].send_keys(keys)
-
-    def run(self, script: str) -> Any:
-        return self.driver.execute_script(script)
-
-    def requested(self) -> set[str]:
-        """What the page asked for, wherever from."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-
-    def complaints(self) -> list[Any]:
-        """What the browser's console says."""
-        return list(self.driver.get_log("browser"))
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    """Headless Chromium; the tests skip where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root, who runs containers
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from seqgan_env.data.corpus import Vocabulary
 from seqgan_env.inspection.terminal import StepView, render_table, step_through
 from seqgan_env.inspection.trace import EpisodeTrace
 from seqgan_env.inspection.tracing import trace_batch, trace_episode
-from tests.inspection.test_tracing import hostile_game
+from tests.inspection.hostile import hostile_game
 from tests.programs import LIMIT
 from tests.small import END, small_game, small_policy
 

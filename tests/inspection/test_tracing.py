@@ -16,7 +16,6 @@ from torch import Tensor
 
 import agents.reinforce
 from agents.prefix_extractor import token_policy
-from seqgan_env.data.corpus import Vocabulary
 from seqgan_env.game import Layout, Observation, SequenceGame, stream_key
 from seqgan_env.inspection.trace import EpisodeTrace
 from seqgan_env.inspection.tracing import ObservationPolicy, trace_batch, trace_episode
@@ -24,21 +23,10 @@ from seqgan_env.policy_gradient import advantages, discounted_returns
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.hashed_random import mix
 from seqgan_env.vector_env import SequenceVectorEnv
+from tests.inspection.hostile import HOSTILE, hostile_game
 from tests.small import END, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy
 
 pytestmark = pytest.mark.rounding
-HOSTILE = (
-    "</script><script>window.pwned = 1</script>",
-    "<img src=x onerror=window.pwned=1>",
-    "&amp;",
-    "\u2028",
-    "\x1b[31m",
-    "",
-)
-
-
-def hostile_game(**changes: Any) -> SequenceGame:
-    return small_game(vocabulary=Vocabulary(HOSTILE, end_token=END), end_token=END, **changes)
 
 
 def attached(game: SequenceGame, seed: int = 5) -> SequenceGame:

@@ -1,7 +1,6 @@
 """The LSTM: likelihoods by hand, probabilities that sum to one, padding, and no hand on torch's global generator."""
 
 import copy
-import itertools
 import math
 from typing import Any
 
@@ -11,17 +10,8 @@ from torch import Tensor, nn
 
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.token_model import SeededDropout, TokenModel, training_mode
+from tests.references import all_sequences, log_prob_by_steps
 from tests.small import V, seeded, small_policy
-
-
-def log_prob_by_steps(model: TokenModel, sequence: list[int], *, start_step: bool = True) -> list[float]:
-    """Log-probability of each token, one `step` at a time; without the start step, the first one has no prediction."""
-    state = model.initial_state(1)
-    result = []
-    for last, token in zip([model.vocab_size, *sequence], sequence, strict=False):
-        logits, state = model.step(torch.tensor([last]), state)
-        result.append(torch.log_softmax(logits[0], dim=0)[token].item())
-    return result if start_step else result[1:]
 
 
 @pytest.mark.parametrize("end_token", [None, 1])
@@ -65,15 +55,6 @@ def test_a_step_is_the_papers_equations() -> None:
     logits, state = model.step(token, (hidden, cell))
     torch.testing.assert_close(state, (new_hidden, new_cell))
     torch.testing.assert_close(logits, new_hidden @ model.output.weight.T + model.output.bias)
-
-
-def all_sequences(vocab_size: int, length: int, end_token: int | None) -> Tensor:
-    """Every sequence that can be written, padded."""
-    rows = set()
-    for sequence in itertools.product(range(vocab_size), repeat=length):
-        cut = length if end_token not in sequence else sequence.index(end_token) + 1
-        rows.add(sequence[:cut] + (vocab_size,) * (length - cut))
-    return torch.tensor(sorted(rows))
 
 
 @pytest.mark.parametrize("end_token", [None, 0, 2])

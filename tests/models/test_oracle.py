@@ -6,7 +6,6 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgan_env.models.oracle import PARAMETER_NAMES, load_oracle, seeded_oracle
+from tests.oracle_files import HIDDEN, VOCAB, Arrays, parameters, write_npz
 from tests.small import seeded
-
-VOCAB, EMBEDDING, HIDDEN = 5, 3, 4
-PARTS = {"W": (EMBEDDING, HIDDEN), "U": (HIDDEN, HIDDEN), "b": (HIDDEN,)}
-SHAPES = {name: PARTS[name[-1]] for name in PARAMETER_NAMES[1:-2]} | {
-    "embedding": (VOCAB, EMBEDDING),
-    "logits_W": (HIDDEN, VOCAB),
-    "logits_b": (VOCAB,),
-}
-Arrays = dict[str, np.ndarray]
-
-
-def parameters(**changes: Any) -> Arrays:
-    """Random parameters of a small oracle, in the published order."""
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(size=SHAPES[name]).astype(np.float32) for name in PARAMETER_NAMES} | changes
 
 
 def swap_gates(arrays: Arrays, one: str, other: str) -> Arrays:
@@ -39,11 +24,6 @@ def swap_gates(arrays: Arrays, one: str, other: str) -> Arrays:
     for part in "WUb":
         swapped[f"{one}_{part}"], swapped[f"{other}_{part}"] = arrays[f"{other}_{part}"], arrays[f"{one}_{part}"]
     return swapped
-
-
-def write_npz(path: Path, arrays: Arrays) -> Path:
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    return path
 
 
 def write_pickle(path: Path, content: object, protocol: int = 3) -> Path:

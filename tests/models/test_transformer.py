@@ -12,16 +12,8 @@ from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.models.token_model import training_mode
 from seqgan_env.models.transformer import TokenTransformer, _Block
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
-from tests.models.test_lstm import all_sequences, log_prob_by_steps
-from tests.rewards.test_monte_carlo import KEYS, action_values_by_loops, variants, whole_episodes
-from tests.small import Ordinal, T, V, seeded
-
-
-def transformer(seed: int = 0, vocab_size: int = V, **options: Any) -> TokenTransformer:
-    """In float64, so that the order of sums does not decide which token is drawn."""
-    arguments = {"max_length": T, "n_layers": 2, "n_heads": 2, "initial_std": 0.5} | options
-    model = TokenTransformer(vocab_size, 4, 6, generator=seeded(seed), **arguments)
-    return model.double().requires_grad_(False)
+from tests.references import KEYS, action_values_by_loops, all_sequences, log_prob_by_steps, variants, whole_episodes
+from tests.small import Ordinal, T, V, seeded, small_transformer
 
 
 def some_tokens(n: int = 7, length: int = T) -> Tensor:
@@ -72,7 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_cached_steps_equal_whole_sequences_and_the_equations(options: dict[str, Any]) -> None:
-    model, tokens = transformer(**options), some_tokens()
+    model, tokens = small_transformer(**options), some_tokens()
     every = model.logits(tokens)
     torch.testing.assert_close(logits_by_steps(model, tokens), every, rtol=0, atol=1e-12)
     assert every[2, 3].tolist() == pytest.approx(logits_by_the_equations(model, tokens[2, :3].tolist()), abs=1e-12)
@@ -80,7 +72,7 @@ def test_cached_steps_equal_whole_sequences_and_the_equations(options: dict[str,
 
 def test_a_step_that_looks_at_empty_slots_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the test above: a mask that lets through what is not there yet."""
-    model, tokens = transformer(), some_tokens()
+    model, tokens = small_transformer(), some_tokens()
     right = _Block.step
     monkeypatch.setattr(_Block, "step", lambda self, x, cache, here, seen: right(self, x, cache, here, seen | True))
     difference = (logits_by_steps(model, tokens) - model.logits(tokens)).abs().amax(dim=(0, 2))
@@ -88,7 +80,7 @@ def test_a_step_that_looks_at_empty_slots_is_seen(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_token_is_predicted_from_itself_or_later_ones() -> None:
-    model, tokens = transformer(), some_tokens()
+    model, tokens = small_transformer(), some_tokens()
     before = model.logits(tokens)
     for position in range(T):
         changed = tokens.clone()
@@ -99,7 +91,7 @@ def test_no_token_is_predicted_from_itself_or_later_ones() -> None:
 
 
 def test_rows_may_stand_at_different_positions() -> None:
-    model, tokens = transformer(), some_tokens(3)
+    model, tokens = small_transformer(), some_tokens(3)
     read = (4, 1, 2)
     states = []
     for row, length in enumerate(read):
@@ -114,7 +106,7 @@ def test_rows_may_stand_at_different_positions() -> None:
 
 
 def test_a_step_leaves_the_state_that_it_was_given() -> None:
-    model = transformer()
+    model = small_transformer()
     _, state = model.step(torch.tensor([1, 2]), model.initial_state(2))
     before = [part.clone() for part in state]
     model.step(torch.tensor([3, 4]), state)
@@ -123,13 +115,13 @@ def test_a_step_leaves_the_state_that_it_was_given() -> None:
 
 @pytest.mark.parametrize("end_token", [None, 0, 2])
 def test_the_probabilities_of_all_sequences_sum_to_one(end_token: int | None) -> None:
-    model = transformer(vocab_size=3, end_token=end_token)
+    model = small_transformer(vocab_size=3, end_token=end_token)
     log_probs = model.log_prob(all_sequences(3, 4, end_token)).sum(dim=1)
     assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_log_prob_equals_the_sum_by_steps_and_skips_padding() -> None:
-    model, sequence = transformer(end_token=2), [3, 0, 2]
+    model, sequence = small_transformer(end_token=2), [3, 0, 2]
     log_prob = model.log_prob(torch.tensor([[*sequence, V, V]]))[0].tolist()
     assert log_prob == pytest.approx([*log_prob_by_steps(model, sequence), 0, 0], abs=1e-12)
 
@@ -137,15 +129,15 @@ def test_log_prob_equals_the_sum_by_steps_and_skips_padding() -> None:
 @variants
 def test_monte_carlo_search_equals_plain_loops(options: dict[str, Any]) -> None:
     tokens, lengths = whole_episodes(4, options)
-    search = MonteCarloSearch(transformer(), Ordinal().score, 3, V, **options)
+    search = MonteCarloSearch(small_transformer(), Ordinal().score, 3, V, **options)
     expected = action_values_by_loops(search, tokens, lengths, KEYS[:4])
     assert torch.equal(search.action_values(tokens, lengths, KEYS[:4]), expected)
-    other = MonteCarloSearch(transformer(1), Ordinal().score, 3, V, **options)
+    other = MonteCarloSearch(small_transformer(1), Ordinal().score, 3, V, **options)
     assert not torch.equal(other.action_values(tokens, lengths, KEYS[:4]), expected)
 
 
 def test_samples_follow_the_seed_and_end_where_they_end() -> None:
-    model = transformer(end_token=2)
+    model = small_transformer(end_token=2)
     tokens, lengths = model.sample(300, T, seeded(1))
     assert torch.equal(model.sample(300, T, seeded(1))[0], tokens)
     assert not torch.equal(model.sample(300, T, seeded(2))[0], tokens)
@@ -157,7 +149,7 @@ def test_samples_follow_the_seed_and_end_where_they_end() -> None:
 
 
 def test_samples_have_the_likelihood_that_the_model_gives_them() -> None:
-    model = transformer(vocab_size=3, end_token=1)
+    model = small_transformer(vocab_size=3, end_token=1)
     sequences = all_sequences(3, 4, 1)
     log_probs = model.log_prob(sequences).sum(dim=1)
     entropy = -(log_probs.exp() * log_probs).sum().item()
@@ -167,7 +159,7 @@ def test_samples_have_the_likelihood_that_the_model_gives_them() -> None:
 
 def test_gradients_flow_through_steps_as_through_whole_sequences() -> None:
     """Scheduled sampling trains through steps."""
-    model, tokens = transformer().requires_grad_(True), some_tokens()
+    model, tokens = small_transformer().requires_grad_(True), some_tokens()
     by_steps = _log_prob_with_own_tokens(model, tokens, 0.0, seeded())
     gradients = [torch.autograd.grad(x.sum(), list(model.parameters())) for x in (by_steps, model.log_prob(tokens))]
     for name, a, b in zip(dict(model.named_parameters()), *gradients, strict=True):
@@ -187,9 +179,9 @@ def test_it_learns_a_language() -> None:
 
 
 def test_dropout_works_in_training_mode_alone() -> None:
-    model, tokens = transformer(dropout=0.3), some_tokens()
+    model, tokens = small_transformer(dropout=0.3), some_tokens()
     still = model.log_prob(tokens)
-    assert torch.equal(still, transformer().log_prob(tokens))
+    assert torch.equal(still, small_transformer().log_prob(tokens))
     with training_mode(model):
         assert not torch.isclose(model.log_prob(tokens), still).all(dim=1).any()
     assert torch.equal(model.log_prob(tokens), still)
@@ -208,7 +200,7 @@ def test_parameters_start_as_said() -> None:
 
 class TestBadInput:
     def test_longer_sequences_than_it_has_positions_for(self) -> None:
-        model = transformer()
+        model = small_transformer()
         message = r"positions for sequences of max_length=5 tokens and was given more: 6\. Make it with a larger max_length"
         model.logits(some_tokens(2, T + 1))  # what follows a whole sequence can be asked for
         with pytest.raises(ValueError, match=message):
@@ -223,4 +215,4 @@ class TestBadInput:
     @pytest.mark.parametrize("options", [{"n_layers": 0}, {"max_length": 0}])
     def test_nothing_to_look_at(self, options: dict[str, int]) -> None:
         with pytest.raises(ValueError, match="needs n_layers and max_length of at least 1, got"):
-            transformer(**options)
+            small_transformer(**options)

@@ -7,67 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens_reference, forbid
+from seqgan_env.models.sampling import TokenPolicy
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
-from seqgan_env.support.hashed_random import mix, uniform
-from tests.small import END, Ordinal, T, V, episodes, no_repeats, nothing_allowed, small_game, small_policy
-
-KEYS = torch.arange(100, 200)
+from tests.references import KEYS, action_values_by_loops, variants, whole_episodes
+from tests.small import END, Ordinal, T, V, nothing_allowed, small_policy
 
 
 def search(n_rollouts: int = 4, policy: TokenPolicy | None = None, **options: Any) -> MonteCarloSearch:
     return MonteCarloSearch(policy or small_policy(), Ordinal().score, n_rollouts, V, **options)
-
-
-def whole_episodes(n: int, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Episodes under the given end token and mask, with their lengths."""
-    tokens = episodes(small_game(**options), n)
-    return tokens, (tokens < V).sum(dim=1)
-
-
-# The reference: one prefix, one completion, one token at a time, each read from the start
-
-
-def logits_after(policy: TokenPolicy, prefix: list[int]) -> Tensor:
-    state = policy.initial_state(1)
-    for token in (V, *prefix):
-        logits, state = policy.step(torch.tensor([token]), state)
-    return logits
-
-
-def complete_by_loops(one: MonteCarloSearch, prefix: list[int], key: Tensor) -> list[int]:
-    sequence = list(prefix)
-    while len(sequence) < T and sequence[-1] != one.end_token:
-        logits = logits_after(one.policy, sequence)
-        if one.mask is not None:
-            logits = forbid(logits, allowed_tokens(one.mask, torch.tensor([sequence]), V))
-        drawn = draw_tokens_reference(logits, uniform(mix(key, len(sequence))).reshape(1, 1))
-        sequence.append(int(drawn))
-    return sequence
-
-
-def action_values_by_loops(one: MonteCarloSearch, tokens: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
-    values = torch.zeros(tokens.shape)
-    for row, length in enumerate(lengths.tolist()):
-        for position in range(length):
-            prefix = tokens[row, : position + 1].tolist()
-            total = 0.0
-            for rollout in range(one.n_rollouts):
-                key = mix(mix(keys[row], len(prefix)), rollout)
-                sequence = complete_by_loops(one, prefix, key)
-                padded = torch.tensor([sequence + [V] * (T - len(sequence))])
-                total += float(one.score(padded, torch.tensor([len(sequence)])))
-            values[row, position] = total / one.n_rollouts
-    return values
-
-
-VARIANTS = {
-    "plain": {},
-    "end token": {"end_token": END},
-    "mask": {"mask": no_repeats},
-    "mask and end token": {"mask": no_repeats, "end_token": END},
-}
-variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 
 
 @variants

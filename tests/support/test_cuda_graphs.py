@@ -23,8 +23,7 @@ from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
 from seqgan_env.support.cuda_graphs import Function, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
-from tests.models.test_transformer import transformer
-from tests.small import seeded
+from tests.small import seeded, small_transformer
 
 V, T = 11, 6
 HAS_GPU = torch.cuda.is_available()
@@ -316,7 +315,7 @@ def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], w
     elif what == "mask":
         options = {"mask": lambda prefix: torch.ones(V, dtype=torch.bool).numpy()}
     else:
-        policy = transformer(vocab_size=V, max_length=T)
+        policy = small_transformer(vocab_size=V, max_length=T)
     for _ in range(3):
         sample_sequences(policy, 9, T, V, seeded(), **options)
         MonteCarloSearch(policy, lambda tokens, lengths: lengths.float(), 2, V, **options).complete(
