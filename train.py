@@ -35,6 +35,7 @@ from seqgan_env.metrics.temperature import SweepPoint, temperature_sweep
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards.reward_models import learns
 from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
+from seqgan_env.support import seeds
 from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.errors import NumericalFault, OutOfMemory, room_for
 from seqgan_env.support.settings import in_flags
@@ -180,7 +181,7 @@ def evaluate(training: Training, phase: str, step: int) -> bool:
 def samples_of(training: Training) -> Tensor:
     """The sequences `(n_samples, sequence_length)` that an evaluation looks at."""
     game, config = training.task.game, training.config
-    rng = torch.Generator(game.device).manual_seed(config.seed + 2_000_003)
+    rng = torch.Generator(game.device).manual_seed(config.seed + seeds.PROGRESS)
     return training.agent.generator.sample(config.evaluation.n_samples, game.sequence_length, rng)[0]
 
 
@@ -249,7 +250,7 @@ def sweep_both(training: Training) -> dict[str, list[SweepPoint]]:
     sweeps = {}
     generators = {"maximum likelihood": pretrained, "adversarial": training.agent.generator}
     for name, generator in tqdm(generators.items(), desc="temperature sweep", unit="generator", disable=None):
-        rng = torch.Generator(task.game.device).manual_seed(config.seed + 3_000_003)
+        rng = torch.Generator(task.game.device).manual_seed(config.seed + seeds.FINAL_SWEEP)
         sweeps[name] = temperature_sweep(
             generator,
             task.game.oracle,

@@ -26,8 +26,9 @@ from agents.policy import GeneratorPolicy
 from agents.prefix_extractor import check_end_token
 from agents.saved_game_state import SavesGame
 from agents.vec_env import SB3VecEnv, vector_wrappers
+from seqgan_env.data.padding import played_positions
 from seqgan_env.game import SequenceGame
-from seqgan_env.models.sampling import allowed_along, played_positions
+from seqgan_env.models.sampling import allowed_along
 from seqgan_env.models.token_model import TokenModel, training_mode
 from seqgan_env.policy_gradient import (
     Baseline,

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from seqgan_env.game import Observation, observe
 from seqgan_env.rendering import as_image, draw_step
-from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
-
-IntArray = npt.NDArray[np.int64]
+from seqgan_env.vector_env import IntArray, PlayedEpisodes, SequenceVectorEnv
 
 
 class SB3VecEnv(VecEnv):

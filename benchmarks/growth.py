@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from benchmarks.flops import Shape
+from seqgan_env.evaluation.plot_styles import BLUE, GREEN, VERMILION
 
 Along = Literal["sequence_length", "n_rollouts"]
 TimeOf = Callable[[str, Shape], list[float]]
@@ -25,8 +26,7 @@ _LENGTH: Along = "sequence_length"
 _ROLLOUTS: Along = "n_rollouts"
 _SYMBOLS = {_LENGTH: "T", _ROLLOUTS: "N"}
 _AXES = {_LENGTH: "T, tokens in a sequence", _ROLLOUTS: "N, completions of each prefix"}
-# Colours that the colour-blind can tell apart (Wong, 2011).
-_COLOURS = {"sampling": "#0072B2", "rewards": "#D55E00", "generator": "#009E73"}
+_COLOURS = {"sampling": BLUE, "rewards": VERMILION, "generator": GREEN}
 
 
 @dataclass(frozen=True)

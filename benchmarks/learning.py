@@ -30,6 +30,7 @@ from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, load_game, load_generator, load_sequences
+from seqgan_env.support import seeds
 
 Size = Literal["full", "small"]
 
@@ -329,7 +330,7 @@ def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> 
 
 def _rng(seed: int) -> torch.Generator:
     """What samples of a row are drawn with; apart from all that a run draws."""
-    return torch.Generator().manual_seed(seed + 4_000_037)
+    return torch.Generator().manual_seed(seed + seeds.LEARNING_BENCHMARK)
 
 
 def _parent(name: str, seed: int, config: Config) -> Path:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.run_folders import Curve, read_evaluations
+from seqgan_env.evaluation.plot_styles import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION
 
 RELEASED_START = 9.07058
 """NLL_oracle of the released run after its 116th epoch of maximum likelihood, the last that was measured."""
@@ -29,8 +30,7 @@ RELEASED = (
 RELEASED_UPDATES = tuple(range(1, 152, 5))
 """An epoch there is an update and what follows it; the measurement of epoch 0 comes after the first update."""
 _REWARD_MODELS = {"discriminator": "SeqGAN", "constant": "constant reward", "random": "random reward", "bleu": "PG-BLEU"}
-# Colours that the colour-blind can tell apart (Wong, 2011).
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from agents import PretrainConfig
 from agents.experiment.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel
+from seqgan_env.evaluation.plot_styles import BLUE
 from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 from seqgan_env.metrics.shares import valid_share
 
@@ -174,7 +175,7 @@ def _draw_roll(axis: Axes, phrase: str) -> None:
     for token in phrase.split():
         name, length = token.rpartition(":")[0], float(length_of(token))
         if name != REST:
-            axis.barh(pitch.Pitch(name).midi, length, left=now, height=0.9, color="#0072B2", edgecolor="white", linewidth=0.5)
+            axis.barh(pitch.Pitch(name).midi, length, left=now, height=0.9, color=BLUE, edgecolor="white", linewidth=0.5)
         now += length
     for line in range(0, BARS + 1):
         axis.axvline(float(BAR) * line, color="0.7", linewidth=0.7, zorder=0)

@@ -19,6 +19,7 @@ from agents.experiment.config import AdversarialConfig, TextConfig
 from agents.experiment.presets import PRESETS
 from seqgan_env import SequenceGame, TokenModel
 from seqgan_env.data.vocabulary import lines_of, one_line
+from seqgan_env.evaluation.plot_styles import STYLES
 from seqgan_env.evaluation.reference_sequences import reference_of
 from seqgan_env.evaluation.run_evaluation import LABELS, BleuPoint, EvaluationSettings, Findings, evaluate
 from seqgan_env.saved_game import LAST, LIKELIHOOD, load_checkpoints, load_game
@@ -31,7 +32,6 @@ TEMPERATURES = (0.75, 1.0, 1.25, 1.5)
 ADVERSARIAL = dataclasses.replace(PRESETS["text"][0].adversarial, n_rollouts=2, learning_rate=1e-3, kl_coef=0.0)
 """What the examples have in common: a quick discriminator, a baseline, two completions of each prefix, and larger steps than
 the preset's, not held to the start."""
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")  # that the colour-blind can tell apart (Wong, 2011)
 
 Judge = Callable[[SequenceGame, TokenModel | None, list[str]], dict[str, float]]
 """Further metrics of sequences as text, and of the generator that wrote them, if one did."""
@@ -96,7 +96,7 @@ class Comparison:
     def draw(self, path: Path) -> None:
         """Draw BLEU-2 against Self-BLEU-2 over temperatures, means over seeds; the circle is temperature 1."""
         figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
-        for (name, sweeps), colour in zip(self.sweeps.items(), _COLOURS, strict=False):
+        for (name, sweeps), (colour, _) in zip(self.sweeps.items(), STYLES, strict=False):
             own = [mean(point.self_bleu[0] for point in points) for points in zip(*sweeps, strict=True)]
             bleu = [mean(point.bleu[0] for point in points) for points in zip(*sweeps, strict=True)]
             axis.plot(own, bleu, marker=".", color=colour, label=name)

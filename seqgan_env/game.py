@@ -12,8 +12,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from seqgan_env.data.corpus import Vocabulary
+from seqgan_env.data.padding import played_positions
 from seqgan_env.models.lstm import TokenLSTM
-from seqgan_env.models.sampling import Mask, TokenPolicy, played_positions
+from seqgan_env.models.sampling import Mask, TokenPolicy
 from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.reward_models import (

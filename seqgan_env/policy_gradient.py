@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from seqgan_env.models.sampling import played_positions
+from seqgan_env.data.padding import played_positions
 
 Baseline = Literal["none", "batch", "position", "leave-one-out", "maligan"]
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of
 from seqgan_env.game import Layout, Observation, SequenceGame, check_options, contract_rewards, observe, stream_key
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.models.sampling import TokenPolicy, allowed_after
@@ -404,7 +405,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         if tuple(tokens.shape) != shape:
             raise ValueError(f"play() takes tokens of shape (num_envs, sequence_length) = {shape}, got {tuple(tokens.shape)}.")
         pad, end = self.game.vocab_size, self.game.end_token
-        lengths = (tokens < pad).sum(dim=1)
+        lengths = lengths_of(tokens, pad)
         expected = torch.full_like(lengths, shape[1])
         if end is not None:
             is_end = tokens == end

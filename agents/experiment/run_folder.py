@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.experiment.run_lock import RunLock
+from seqgan_env.data.padding import played_positions
+from seqgan_env.evaluation.plot_styles import BLUE, STYLES
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics.temperature import SweepPoint
-from seqgan_env.models.sampling import played_positions
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rendering import printable
 from seqgan_env.saved_game import load_generator, save_generator
@@ -41,8 +42,6 @@ ADVERSARIAL = "adversarial"
 SUMMARY_COLUMNS = ("", "likelihood", "adversarial", "change")
 _X_LABELS = {PRETRAINING: "epochs of maximum likelihood", ADVERSARIAL: "adversarial updates"}
 _TENSORBOARD_ALONE = ("stdout", "log", "json", "csv")
-# Colours that the colour-blind can tell apart (Wong, 2011), and line styles that do without them.
-_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,14 +259,14 @@ class RunFolder:
 
     def _draw_phase(self, axis: Axes, phase: str, names: Sequence[str], labels: Mapping[str, str]) -> None:
         points = [m for m in self.measurements if m.phase == phase]
-        for name, (colour, line) in zip(names, _STYLES, strict=False):
+        for name, (colour, line) in zip(names, STYLES, strict=False):
             values = [m.metrics[name] for m in points]
             axis.plot([m.step for m in points], values, line, color=colour, marker=".", label=labels[name])
 
     def draw_quality_against_coverage(self, sweeps: Mapping[str, Sequence[SweepPoint]], floor: float) -> None:
         """Draw `quality_coverage.png`: NLL_oracle against NLL_test over inverse temperatures, a curve for each generator."""
         figure, axis = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
-        for (name, points), (colour, line) in zip(sweeps.items(), _STYLES, strict=False):
+        for (name, points), (colour, line) in zip(sweeps.items(), STYLES, strict=False):
             axis.plot([p.nll_test for p in points], [p.nll_oracle for p in points], line, color=colour, marker=".", label=name)
             plain = min(points, key=lambda p: abs(p.inverse_temperature - 1))
             axis.plot(plain.nll_test, plain.nll_oracle, "o", color=colour, markersize=9, fillstyle="none")
@@ -287,7 +286,7 @@ class RunFolder:
             return
         figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
         updates = [int(float(row["train/n_updates"])) for row in rows]
-        axis.plot(updates, [float(row["discriminator/accuracy"]) for row in rows], color=_STYLES[0][0])
+        axis.plot(updates, [float(row["discriminator/accuracy"]) for row in rows], color=BLUE)
         axis.axhline(0.5, color="0.4", linewidth=1, linestyle=(0, (1, 3)), label="it cannot tell")
         axis.set(xlabel=_X_LABELS[ADVERSARIAL], ylabel="accuracy in its training", title="The discriminator")
         axis.grid(alpha=0.25)

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch import Tensor
 from agents.experiment.config import OracleConfig, TextConfig, TrainConfig, reward_of
 from agents.experiment.players import Player
 from seqgan_env.data.corpus import read_corpus
+from seqgan_env.data.padding import Tokens, lengths_of
 from seqgan_env.game import SequenceGame
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.metrics.bleu import BleuScorer, self_bleu
@@ -23,6 +22,7 @@ from seqgan_env.rewards.custom import load_function
 from seqgan_env.rewards.reward_models import find_discriminator
 from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
+from seqgan_env.support import seeds
 from seqgan_env.support.settings import errors_in_flags, flags_of
 
 ENTROPY = "entropy of the generator, nats per token"
@@ -102,7 +102,7 @@ def make_task(config: TrainConfig, kept: KeptData | None = None) -> Task:
 def try_objective(game: SequenceGame) -> None:
     """Score two real sequences: a function that fails shall do so now, not when likelihood training is over."""
     real = game.real_sequences[:2]
-    game.reward_model.score(real, (real < game.vocab_size).sum(dim=1))
+    game.reward_model.score(real, lengths_of(real, game.vocab_size))
 
 
 def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task:
@@ -120,7 +120,7 @@ def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task
     oracle = game.oracle
     assert oracle is not None
     if kept is None:
-        rng = torch.Generator(game.device).manual_seed(config.seed + 1_000_003)
+        rng = torch.Generator(game.device).manual_seed(config.seed + seeds.HELD_OUT)
         held_out, _ = oracle.sample(config.evaluation.n_held_out, config.sequence_length, rng)
     else:
         held_out = kept.held_out.to(game.device)
@@ -163,12 +163,11 @@ def make_text_task(config: TextConfig) -> Task:
     print(f"Held out: {len(held_out.tokens):,} of {len(corpus.tokens):,} sequences, none of which is trained on.")
     game = text_game(training, **rules_of(config, training.tokens.shape[1]))
 
-    def words(tokens: Tensor) -> npt.NDArray[np.int64]:
+    def words(tokens: Tensor) -> Tokens:
         return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
 
-    def lengths(written: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        counts: npt.NDArray[np.int64] = (written < game.vocab_size).sum(axis=1)
-        return counts
+    def lengths(written: Tokens) -> Tokens:
+        return lengths_of(written, game.vocab_size)
 
     real = words(held_out.tokens)
     references, real_length = BleuScorer(real, game.vocab_size), lengths(real).mean()

@@ -20,12 +20,11 @@ from seqgan_env.models.sampling import Mask, sample_sequences
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.custom import load_function
 from seqgan_env.saved_game import LAST, load_checkpoints, load_game
+from seqgan_env.support import seeds
 from seqgan_env.support.atomic_files import STANDARD_OUTPUT, text_output
 from seqgan_env.support.settings import PositiveInt, Seed, Temperature, check_number
 
 _CHUNK = 1000  # sequences that are held at once; one number, because the draws of a seed depend on it
-
-_SEED_OFFSET = 6_000_003  # samples shall not share the random numbers that wrote the oracle's training data
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Sample:
         (generator,) = load_checkpoints(self.run, game, [self.checkpoint]).values()
         mask = None if self.mask is None else load_function(self.mask)
         prefix, mask = begin_with(self.prefix, game.vocabulary, game.sequence_length, mask)
-        rng = torch.Generator(game.device).manual_seed(self.seed + _SEED_OFFSET)
+        rng = torch.Generator(game.device).manual_seed(self.seed + seeds.SAMPLES)
         chunks = sample_with(
             generator, self.n, game.sequence_length, rng, temperature=self.temperature, prefix=prefix, mask=mask
         )

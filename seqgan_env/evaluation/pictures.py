@@ -9,11 +9,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seqgan_env.evaluation.plot_styles import STYLES
 from seqgan_env.evaluation.run_evaluation import BLEU_ORDERS, Evaluation, Findings
 from seqgan_env.metrics.temperature import SweepPoint
 
-# Colours that the colour-blind can tell apart (Wong, 2011), and line styles that do without them.
-_STYLES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"))
 _DATA: dict[str, Any] = {"color": "0.35", "linestyle": (0, (1, 1.5)), "linewidth": 1.6}
 
 
@@ -44,7 +43,7 @@ def draw_evaluation(evaluation: Evaluation, titles: Mapping[str, str], folder: P
 def _draw_nll_sweep(findings: Mapping[str, Findings], real: Findings) -> Figure:
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
     axis = figure.subplots()
-    for (title, found), (colour, line) in zip(findings.items(), _STYLES, strict=False):
+    for (title, found), (colour, line) in zip(findings.items(), STYLES, strict=False):
         points = [point for point in found.sweep if isinstance(point, SweepPoint)]
         xs, ys = [point.nll_test for point in points], [point.nll_oracle for point in points]
         axis.plot(xs, ys, line, color=colour, marker=".", label=title)
@@ -59,7 +58,7 @@ def _draw_nll_sweep(findings: Mapping[str, Findings], real: Findings) -> Figure:
 def _draw_bleu_sweep(findings: Mapping[str, Findings], real: Findings) -> Figure:
     figure = Figure(figsize=(9, 7.5), layout="constrained")
     for k, axis in zip(BLEU_ORDERS, figure.subplots(2, 2).flat, strict=True):
-        for (title, found), (colour, line) in zip(findings.items(), _STYLES, strict=False):
+        for (title, found), (colour, line) in zip(findings.items(), STYLES, strict=False):
             points = [point for point in found.sweep if not isinstance(point, SweepPoint)]
             place = BLEU_ORDERS.index(k)
             xs, ys = [point.self_bleu[place] for point in points], [point.bleu[place] for point in points]
@@ -80,7 +79,7 @@ def _draw_lengths(findings: Mapping[str, Findings], evaluation: Evaluation) -> F
     xs = np.arange(len(evaluation.training_lengths))
     axis.bar(xs, evaluation.training_lengths, width=1, color="0.85", label="training data")
     axis.plot(xs, evaluation.real.lengths, **_DATA, label="held-out data")
-    for (title, found), (colour, line) in zip(findings.items(), _STYLES, strict=False):
+    for (title, found), (colour, line) in zip(findings.items(), STYLES, strict=False):
         axis.plot(xs, found.lengths, line, color=colour, label=title)
     axis.set(xlabel="tokens, without the end token", ylabel="share of sequences", title="Lengths at temperature 1")
     _finish(axis)
@@ -90,7 +89,7 @@ def _draw_lengths(findings: Mapping[str, Findings], evaluation: Evaluation) -> F
 def _draw_neighbours(findings: Mapping[str, Findings], real: Findings) -> Figure:
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axis = figure.subplots()
-    for (title, found), (colour, line) in zip(findings.items(), _STYLES, strict=False):
+    for (title, found), (colour, line) in zip(findings.items(), STYLES, strict=False):
         _draw_cumulative(axis, found.neighbours.shares, color=colour, linestyle=line, label=title)
     _draw_cumulative(axis, real.neighbours.shares, **_DATA, label="held-out data")
     axis.set(

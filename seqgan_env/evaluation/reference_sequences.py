@@ -16,8 +16,7 @@ from seqgan_env.data.vocabulary import Vocabulary
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics.shares import without_end_token
 from seqgan_env.saved_game import HELD_OUT, load_sequences
-
-_SEED_OFFSET = 5_000_003  # from training's own seeds, so that no held-out sequence is one that was trained on
+from seqgan_env.support import seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,7 @@ def reference_of(
     if (folder / HELD_OUT).is_file():
         return _of_game(game, load_sequences(folder / HELD_OUT), HELD_OUT)
     if game.oracle is not None:
-        rng = torch.Generator(game.device).manual_seed(seed + _SEED_OFFSET)
+        rng = torch.Generator(game.device).manual_seed(seed + seeds.REFERENCES)
         return _of_game(game, game.oracle.sample(n, game.sequence_length, rng)[0], f"written by the oracle, seed {seed}")
     raise FileNotFoundError(
         f"{folder} holds no {HELD_OUT}, so there is nothing to measure by. Pass --reference FILE, a text that the run was not "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from seqgan_env.data.padding import Tokens
 from seqgan_env.data.vocabulary import lines_of
 from seqgan_env.evaluation.reference_sequences import Reference
 from seqgan_env.game import SequenceGame
@@ -29,11 +30,10 @@ from seqgan_env.metrics.shares import (
 )
 from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, SweepPoint, mean_nll, temperature_sweep
 from seqgan_env.models.token_model import TokenModel
+from seqgan_env.support import seeds
 from seqgan_env.support.settings import PositiveInt, SampleCount, Seed, Temperature, check_settings
 
-Tokens = npt.NDArray[np.int64]
 BLEU_ORDERS = (2, 3, 4, 5)
-_SEED_OFFSET = 4_000_003  # samples shall not share the random numbers that wrote the oracle's training data
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Evaluator:
         )[0]
 
     def _rng(self) -> torch.Generator:
-        return torch.Generator(self.game.device).manual_seed(self.settings.seed + _SEED_OFFSET)
+        return torch.Generator(self.game.device).manual_seed(self.settings.seed + seeds.EVALUATION)
 
     def measure(self, generator: TokenModel, after_step: Callable[[], object]) -> Findings:
         """All there is to know of a generator; `after_step` is called twice and once for each temperature."""

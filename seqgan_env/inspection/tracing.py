@@ -13,9 +13,10 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
 from seqgan_env.inspection.trace import EpisodeTrace, TracedCompletion, TracedStep
-from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid, played_positions
+from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
 from seqgan_env.rewards.reward_models import ScoresTokens
 from seqgan_env.support.hashed_random import mix
 
@@ -96,7 +97,7 @@ def trace_batch(
         raise ValueError("There must be at least 1 episode to trace, got none.")
 
     batch, thoughts = _think(game, policy, given, seeds, top_k)
-    lengths = (batch < game.vocab_size).sum(dim=1)
+    lengths = lengths_of(batch, game.vocab_size)
     judgements, values, worth = _judge(game, batch, lengths, seeds)
     rewards = contract_rewards(values, lengths, game.reward)
     advantages = None if advantage_fn is None else advantage_fn(rewards, lengths)

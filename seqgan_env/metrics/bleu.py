@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from seqgan_env.metrics.ngrams import Scores, Tokens, checked_lengths, empty_ngrams, extend, look_up
+from seqgan_env.data.padding import Tokens
+from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, extend, look_up
 
 _SMOOTHING = 0.1  # epsilon of method 1 of Chen and Cherry (2014), as in NLTK
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Tokens = npt.NDArray[np.int64]
+from seqgan_env.data.padding import Tokens, lengths_of
+
 Words = npt.NDArray[np.uint64]
 
 _BITS = 64
@@ -46,7 +47,7 @@ class NeighbourSearch:
     def __init__(self, training: Tokens, pad: int) -> None:
         if not len(training):
             raise ValueError("Nearest neighbours need at least one training sequence, got none.")
-        lengths = (training != pad).sum(axis=1)
+        lengths = lengths_of(training, pad)
         self._order = np.argsort(-lengths, kind="stable")  # longest first: those that reach a column are the first ones
         self._lengths = lengths[self._order]
         self._columns = np.ascontiguousarray(training[self._order].T)  # (length, m)
@@ -67,7 +68,7 @@ class NeighbourSearch:
             pad: their pad id.
         """
         indices, edits = np.empty((2, len(sequences)), dtype=np.int64)
-        lengths = (sequences != pad).sum(axis=1)
+        lengths = lengths_of(sequences, pad)
         longer = np.empty(len(sequences), dtype=np.int64)
         for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
             distances = self._distances(sequence[:length])

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-Tokens = npt.NDArray[np.int64]
+from seqgan_env.data.padding import Tokens
+
 Scores = npt.NDArray[np.float64]
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from seqgan_env.metrics.ngrams import Scores, Tokens, checked_lengths, empty_ngrams, extend, look_up
+from seqgan_env.data.padding import Tokens, lengths_of
+from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, extend, look_up
 
 
 def without_end_token(tokens: Tokens, end_token: int | None, pad: int) -> Tokens:
@@ -45,7 +46,7 @@ def length_shares(samples: Tokens, pad: int, longest: int) -> Scores:
     Raises:
         ValueError: no samples, or one that is longer.
     """
-    lengths = (samples != pad).sum(axis=1)
+    lengths = lengths_of(samples, pad)
     if not len(samples) or lengths.max() > longest:
         raise ValueError(
             f"Lengths need samples of at most {longest} tokens, got {len(samples)} of at most {lengths.max(initial=0)}."

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_prob
 from seqgan_env.models.sampling import sequences_per_chunk
 from seqgan_env.models.token_model import TokenModel
@@ -17,7 +18,7 @@ INVERSE_TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
 
 def mean_nll(model: TokenModel, tokens: Tensor) -> float:
     """Negative log-likelihood of sequences `(n, length)` under a model, in nats per token, averaged over all their tokens."""
-    lengths = (tokens < model.vocab_size).sum(dim=1)
+    lengths = lengths_of(tokens, model.vocab_size)
     return ((model.nll(tokens) * lengths).sum() / lengths.sum()).item()
 
 
@@ -87,7 +88,7 @@ def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatu
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
     for part in tokens.split(sequences_per_chunk(generator.vocab_size, tokens.shape[1], tokens.device)):
         log_probs_at = _log_probs_by_temperature(generator, part)
-        lengths = (part < generator.vocab_size).sum(dim=1)
+        lengths = lengths_of(part, generator.vocab_size)
         for index, alpha in enumerate(inverse_temperatures):
             totals[index] -= (log_probs_at(alpha).view(part.shape).double().sum(dim=1) / lengths).sum()
     means: list[float] = (totals / len(tokens)).tolist()

@@ -268,11 +268,6 @@ def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) ->
     return allowed
 
 
-def played_positions(lengths: Tensor, length: int) -> Tensor:
-    """Which of `length` positions sequences with lengths `(n,)` have: `(n, length)` bool."""
-    return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)
-
-
 def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
     """How many rows of logits to hold at once (see `_LOGITS_PER_CHUNK`)."""
     return max(1, (_LOGITS_PER_CHUNK if device.type == "cpu" else _LOGITS_PER_CHUNK_ON_GPU) // vocab_size)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.models.sampling import Mask, sample_sequences, sequences_per_chunk
 from seqgan_env.support.overriding import still_agree
@@ -129,7 +130,7 @@ class TokenModel(nn.Module, ABC):
     def nll(self, tokens: Tensor) -> Tensor:
         """Negative log-likelihood of each sequence, in nats per token: `(n,)`, float64 mean over its own tokens."""
         chunk = sequences_per_chunk(self.vocab_size, tokens.shape[1], tokens.device)
-        lengths = (tokens < self.vocab_size).sum(dim=1)
+        lengths = lengths_of(tokens, self.vocab_size)
         sums = torch.cat([self.log_prob(part).double().sum(dim=1) for part in tokens.split(chunk)])
         return -sums / lengths
 

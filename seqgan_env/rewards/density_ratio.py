@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.mixture import TokenMixture
-from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_where, forbid, played_positions, sequences_per_chunk
+from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_where, forbid, sequences_per_chunk
 from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.support import seeds
 from seqgan_env.support.errors import StepRecord, room_for
 from seqgan_env.support.precision import Precision, check_precision, products_in
 from seqgan_env.support.process_group import ALONE, Workers
@@ -28,7 +30,6 @@ from seqgan_env.support.state_dicts import (
 )
 
 _PHASE = "a fit of the density ratio"
-_SEED_OFFSET = 1_000_000_007
 
 RatioObjective = Literal["likelihood", "classification"]
 
@@ -110,8 +111,7 @@ class DensityRatioReward(ReadOnly):
         self.vocab_size = vocab_size
         self.policy = policy
         self.mask = mask
-        # A generator of the same seed shall not begin with the same parameters: models that begin alike end alike.
-        initial = torch.Generator().manual_seed(seed + _SEED_OFFSET)
+        initial = torch.Generator().manual_seed(seed + seeds.DENSITY_MODELS)
         sizes: dict[str, Any] = {"sequence_length": sequence_length, "end_token": end_token, "device": device}
         models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.n_models)]
         self.density = TokenMixture(models)
@@ -153,7 +153,7 @@ class DensityRatioReward(ReadOnly):
 
     def log_odds(self, tokens: Tensor) -> Tensor:
         """`score`: the log odds of being real, where real and generated sequences are equally many."""
-        return self.score(tokens, (tokens < self.vocab_size).sum(dim=1))
+        return self.score(tokens, lengths_of(tokens, self.vocab_size))
 
     def probability(self, tokens: Tensor) -> Tensor:
         """Probability of being real, `(n,)`."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.models.sampling import (
     Mask,
     NextTokens,
@@ -15,7 +16,6 @@ from seqgan_env.models.sampling import (
     allowed_tokens,
     allowed_where,
     map_state,
-    played_positions,
 )
 from seqgan_env.support.cuda_graphs import replayed
 from seqgan_env.support.hashed_random import mix, uniform
@@ -198,7 +198,7 @@ class MonteCarloSearch:
                 states = map_state(lambda part: part.new_empty((len(completed), *part.shape[1:])), branch)
             _assign(states, rows, branch)
         shape = (len(prefix_lengths), n, self.n_rollouts)
-        completed_lengths = (completed < self.vocab_size).sum(dim=1)
+        completed_lengths = lengths_of(completed, self.vocab_size)
         return completed.view(*shape, length), completed_lengths.view(shape), is_open
 
     def _under_way(self, alive: Tensor, chunk: int) -> Iterable[Rows]:
