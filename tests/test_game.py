@@ -296,9 +296,9 @@ def test_another_layout_is_refused() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValueError, match="device='cuda:1' was asked for, but torch sees no CUDA device here"):
+    with pytest.raises(ValueError, match="device='cuda:1' was requested, but torch sees no CUDA device here"):
         resolve_device("cuda:1")
-    with pytest.raises(ValueError, match="Take 'cpu' or 'auto'"):
+    with pytest.raises(ValueError, match="Use 'cpu' or 'auto'"):
         oracle_game(T, V, device="cuda")
     assert resolve_device("auto") == torch.device("cpu")
 
@@ -314,7 +314,7 @@ class TestAttributes:
         if name in ("reward_model", "n_rollouts", "retrain_every", "replay"):
             setattr(game, name, getattr(game, name))
         else:
-            with pytest.raises(AttributeError, match=f"{name} of a SequenceGame cannot be changed: make a new SequenceGame"):
+            with pytest.raises(AttributeError, match=f"{name} of a SequenceGame cannot be changed: create a new SequenceGame"):
                 setattr(game, name, getattr(game, name))
 
     @pytest.mark.parametrize("name", ["search", "workers", "gamma", "real_sequences"])

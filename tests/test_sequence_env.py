@@ -345,7 +345,7 @@ def test_a_mask_that_allows_nothing_is_refused() -> None:
 def test_an_environment_cannot_be_changed(name: str) -> None:
     env = small_env()
     with pytest.raises(
-        AttributeError, match=f"{name} of a SequenceEnv cannot be changed: make a new SequenceEnv with another"
+        AttributeError, match=f"{name} of a SequenceEnv cannot be changed: create a new SequenceEnv with another"
     ):
         setattr(env, name, getattr(env, name))
 
@@ -372,8 +372,8 @@ def test_seeds_are_integers_of_any_kind(seed: Any) -> None:
 @pytest.mark.parametrize(
     ("seed", "error", "message"),
     [
-        (-1, ValueError, "A seed is an integer from 0 on, got -1"),
-        (1.0, TypeError, "A seed is an integer from 0 on, got 1.0 of type float"),
+        (-1, ValueError, "A seed must be an integer from 0, got -1"),
+        (1.0, TypeError, "A seed must be an integer from 0, got 1.0 of type float"),
         ("1", TypeError, "got '1' of type str"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Real sequences from a file or from Python: text, token ids, CSV and JSONL, read in one pass, with a report."""
+"""Read real sequences from a file or from Python objects: text, token ids, CSV or JSONL, in one pass, with a report."""
 
 import os
 import sys
@@ -24,35 +24,35 @@ __all__ = ["Corpus", "CorpusReport", "Format", "Tokenizer", "TooLong", "Unknown"
 TooLong = Literal["error", "truncate", "skip"]
 Unknown = Literal["error", "skip"]
 
-_MUCH_PADDING = 1 << 27  # token ids, 1 GB: from here on, nearly nothing but padding is refused
-_NEARLY_ALL = 0.9  # sequences of a single token, from which on the tokenizer is thought to be the wrong one
-_TELLING_SEQUENCES, _TELLING_TOKENS = 10, 1000  # fewer tell nothing of a tokenizer
+_MUCH_PADDING = 1 << 27  # token ids (1 GB): a larger corpus that is almost all padding is refused
+_NEARLY_ALL = 0.9  # if this share of sequences has a single token, the tokenizer is probably the wrong one
+_TELLING_SEQUENCES, _TELLING_TOKENS = 10, 1000  # with fewer, do not judge the tokenizer
 
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """What became of the lines (rows of CSV, items of an iterable) that were read. Tokens are counted without end tokens."""
+    """What was read, kept and left out. A line is a CSV row or an item of an iterable, too. End tokens are not counted."""
 
     lines: int
     """Lines read."""
     empty: int
-    """Lines without a token, left out."""
+    """Empty lines, left out."""
     truncated: int
-    """Lines that were too long, cut."""
+    """Lines that were too long and were truncated."""
     skipped: int
-    """Lines that were too long, left out."""
+    """Lines that were too long and were left out."""
     unknown: int
-    """Tokens that were too rare, or not in the given vocabulary, replaced by the unknown token."""
+    """Tokens replaced by the unknown token: too rare, or not in the given vocabulary."""
     duplicates: int
-    """Sequences that had come before."""
+    """Sequences that repeat an earlier one."""
     outside: int
-    """Lines with a token that the given vocabulary has no id for, left out."""
+    """Lines left out because the given vocabulary has no id for one of their tokens."""
     sequences: int
     """Sequences kept."""
     tokens: int
     """Tokens kept."""
     vocabulary_size: int
-    """Tokens in the vocabulary, the end token and the unknown token included."""
+    """Tokens in the vocabulary, including the end token and the unknown token."""
     shortest: int
     """Tokens in the shortest sequence."""
     median: float
@@ -78,31 +78,32 @@ class CorpusReport:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Sequences from a file, as token ids."""
+    """Sequences as token ids."""
 
     tokens: Tensor
     """`(n, sequence_length)` int64, padded with `vocabulary.pad`."""
     lengths: Tensor
-    """`(n,)` int64, the end token counted."""
+    """`(n,)` int64, including the end token."""
     vocabulary: Vocabulary
     report: CorpusReport
 
     def split(self, held_out: float, seed: int) -> tuple["Corpus", "Corpus"]:
-        """Part the sequences at random into those to train on and those held out; no sequence is on both sides.
+        """Split the sequences at random into a training part and a held-out part; no sequence is in both.
 
-        All repeats of a sequence (`report.duplicates`) go to its side. Each distinct sequence is equally likely to be held
-        out, unless it occurs more often than the share has room for.
+        All repeats of a sequence (`report.duplicates`) go to the same part. Each distinct sequence is equally likely to be
+        held out, unless it occurs too often to fit into the held-out part.
 
         Args:
-            held_out: the share to hold out, between 0 and 1; where repeats do not fit, the part held out is a little smaller,
-                or, where not even one distinct sequence fits, the rarest of them.
-            seed: the same seed parts the same corpus in the same way.
+            held_out: the share to hold out, between 0 and 1. If repeats do not fit, the held-out part is a little smaller;
+                if no distinct sequence fits, the rarest one is held out.
+            seed: the same seed splits the same corpus in the same way.
 
         Returns:
-            The two parts, at least one sequence each; both keep the vocabulary and the report of the whole.
+            The training part and the held-out part, with at least one sequence each. Both keep the vocabulary and the
+            report of the whole corpus.
 
         Raises:
-            ValueError: a share that leaves one of the sides without a sequence, or fewer than two distinct sequences.
+            ValueError: the share leaves one part empty, or there are fewer than two distinct sequences.
         """
         n = len(self.tokens)
         n_held_out = round(held_out * n) if 0 < held_out < 1 else 0
@@ -114,7 +115,7 @@ class Corpus:
         seen: dict[bytes, int] = {}
         first = np.array([seen.setdefault(row.tobytes(), number) for number, row in enumerate(self.tokens.numpy())])
         if len(seen) == 1:
-            raise ValueError(f"All {n} sequences are the same one, so none can be held out that is not trained on, too.")
+            raise ValueError(f"All {n} sequences are the same, so any held-out sequence would also be in the training part.")
         repeats = np.bincount(first, minlength=n)
         order = np.random.default_rng(seed).permutation(n)
         distinct = order[repeats[order] > 0]
@@ -146,50 +147,52 @@ def read_corpus(
     vocabulary: Vocabulary | None = None,
     unknown: Unknown = "error",
 ) -> Corpus:
-    """Read sequences, one a line.
+    """Read sequences, one per line.
 
-    A sequence of fewer than `sequence_length` tokens gets the end token as its last one, which counts in its length. One of
-    exactly `sequence_length` tokens has none: the episode ends there anyway. What is cut off or skipped is not counted.
+    A sequence shorter than `sequence_length` gets an end token, which counts in its length. A sequence of exactly
+    `sequence_length` tokens gets none, because the episode ends there anyway.
 
-    Ids of words and characters follow falling count, then spelling; the end token and, where some token was too rare, the
-    unknown token come last. Integers are their own ids, with the end token, where some sequence is shorter than
-    `sequence_length`, as the last. Subwords have their tokenizer's ids, with the end token after them.
+    Words and characters get ids by falling count, then by spelling; the end token and the unknown token (if some token is
+    too rare) come last. Integers are their own ids; if a sequence is shorter than `sequence_length`, the end token is the
+    last id. Subwords keep their tokenizer's ids, followed by the end token.
 
     Args:
-        source: path of a UTF-8 file, with or without a byte order mark; or an iterable of strings, of lists of tokens, of
-            lists or arrays of ids, or, with `column`, of mappings that hold one of these; or, with `column`, a mapping of
-            columns or a data frame. Read once, line by line; with `"bpe"` twice, for which an iterator is kept in memory.
-        tokenizer: `"words"` are what white space separates; `"characters"` are the Unicode code points of a line, spaces
-            inside it included; `"integers"` are token ids separated by white space; `"bpe"` are parts of words, learned here
-            (byte-level BPE); anything else is the path of a `tokenizer.json` of the library tokenizers. Nothing is normalised,
-            but by such a file.
-        sequence_length: the most tokens a sequence has; by default as many as the longest line.
+        source: path of a UTF-8 file, with or without a byte order mark; or an iterable of strings, lists of tokens, or lists
+            or arrays of ids. With `column` also an iterable of mappings that hold one of these, a mapping of columns, or a
+            data frame. It is read once, line by line; `"bpe"` reads it twice, and keeps an iterator in memory.
+        tokenizer: `"words"` splits at white space; `"characters"` takes each Unicode code point of a line, spaces inside
+            it included; `"integers"` reads token ids separated by white space; `"bpe"` learns a byte-level BPE tokenizer
+            from the source. Anything else is the path of a `tokenizer.json` of the library tokenizers. Only such a file
+            normalises the text.
+        sequence_length: the maximum number of tokens in a sequence; by default the length of the longest line.
         min_count: words or characters that occur less often become the unknown token.
-        too_long: what to do with a line of more tokens: `"error"`, `"truncate"` it to exactly `sequence_length` tokens,
-            without an end token, or `"skip"` it. The report counts them.
-        vocab_size: the number of tokens, the end token included. Of integers: ids must be smaller; by default the largest
-            decides. Of `"bpe"`: at most so many are learned, 1,000 by default. Otherwise it is checked.
-        format: `"text"`, `"csv"` (with a header) or `"jsonl"`; by default what the file's name ends with.
-        column: which column of CSV or of a table, or field of JSONL, holds the sequences. A field of JSONL may be a list of
-            tokens or ids.
-        vocabulary: read with the vocabulary of another corpus, as a held-out file must be; it brings its own tokenizer.
-        unknown: what to do with a line whose tokens that vocabulary cannot all write: `"error"`, or `"skip"` it.
+        too_long: what to do with a longer line: `"error"`, `"truncate"` it to exactly `sequence_length` tokens without an
+            end token, or `"skip"` it. The report counts such lines.
+        vocab_size: the number of tokens, including the end token. For integers all ids must be smaller; by default it
+            follows from the largest id. For `"bpe"` it is the maximum to learn, 1,000 by default. For the others it is
+            only checked.
+        format: `"text"`, `"csv"` (with a header) or `"jsonl"`; by default the file's suffix decides.
+        column: the CSV or table column, or the JSONL field, that holds the sequences. A JSONL field may be a list of tokens
+            or ids.
+        vocabulary: reuse another corpus's vocabulary and its tokenizer, as for a held-out file.
+        unknown: what to do with a line that has a token outside the given vocabulary, if that has no unknown token:
+            `"error"`, or `"skip"` it.
 
     Returns:
-        The corpus, in the order of the lines.
+        The corpus, in the order of the lines. Tokens that are cut off or skipped are not counted.
 
     Warns:
-        UserWarning: nearly every sequence is a single token, or words occur less than twice on average: another tokenizer is
-            likely to be meant.
+        UserWarning: nearly every sequence is a single token, or words occur less than twice on average. Another tokenizer
+            probably fits better.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the tokenizer needs a library that is not installed.
-        IsADirectoryError: a folder.
-        TypeError: items that are no sequences, or of another kind than the tokenizer reads.
-        ValueError: a line that is too long, no text in UTF-8, no sequences, or fewer than two distinct tokens; a column that
-            is not there; an id that is none, or is too large; more than half of the tokens unknown; or an argument
-            out of range.
+        IsADirectoryError: the path is a folder.
+        TypeError: an item is not a sequence, or is not of the kind that the tokenizer reads.
+        ValueError: a line is too long or not UTF-8; there are no sequences, or fewer than two distinct tokens; a column is
+            missing; an id is invalid or too large; more than half of the tokens are unknown; or an argument is out of
+            range.
     """
     _check_arguments(sequence_length, min_count, too_long, unknown)
     name = str(source) if isinstance(source, (str, Path)) else "The given lines"
@@ -209,7 +212,7 @@ def read_corpus(
         if not read.lengths:
             raise ValueError(
                 f"no sequences in {read.n_lines} lines, of which {read.n_empty} are blank and {len(read.excess)} too long "
-                f"(more than {sequence_length} {coder.unit}). Expected one sequence a line."
+                f"(more than {sequence_length} {coder.unit}). Expected one sequence per line."
             )
         numbers, lengths = np.frombuffer(read.flat, dtype=np.intc), np.array(read.lengths)
         width = sequence_length or int(lengths.max())
@@ -219,7 +222,7 @@ def read_corpus(
         n_unknown = 0 if vocab.unknown_token is None else int(counts[vocab.unknown_token :][:1].sum())
         if vocabulary is None and (counts > 0).sum() < 2:
             raise ValueError(
-                f"{(counts > 0).sum()} distinct token among {len(flat)}, where at least 2 are needed for a choice "
+                f"{(counts > 0).sum()} distinct token among {len(flat)}, but a choice needs at least 2 "
                 f"(tokenizer={str(tokenizer)!r}, min_count={min_count})."
             )
         if n_unknown > MOST_UNKNOWN * len(flat) and min_count == 1:
@@ -256,17 +259,17 @@ def _check_arguments(sequence_length: int | None, min_count: int, too_long: str,
 
 
 def _readable_twice(source: str | Path | Iterable[Any]) -> str | Path | Iterable[Any]:
-    """A source that is read once to learn the tokenizer and once to use it."""
+    """A source that can be read twice: to learn the tokenizer, then to use it."""
     if isinstance(source, (str, Path)):
         if os.path.exists(source) and not (os.path.isfile(source) or os.path.isdir(source)):
-            raise ValueError(f"{source} can be read only once, but tokenizer='bpe' reads twice. Put it into a regular file.")
+            raise ValueError(f"{source} can be read only once, but tokenizer='bpe' reads it twice. Use a regular file.")
         return source
     return list(source) if isinstance(source, Iterator) else source
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Let errors name the source."""
+    """Prefix a ValueError's message with the source's name."""
     try:
         yield
     except ValueError as error:
@@ -277,22 +280,23 @@ def naming(name: str) -> Iterator[None]:
 
 @dataclass
 class _Read:
-    """What one pass over the lines leaves."""
+    """The result of one pass over the lines."""
 
     flat: "array[int]" = field(default_factory=lambda: array("i"))
-    """The numbers of all tokens, sequence after sequence."""
+    """The numbers of all tokens, all sequences concatenated."""
     lengths: "array[int]" = field(default_factory=lambda: array("q"))
     excess: list[tuple[int, int]] = field(default_factory=list)
-    """Line number and length of what is too long."""
+    """Line number and length of each line that is too long."""
     n_lines: int = 0
     n_empty: int = 0
     n_outside: int = 0
     """Tokens that the vocabulary has no id for."""
     n_outside_lines: int = 0
-    """Lines with such tokens, and the tokens in them."""
+    """Lines with such tokens."""
     n_outside_line_tokens: int = 0
+    """All tokens of these lines."""
     first_outside: tuple[int, str] = (0, "")
-    """Line number and spelling of the first of them."""
+    """Line number and spelling of the first such token."""
 
     @property
     def outside_share(self) -> float:
@@ -334,8 +338,8 @@ def _describe_excess(excess: list[tuple[int, int]], unit: str, limit: int) -> st
     first, first_length = excess[0]
     longest, longest_length = max(excess, key=lambda item: item[1])
     return (
-        f"line {first} has {first_length} {unit}, more than sequence_length={limit}. Too long are {len(excess)} "
-        f"lines; the longest is line {longest} with {longest_length}. Raise sequence_length to {longest_length}, or choose "
+        f"line {first} has {first_length} {unit}, more than sequence_length={limit}. {len(excess)} lines are too long; "
+        f"the longest is line {longest} with {longest_length}. Raise sequence_length to {longest_length}, or choose "
         "too_long='truncate' or too_long='skip'."
     )
 
@@ -343,10 +347,10 @@ def _describe_excess(excess: list[tuple[int, int]], unit: str, limit: int) -> st
 def _describe_outside(read: _Read, unit: str) -> str:
     line, spelling = read.first_outside
     advice = (
-        "Is the text in another tokenization or language than the vocabulary's?"
+        "Does the text's tokenization or language differ from the vocabulary's?"
         if read.outside_share > MOST_UNKNOWN
-        else "Leave these lines out with unknown='skip', or read the corpus that the vocabulary comes from with min_count=2 "
-        "or more, which gives it an unknown token."
+        else "Leave these lines out with unknown='skip', or read the vocabulary's own corpus with min_count=2 or more, which "
+        "adds an unknown token."
     )
     return (
         f"{read.n_outside:,} {unit} ({read.outside_share:.1%}) in {read.n_outside_lines:,} of {read.n_lines:,} lines are not "
@@ -357,25 +361,25 @@ def _describe_outside(read: _Read, unit: str) -> str:
 def _describe_unknown(n_unknown: int, n_tokens: int, vocabulary: Vocabulary) -> str:
     return (
         f"{n_unknown:,} of {n_tokens:,} tokens ({n_unknown / n_tokens:.1%}) are unknown to the vocabulary of "
-        f"{vocabulary.size:,} {vocabulary.kind}. Is the text in another tokenization or language than the vocabulary's? Take "
+        f"{vocabulary.size:,} {vocabulary.kind}. Does the text's tokenization or language differ from the vocabulary's? Use "
         "a tokenizer that was made for such text."
     )
 
 
 def _doubt(vocabulary: Vocabulary, lengths: npt.NDArray[np.int64], n_distinct: int) -> str | None:
-    """Why the tokenizer is likely to be the wrong one, and which to take; None if nothing speaks against it."""
+    """Why the tokenizer is probably the wrong one, and which one to use; None if it looks right."""
     single, n_tokens, words = int((lengths == 1).sum()), int(lengths.sum()), vocabulary.kind == "words"
     finer = "tokenizer='characters' or 'bpe' (--tokenizer characters, bpe)"
     if len(lengths) >= _TELLING_SEQUENCES and single >= _NEARLY_ALL * len(lengths):
         remedy = {
-            "words": f"If no white space parts the tokens, as in DNA, SMILES or Chinese, take {finer}.",
-            "subwords": "Take a smaller vocab_size (--vocab-size), with which lines are cut into parts.",
-        }.get(vocabulary.kind, "All tokens of a sequence belong on one line.")
+            "words": f"If no white space separates the tokens, as in DNA, SMILES or Chinese, use {finer}.",
+            "subwords": "Use a smaller vocab_size (--vocab-size), which splits lines into more tokens.",
+        }.get(vocabulary.kind, "Put all tokens of a sequence on one line.")
         return f"{single:,} of {len(lengths):,} sequences are a single token, so there is no order to learn. {remedy}"
     if words and n_tokens >= _TELLING_TOKENS and 2 * n_distinct > n_tokens:
         return (
             f"{n_distinct:,} of {n_tokens:,} words are distinct: each occurs less than twice on average, too rarely to learn "
-            f"anything of it. Take {finer}, or replace rare words by min_count=2 (--min-count 2)."
+            f"from. Use {finer}, or replace rare words with min_count=2 (--min-count 2)."
         )
     return None
 
@@ -383,13 +387,13 @@ def _doubt(vocabulary: Vocabulary, lengths: npt.NDArray[np.int64], n_distinct: i
 def _pad(
     flat: npt.NDArray[np.intc], lengths: npt.NDArray[np.int64], sequence_length: int, vocabulary: Vocabulary
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Lay sequences out as `(n, sequence_length)`, with end tokens where there is room, and count these in the lengths."""
+    """Lay sequences out as `(n, sequence_length)`; an end token goes where there is room, and counts in the length."""
     cells = len(lengths) * sequence_length
     if cells > _MUCH_PADDING and cells > 100 * len(flat):
         raise ValueError(
             f"{len(lengths):,} sequences of {len(flat) / len(lengths):.1f} tokens on average, padded to {sequence_length:,}, "
             f"would take {cells * 8 / 2**30:.0f} GB. Pass a smaller sequence_length, with too_long='truncate' or "
-            "too_long='skip' for the few that are longer."
+            "too_long='skip' for longer ones."
         )
     columns = np.arange(sequence_length)
     padded = np.full((len(lengths), sequence_length), vocabulary.pad, dtype=np.int64)

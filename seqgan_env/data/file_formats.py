@@ -1,4 +1,4 @@
-"""Sequences as they lie in a file or come from Python: lines of text, a column of CSV or JSONL, lists of tokens or of ids."""
+"""Read sequences from text, CSV, JSONL, tables, or Python lists of tokens or ids."""
 
 import csv
 import json
@@ -15,33 +15,34 @@ Record = str | list[str] | list[int]
 
 _BYTE_ORDER_MARK = "\ufeff"
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_LARGEST_FIELD = 2**31 - 1  # letters of a field of CSV; more does not fit a C long everywhere
+_LARGEST_FIELD = 2**31 - 1  # characters of a CSV field; more does not fit a C long on every system
 _FIELD_LIMIT = threading.Lock()
-_MOST_DIGITS = 100  # that are read of a whole number in JSON, where it has more than Python reads
+_MOST_DIGITS = 100  # digits to read of an integer in JSON that is too long for Python
 
 
 def read_records(
     source: str | Path | Iterable[Any], format: Format | None, column: str | None
 ) -> Iterator[tuple[int, Record]]:
-    """The sequences of a file or of an iterable, one at a time, each with its line number (of an iterable: its place).
+    """The sequences of a file or an iterable, one at a time, each with its line number (in an iterable: its position from 1).
 
     Args:
-        source: the path of a UTF-8 file, or an iterable of strings, of lists of tokens or ids (or arrays of ids), or, with
-            `column`, of mappings that hold one of these; or, with `column`, a table: a mapping of columns, or a data frame.
-        format: by default what the file's name ends with: `.csv`; `.jsonl` or `.ndjson`; anything else is text.
-        column: which column of CSV and of tables, or which field of JSONL and of mappings.
+        source: the path of a UTF-8 file, or an iterable of strings, lists of tokens, or lists or arrays of ids. With `column`
+            also an iterable of mappings that hold one of these, or a table: a mapping of columns, or a data frame.
+        format: by default the file's suffix decides: `.csv`; `.jsonl` or `.ndjson`; anything else is text.
+        column: the column of a CSV file or table, or the field of JSONL objects or mappings.
 
     Raises:
-        FileNotFoundError: no such file.
-        IsADirectoryError: a folder.
-        TypeError: what is no sequence.
-        ValueError: no UTF-8, binary, malformed, or without the column; or a format or column that does not fit the source.
+        FileNotFoundError: the file does not exist.
+        IsADirectoryError: the path is a folder.
+        TypeError: an item is not a sequence.
+        ValueError: the source is not UTF-8, is binary or malformed, or lacks the column; or the format or column does not
+            fit the source.
     """
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format must be 'text', 'csv' or 'jsonl', got {format!r}.")
     if not isinstance(source, (str, Path)):
         if format is not None:
-            raise ValueError(f"format={format!r} is of files, but the data came as {type(source).__name__}; leave it out.")
+            raise ValueError(f"format={format!r} is for files, but the data came as {type(source).__name__}; leave it out.")
         yield from _given(source, column)
         return
     if format is None:
@@ -50,8 +51,8 @@ def read_records(
     if format == "text":
         if column is not None:
             raise ValueError(
-                f"column={column!r}, but {source} is read as plain text, which has none. For a table pass format='csv' or "
-                "format='jsonl'."
+                f"column={column!r}, but {source} is read as plain text, which has no columns. For a table pass format='csv' "
+                "or format='jsonl'."
             )
         yield from lines
     elif format == "csv":
@@ -61,7 +62,7 @@ def read_records(
 
 
 def format_of(path: str | Path) -> Format:
-    """The format that a file's name ends with."""
+    """The format that a file's suffix stands for."""
     return _SUFFIXES.get(Path(path).suffix.lower(), "text")
 
 
@@ -69,7 +70,7 @@ def _given(source: Any, column: str | None) -> Iterator[tuple[int, Record]]:
     names = _columns(source)
     if names is not None:
         source, column = _column_of(source, names, column), None
-    if hasattr(source, "to_pylist"):  # of pyarrow, whose items are no Python values
+    if hasattr(source, "to_pylist"):  # pyarrow: its items are not Python values
         source = source.to_pylist()
     for number, item in enumerate(source, start=1):
         where = f"Line {number} of the given lines"
@@ -85,10 +86,10 @@ def _given(source: Any, column: str | None) -> Iterator[tuple[int, Record]]:
 
 
 def _columns(source: Any) -> list[Any] | None:
-    """The names of a table's columns; None for what holds sequences or rows.
+    """A table's column names; None for an iterable of sequences or rows.
 
-    Iterating over a table gives its names or its columns, never its rows: a mapping, a data frame of pandas or polars, a table
-    of pyarrow, a structured array of numpy. A dataset of Hugging Face gives rows, and needs no care.
+    Tables are mappings, pandas and polars data frames, pyarrow tables and numpy structured arrays: iterating over one gives
+    column names or columns, not rows. A Hugging Face dataset iterates over rows and needs no special treatment.
     """
     if isinstance(source, Mapping):
         return list(source)
@@ -101,16 +102,16 @@ def _columns(source: Any) -> list[Any] | None:
 def _column_of(table: Any, names: list[Any], column: str | None) -> Iterable[Any]:
     values: Iterable[Any] = table[names[_place("The given lines are a table", [str(name) for name in names], column)]]
     if isinstance(values, str):
-        raise TypeError(f"The given table's column {column!r} is one string, {_show(values)}. Put a single row into a list.")
+        raise TypeError(f"The given table's column {column!r} is one string, {_show(values)}. Wrap a single row in a list.")
     return values
 
 
 def _lines_of_file(path: str | Path) -> Iterator[tuple[int, str]]:
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder. Expected a text file with one sequence a line.")
+        raise IsADirectoryError(f"{path} is a folder. Expected a text file with one sequence per line.")
     if not os.path.exists(path):
         raise FileNotFoundError(
-            f"No file at {str(path)[:200]!r}. Expected a text file with one sequence a line; to pass the lines themselves, "
+            f"No file at {str(path)[:200]!r}. Expected a text file with one sequence per line; to pass the lines themselves, "
             "put them in a list."
         )
     with open(path, "rb") as file:
@@ -119,21 +120,21 @@ def _lines_of_file(path: str | Path) -> Iterator[tuple[int, str]]:
             if b"\0" in line:
                 raise ValueError(
                     f"{path} is binary, or text in UTF-16: line {number} has a NUL at byte {start + line.index(0)} of the "
-                    "file. Expected UTF-8, one sequence a line."
+                    "file. Expected UTF-8, one sequence per line."
                 )
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path} is not UTF-8: line {number} has 0x{line[error.start]:02x} at byte {start + error.start} of the "
-                    "file. Convert it, for instance with iconv -f latin1 -t utf-8."
+                    "file. Convert it, for example with iconv -f latin1 -t utf-8."
                 ) from error
             yield number, text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
             start += len(line)
 
 
 def _csv_column(name: str, lines: Iterator[tuple[int, str]], column: str | None) -> Iterator[tuple[int, str]]:
-    """A column of a table with a header; a field in quotes may span lines, and the row is where it begins."""
+    """One column of CSV with a header. A quoted field may span lines; a row's number is that of its first line."""
     rows = csv.reader((line for _, line in lines), strict=True)
     number = 1
     try:
@@ -155,7 +156,7 @@ def _csv_column(name: str, lines: Iterator[tuple[int, str]], column: str | None)
 
 
 def _next_row(rows: Any) -> list[str] | None:
-    """The next row of a `csv.reader`, however long its fields; the limit is the process's own, and is put back."""
+    """The next row of a `csv.reader`, however long its fields; restores the process-wide field limit."""
     with _FIELD_LIMIT:
         limit = csv.field_size_limit(_LARGEST_FIELD)
         try:
@@ -173,9 +174,9 @@ def _jsonl_column(name: str, lines: Iterator[tuple[int, str]], column: str | Non
         try:
             row = _loads(line)
         except ValueError as error:
-            raise ValueError(f"{where}: not JSON: {error}. Expected an object a line.") from error
+            raise ValueError(f"{where}: not JSON: {error}. Expected one object per line.") from error
         except RecursionError as error:
-            raise ValueError(f"{where}: nested too deeply to be read. Expected an object with the sequence in it.") from error
+            raise ValueError(f"{where}: nested too deeply to read. Expected an object with the sequence in it.") from error
         if not isinstance(row, dict):
             raise ValueError(f'{where}: expected an object such as {{"text": "a line"}}, got {_show(row)}.')
         yield number, _checked(where, _field(where, row, column))
@@ -186,7 +187,7 @@ def _loads(line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError:
         raise
-    except ValueError:  # Python reads no number of some thousands of digits; all that is to be known is that it is no id
+    except ValueError:  # Python refuses integers of thousands of digits; enough of them shows that it is not an id
         return json.loads(line, parse_int=lambda digits: int(digits[:_MOST_DIGITS]))
 
 
@@ -195,10 +196,10 @@ def _field(where: str, row: Mapping[Any, Any], column: str | None) -> Any:
 
 
 def _place(where: str, names: list[str], column: str | None) -> int:
-    """Where a column stands, or an error that lists those there."""
+    """The index of a column, or an error that lists the columns."""
     there = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
     if column is None:
-        raise ValueError(f"{where}: name the column that holds the sequences: column=. There are {there}.")
+        raise ValueError(f"{where}: name the column that holds the sequences with column=. There are {there}.")
     if names.count(column) != 1:
         fault = "no column" if column not in names else "more than one column"
         raise ValueError(f"{where}: {fault} {column!r}. There are {there}.")
@@ -206,7 +207,7 @@ def _place(where: str, names: list[str], column: str | None) -> int:
 
 
 def _checked(where: str, item: Any) -> Record:
-    """A string that UTF-8 can write, or a list all of strings or all of integers."""
+    """The item, if it is a string that UTF-8 can encode, or a list of only strings or only integers."""
     if isinstance(item, str):
         if not item.isascii():
             _check_surrogates(where, item)
@@ -227,13 +228,13 @@ def _check_surrogates(where: str, text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{where}: U+{ord(text[error.start]):04X} is half of a surrogate pair, which no text holds alone. Decode the data "
-            "anew, for instance with errors='replace'."
+            f"{where}: U+{ord(text[error.start]):04X} is half of a surrogate pair, which cannot stand alone in text. Decode "
+            "the data again, for example with errors='replace'."
         ) from error
 
 
 def _show(value: Any) -> str:
     try:
         return f"{type(value).__name__}: {str(value)[:60]}"
-    except ValueError:  # a number of some thousands of digits
+    except ValueError:  # an integer of thousands of digits
         return type(value).__name__

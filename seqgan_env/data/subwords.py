@@ -1,4 +1,4 @@
-"""Tokenizers of parts of words, in the format of Hugging Face's library `tokenizers`, which is imported only when needed."""
+"""Subword tokenizers in the format of Hugging Face's library `tokenizers`, which is imported only when needed."""
 
 import importlib
 import json
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class SubwordTokenizer:
-    """Cuts lines into tokens and joins these again, as a tokenizer file says; its special tokens are never added.
+    """Splits lines into tokens and joins them again, as a tokenizer file says; it never adds special tokens.
 
     Args:
-        text: the tokenizer as JSON, the content of a `tokenizer.json`. It is data: nothing in it is executed.
+        text: the tokenizer as JSON, the content of a `tokenizer.json`. Nothing in it is executed.
 
     Raises:
         ImportError: the library is not installed.
@@ -36,14 +36,14 @@ class SubwordTokenizer:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What each id stands for; an id that the tokenizer leaves out has a name that says so."""
+        """The spelling of each id; an id that the tokenizer does not use is spelled `<unused id>`."""
         ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         spellings = {index: piece for piece, index in ids.items()}
         return tuple(self._readable(index, spellings.get(index)) for index in range(max(spellings, default=-1) + 1))
 
     @property
     def unknown_token(self) -> int | None:
-        """The id that stands for what the tokenizer cannot write, if it has one."""
+        """The id of the unknown token, if any."""
         model = json.loads(self.json)["model"]
         if model.get("unk_token") is not None:
             return self._tokenizer.token_to_id(model["unk_token"])  # type: ignore[no-any-return]
@@ -52,18 +52,18 @@ class SubwordTokenizer:
 
     @cached_property
     def may_drop(self) -> bool:
-        """Whether characters may vanish for want of a token, without an unknown token in their place."""
+        """Whether encoding may drop characters that have no token, because there is no unknown token either."""
         return self.unknown_token is None and not self._is_byte_level
 
     def drops(self, characters: Iterable[str]) -> list[str]:
-        """Those of some characters that alone give no token, white space apart."""
+        """The given characters, except white space, that encode to no token."""
         return [letter for letter in characters if not letter.isspace() and not self.encode([letter])[0]]
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line's tokens.
 
         Raises:
-            ValueError: a line that the tokenizer fails at.
+            ValueError: the tokenizer fails on a line.
         """
         try:
             return [coded.ids for coded in self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)]
@@ -71,7 +71,7 @@ class SubwordTokenizer:
             raise ValueError(f"the tokenizer fails: {error}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that ids stand for; bytes that are no UTF-8 become U+FFFD."""
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _readable(self, index: int, piece: str | None) -> str:
@@ -85,9 +85,9 @@ def load_subwords(path: str | Path) -> SubwordTokenizer:
     """Read a `tokenizer.json`.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the library is not installed.
-        ValueError: the file is no tokenizer.
+        ValueError: the file is not a tokenizer.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -103,11 +103,11 @@ def load_subwords(path: str | Path) -> SubwordTokenizer:
 def train_bpe(lines: Iterable[str], vocab_size: int) -> SubwordTokenizer:
     """Learn a byte-level BPE tokenizer (Sennrich et al., 2016; over bytes as in Radford et al., 2019).
 
-    It writes every text: what it has not learnt, byte by byte. The same lines in any order give the same tokenizer.
+    It can encode any text, unknown parts byte by byte. The order of the lines does not matter.
 
     Args:
         lines: read once, one at a time.
-        vocab_size: the most tokens, the 256 bytes included.
+        vocab_size: the maximum number of tokens, including the 256 bytes.
 
     Raises:
         ImportError: the library is not installed.

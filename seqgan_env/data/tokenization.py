@@ -1,4 +1,4 @@
-"""From the records of a corpus to numbers, one pass over them; and from what was seen to the vocabulary."""
+"""Turn a corpus's records into numbers in one pass, then into the ids of a vocabulary."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -18,23 +18,23 @@ Tokenized = Iterator[tuple[int, Sequence[str] | Sequence[int]]]
 Finished = tuple[Vocabulary, npt.NDArray[np.intc] | None]
 
 OUTSIDE = -1
-"""Numbers a token that a given vocabulary has no id for."""
+"""The number of a token that a given vocabulary has no id for."""
 MOST_UNKNOWN = 0.5
-"""The share of unknown tokens above which a text and a vocabulary do not belong together."""
+"""With a larger share of unknown tokens, the vocabulary does not fit the text."""
 DEFAULT_BPE_SIZE = 1000
 SMALLEST_BPE = 258  # 256 bytes, one merge, an end token
-_MOST_INFERRED = 1_000_000  # a larger id is rather a mistake than a vocabulary
-_MOST_IDS = 2**31 - 1  # numbers are kept in 32 bits
-_MOST_DIGITS = 20  # more are beyond every vocabulary; Python itself refuses to read some thousands
-_CHUNK = 1000  # lines that the subword tokenizer takes at once
+_MOST_INFERRED = 1_000_000  # a larger id is more likely a mistake
+_MOST_IDS = 2**31 - 1  # ids are stored in 32 bits
+_MOST_DIGITS = 20  # longer ids exceed any vocabulary; Python refuses to read thousands of digits
+_CHUNK = 1000  # lines per call of the subword tokenizer
 
 
 class Coder:
-    """Turns records into numbers, then says which ids these have.
+    """Turns records into numbers, then maps the numbers to ids.
 
     Attributes:
-        unit: what tokens are called in messages.
-        numbers: the number of each token; looking a new one up gives it a number, or raises a ValueError.
+        unit: the word for tokens in messages.
+        numbers: the number of each token; looking up a new token gives it a number, or raises a ValueError.
     """
 
     unit: str
@@ -45,20 +45,20 @@ class Coder:
         raise NotImplementedError
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
-        """The vocabulary, and the id of each number (None: numbers are ids).
+        """The vocabulary, and the id of each number (None: the numbers are the ids).
 
         Args:
             counts: how often each number occurred.
-            needs_end: some sequence is shorter than the longest possible.
+            needs_end: whether some sequence is shorter than the maximum, so that it needs an end token.
 
         Raises:
-            ValueError: the tokens do not fit the vocabulary that was asked for.
+            ValueError: the tokens do not fit the requested vocabulary.
         """
         raise NotImplementedError
 
 
 class SpellingCoder(Coder):
-    """Words or characters, for a vocabulary by falling count, then spelling."""
+    """Words or characters; the vocabulary lists them by falling count, then by spelling."""
 
     def __init__(self, kind: Kind, min_count: int, vocab_size: int | None) -> None:
         self.unit = self.kind = kind
@@ -67,7 +67,7 @@ class SpellingCoder(Coder):
         self._min_count, self._vocab_size = min_count, vocab_size
 
     def tokenize(self, records: Records) -> Tokenized:
-        """What white space separates, or each code point between the white space at both ends; a list of tokens as it is."""
+        """Words between white space, or the code points of the stripped line; a list of tokens is used as it is."""
         for number, record in records:
             if isinstance(record, str):
                 yield number, split_line(record.strip(), self.joiner)
@@ -76,12 +76,11 @@ class SpellingCoder(Coder):
             else:
                 held, instead = ("ids", "'integers'") if record and isinstance(record[0], int) else ("tokens", "'words'")
                 raise TypeError(
-                    f"Line {number} is a list of {held}, which tokenizer={self.unit!r} does not read; "
-                    f"take tokenizer={instead}."
+                    f"Line {number} is a list of {held}, which tokenizer={self.unit!r} does not read; use tokenizer={instead}."
                 )
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
-        """Kept are the tokens that are not rare; the end token and the unknown token, if one is needed, come last."""
+        """Keep the tokens that are not rare; the end token, and the unknown token if one is needed, come last."""
         spellings = list(self.numbers)
         order = sorted(range(len(spellings)), key=lambda number: (-counts[number], spellings[number]))
         kept = [number for number in order if counts[number] >= self._min_count]
@@ -94,7 +93,7 @@ class SpellingCoder(Coder):
 
 
 class KnownCoder(SpellingCoder):
-    """Words or characters of a given vocabulary; of characters, the `PICTURES` in a text file are what they stand for."""
+    """Words or characters of a given vocabulary; in characters, `PICTURES` are read as the characters they stand for."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__(vocabulary.kind, 1, None)
@@ -104,12 +103,12 @@ class KnownCoder(SpellingCoder):
         self._vocabulary = vocabulary
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
-        """The vocabulary as it came."""
+        """The given vocabulary."""
         return self._vocabulary, None
 
 
 class IntegerCoder(Coder):
-    """Token ids, as they are, for a vocabulary of the declared size, or up to the largest of them."""
+    """Integers are their own ids; the vocabulary has the declared size, or reaches to the largest id."""
 
     unit = "ids"
 
@@ -121,26 +120,26 @@ class IntegerCoder(Coder):
         self.numbers: dict[str | int, int] = _Integers(self._vocab_size)
 
     def tokenize(self, records: Records) -> Tokenized:
-        """What white space separates; a list of ids as it is."""
+        """Ids between white space; a list of ids is used as it is."""
         for number, record in records:
             yield number, record.split() if isinstance(record, str) else record
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
-        """An end token is the last, and only there if some sequence is shorter than the longest possible."""
+        """The end token, if a sequence needs one, is the last id."""
         used = len(counts)
         if self._vocabulary is not None:
             end = self._vocabulary.end_token
             if needs_end and end is None:
                 raise ValueError(
-                    "some sequences are shorter than the longest possible, but the given vocabulary has no end token: the "
-                    "corpus that it comes from has sequences of one length. Read that corpus with a larger sequence_length."
+                    "some sequences are shorter than sequence_length, but the given vocabulary has no end token, because all "
+                    "sequences of its own corpus have one length. Read that corpus with a larger sequence_length."
                 )
         else:
             end = (used if self._vocab_size is None else self._vocab_size - 1) if needs_end else None
         if end is not None and end < used and counts[end]:
             raise ValueError(
-                f"the id {end} is that of the end token, since sequences have unequal lengths, but it occurs among the ids. "
-                f"Declare vocab_size={end + 2} or more, which counts the end token."
+                f"sequences have unequal lengths, so the id {end} is the end token, but it also occurs in the data. "
+                f"Declare vocab_size={end + 2} or more, which includes the end token."
             )
         if self._vocabulary is not None:
             return self._vocabulary, None
@@ -150,7 +149,7 @@ class IntegerCoder(Coder):
 
 
 class SubwordCoder(Coder):
-    """Parts of words, with the ids of their tokenizer."""
+    """Subwords, with their tokenizer's ids."""
 
     unit = "tokens"
 
@@ -161,10 +160,10 @@ class SubwordCoder(Coder):
         _check_size(self._vocabulary.size, vocab_size)
 
     def tokenize(self, records: Records) -> Tokenized:
-        """What the tokenizer makes of each line; it works on many at once.
+        """The tokenizer's ids of each line, computed for many lines at once.
 
         Raises:
-            ValueError: it fails, or it drops characters without a trace.
+            ValueError: the tokenizer fails, or silently drops characters.
         """
         rest = iter(records)
         while chunk := list(islice(rest, _CHUNK)):
@@ -177,12 +176,12 @@ class SubwordCoder(Coder):
         if dropped:
             raise ValueError(
                 f"the tokenizer has no token for {len(dropped)} of {len(self._letters)} characters, {dropped[:10]} among "
-                "them, and no unknown token: it would drop them without a trace. Take one that was trained on such text, or "
+                "them, and no unknown token: it would silently drop them. Use one that was trained on such text, or "
                 "tokenizer='bpe'."
             )
 
     def finish(self, counts: npt.NDArray[np.int64], needs_end: bool) -> Finished:
-        """All tokens of the tokenizer, whether they occur or not."""
+        """All of the tokenizer's tokens, even those that do not occur."""
         return self._vocabulary, None
 
     @staticmethod
@@ -190,7 +189,7 @@ class SubwordCoder(Coder):
         if isinstance(record, str):
             return record.strip()
         raise TypeError(
-            f"Line {number} is a list, but a tokenizer of subwords reads strings; take tokenizer='words' for tokens or "
+            f"Line {number} is a list, but a subword tokenizer reads strings; use tokenizer='words' for tokens or "
             "'integers' for ids."
         )
 
@@ -200,7 +199,7 @@ class SubwordCoder(Coder):
         except ValueError as error:
             if len(lines) == 1:
                 raise ValueError(f"line {numbers[0]}: {error}") from error
-        middle = len(lines) // 2  # of many lines, find the first that it fails at
+        middle = len(lines) // 2  # bisect to find the first line that fails
         return self._encode(numbers[:middle], lines[:middle]) + self._encode(numbers[middle:], lines[middle:])
 
 
@@ -211,17 +210,17 @@ def make_coder(
     vocab_size: int | None,
     vocabulary: Vocabulary | None,
 ) -> Coder:
-    """The coder that the arguments of `read_corpus` ask for; `"bpe"` reads the records once, to learn from them.
+    """The coder for the arguments of `read_corpus`; `"bpe"` reads the records once to learn its tokens.
 
     Raises:
-        FileNotFoundError: there is no such tokenizer, by name or as a file.
-        ImportError: it needs a library that is not installed.
-        ValueError: arguments that contradict each other, or a file that is no tokenizer.
+        FileNotFoundError: there is no tokenizer of that name, and no such file.
+        ImportError: the tokenizer needs a library that is not installed.
+        ValueError: the arguments contradict each other, or the file is not a tokenizer.
     """
     if vocabulary is not None:
         if tokenizer not in ("words", vocabulary.kind) or min_count != 1 or vocab_size is not None:
             raise ValueError(
-                f"A vocabulary (of {vocabulary.kind}) was given, which settles tokenizer, min_count and vocab_size; leave "
+                f"A vocabulary (of {vocabulary.kind}) was given, which fixes tokenizer, min_count and vocab_size; leave "
                 f"them out, got tokenizer={str(tokenizer)!r}, min_count={min_count}, vocab_size={vocab_size}."
             )
         if vocabulary.kind == "subwords":
@@ -240,7 +239,7 @@ def make_coder(
     size = DEFAULT_BPE_SIZE if vocab_size is None else vocab_size
     if size < SMALLEST_BPE:
         raise ValueError(
-            f"tokenizer='bpe' needs a vocab_size of at least {SMALLEST_BPE} (256 bytes, a merge and the end token), "
+            f"tokenizer='bpe' needs a vocab_size of at least {SMALLEST_BPE} (256 bytes, one merge and the end token), "
             f"got {size}."
         )
     lines = (SubwordCoder._line(number, record) for number, record in records())
@@ -267,15 +266,15 @@ class _FirstSeen(dict[str, int]):
     def __missing__(self, spelling: str) -> int:
         if self._joiner and spelling.split() != [spelling]:
             raise ValueError(
-                f"the token {spelling!r} is empty or holds white space, which parts words in a line. Put another character "
-                "there, such as an underscore."
+                f"the token {spelling!r} is empty or contains white space, which separates words in a line. Use another "
+                "character, such as an underscore."
             )
         number = self[spelling] = len(self)
         return number
 
 
 class _Known(dict[str, int]):
-    """The ids of a vocabulary's spellings; all others have one id."""
+    """The ids of a vocabulary's spellings; all other spellings share one id."""
 
     def __init__(self, ids: dict[str, int], unknown: int) -> None:
         super().__init__(ids)
@@ -287,14 +286,14 @@ class _Known(dict[str, int]):
 
 
 class _Integers(dict[str | int, int]):
-    """The ids that integers, or their spellings, are."""
+    """The ids that integers, or their spellings, stand for."""
 
     def __init__(self, vocab_size: int | None) -> None:
         self._limit, self._declared = vocab_size or _MOST_INFERRED, vocab_size is not None
 
     def __missing__(self, token: str | int) -> int:
         if isinstance(token, str) and not (token.isascii() and token.isdigit()):
-            raise ValueError(f"{token[:60]!r} is no token id. Ids are whole numbers from 0, separated by white space.")
+            raise ValueError(f"{token[:60]!r} is not a token id. Ids are whole numbers from 0, separated by white space.")
         index = int(token.lstrip("0")[: _MOST_DIGITS + 1] or "0") if isinstance(token, str) else int(token)
         if index < 0:
             raise ValueError(f"the id {_shown(index)} is negative. Ids are whole numbers from 0.")
@@ -302,7 +301,7 @@ class _Integers(dict[str | int, int]):
             raise ValueError(
                 f"the id {_shown(index)} is beyond the vocabulary of {self._limit:,} tokens, whose ids are 0 ... "
                 f"{self._limit - 1}. "
-                + ("Raise vocab_size, or correct the data." if self._declared else "Declare vocab_size if it is meant.")
+                + ("Raise vocab_size, or correct the data." if self._declared else "If it is intended, declare vocab_size.")
             )
         self[token] = index
         return index

@@ -1,4 +1,4 @@
-"""Which token has which id, and how a line becomes ids and ids a line."""
+"""Vocabularies: the id of each token, and how to encode lines as ids and decode ids to lines."""
 
 import json
 from collections.abc import Iterable
@@ -14,36 +14,37 @@ END = "<end>"
 UNKNOWN = "<unk>"
 Kind = Literal["words", "characters", "integers", "subwords"]
 JOINERS: dict[str, str] = {"words": " ", "characters": "", "integers": " ", "subwords": ""}
-"""What stands between two tokens of a line, by the kind of vocabulary."""
+"""The string between two tokens of a line, by the kind of vocabulary."""
 
 PICTURES = {"\n": "␤", "\r": "␍", "\0": "␀"}
-"""What stands in a line of a text file for the characters that no such line can hold."""
+"""Replacements for characters that a line of a text file cannot contain."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which token has which id, from 0 to `size` - 1.
+    """The id of each token, from 0 to `size` - 1.
 
     The end token and the unknown token are ids, not spellings: a line with the word "<end>" in it does not end there.
 
     Raises:
-        ImportError: `subwords` are given, but the library that reads them is not installed.
-        ValueError: ids of no token, two tokens spelled alike, an unknown kind, or tokens that are not of that kind.
+        ImportError: `subwords` is given, but the library that reads it is not installed.
+        ValueError: a special token's id is out of range, two tokens have the same spelling, or the kind is unknown or does
+            not fit the tokens.
     """
 
     tokens: tuple[str, ...]
     """The spelling of each id."""
     end_token: int | None
-    """Ends a sequence that is shorter than the longest possible; None where all sequences have one length."""
+    """Ends a sequence that is shorter than the maximum; None if all sequences have one length."""
     unknown_token: int | None = None
-    """Stands for whatever has no id of its own; without one, that is an error."""
+    """Replaces tokens that have no id; without it, such tokens are an error."""
     kind: Kind = "words"
-    """How a line becomes tokens: `"words"`, `"characters"`, `"integers"` (each spelled as its own id) or `"subwords"`."""
+    """How a line is split: `"words"`, `"characters"`, `"integers"` (each spelled as its own id) or `"subwords"`."""
     subwords: str | None = None
-    """The tokenizer of subwords, as JSON; None for the other kinds."""
+    """The subword tokenizer as JSON; None for the other kinds."""
 
     def __post_init__(self) -> None:
-        """Check what may come from a file."""
+        """Check the fields, which may come from a file."""
         special = [token for token in (self.end_token, self.unknown_token) if token is not None]
         if len(set(special)) < len(special) or not all(0 <= token < self.size for token in special):
             raise ValueError(
@@ -53,32 +54,32 @@ class Vocabulary:
         if self.kind not in JOINERS:
             raise ValueError(f"kind must be one of {', '.join(map(repr, JOINERS))}, got {self.kind!r}.")
         if (self.kind == "subwords") != (self.subwords is not None):
-            raise ValueError(f"subwords holds the tokenizer of kind='subwords', and of no other; got kind={self.kind!r}.")
+            raise ValueError(f"subwords must be given if kind='subwords', and must not otherwise; got kind={self.kind!r}.")
         if self.kind == "integers" and not _are_ids(self.tokens, self.end_token):
             raise ValueError("A vocabulary of integers must spell each token, except the end token, as its own id.")
         if self.subwords is not None and self.tokens != (*self.subword_tokenizer.pieces, END):
-            raise ValueError("subwords must be the tokenizer of these tokens, the end token last; it is another's.")
+            raise ValueError("tokens must be the pieces of the subwords tokenizer, then the end token, but they are not.")
         if self.subwords is None and len(self.ids) < self.size - len(special):
-            raise ValueError("A vocabulary must spell each token differently, but some tokens are spelled alike.")
+            raise ValueError("A vocabulary must spell each token differently, but some tokens have the same spelling.")
 
     @property
     def size(self) -> int:
-        """The number of tokens, the end token and the unknown token included."""
+        """The number of tokens, including the end token and the unknown token."""
         return len(self.tokens)
 
     @property
     def pad(self) -> int:
-        """The id that fills sequences up; no token has it."""
+        """The padding id, `size`; no token has it."""
         return self.size
 
     @property
     def joiner(self) -> str:
-        """What stands between two tokens of a line: a space between words or integers, nothing in the other kinds."""
+        """The string between two tokens of a line: a space for words and integers, empty for the other kinds."""
         return JOINERS[self.kind]
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """The id of each spelling, but for the end token and the unknown token."""
+        """The id of each spelling, except the end token and the unknown token."""
         special = (self.end_token, self.unknown_token)
         return {token: index for index, token in enumerate(self.tokens) if index not in special}
 
@@ -89,10 +90,10 @@ class Vocabulary:
         return SubwordTokenizer(self.subwords)
 
     def encode(self, line: str) -> list[int]:
-        """The ids of a line's tokens, without an end token; of characters and subwords, white space at its ends counts.
+        """The ids of a line's tokens, without an end token. Characters and subwords keep white space at both ends.
 
         Raises:
-            ValueError: a token that the vocabulary does not have, where it has no unknown token.
+            ValueError: a token is not in the vocabulary, which has no unknown token.
         """
         if self.subwords is not None:
             return self.subword_tokenizer.encode([line])[0]
@@ -101,17 +102,17 @@ class Vocabulary:
             index = self.ids.get(token, self.unknown_token)
             if index is None:
                 raise ValueError(
-                    f"{token!r} is not in the vocabulary of {self.size} tokens, which has no unknown token to stand for it; "
-                    "it gets one from read_corpus(min_count=2) or more, if the corpus has tokens so rare."
+                    f"{token!r} is not in the vocabulary of {self.size} tokens, which has no unknown token. "
+                    "read_corpus(min_count=2) or more adds one, if the corpus has tokens that rare."
                 )
             ids.append(index)
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The line that ids stand for, up to the first end token or padding.
+        """The line of some ids, up to the first end token or padding.
 
         Raises:
-            ValueError: an id before that which is no token's.
+            ValueError: an id before that belongs to no token.
         """
         written = []
         for index in map(int, ids):
@@ -125,7 +126,7 @@ class Vocabulary:
         return self.joiner.join([self.tokens[index] for index in written])
 
     def to_json(self) -> str:
-        """The vocabulary as a JSON object, in ASCII."""
+        """The vocabulary as a JSON object, ASCII only."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in ("tokens", "end_token", "unknown_token", "kind")}
         if self.subwords is not None:
             fields["subwords"] = self.subwords
@@ -133,11 +134,11 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, text: str) -> "Vocabulary":
-        """The vocabulary that `to_json` wrote; older ones do not hold its kind, which is guessed.
+        """The vocabulary that `to_json` wrote; older files lack its kind, which is then guessed.
 
         Raises:
-            ImportError: it is of subwords, and the library that reads these is not installed.
-            ValueError: it did not write this.
+            ImportError: the vocabulary is of subwords, and the library that reads them is not installed.
+            ValueError: the text was not written by `to_json`.
         """
         try:
             fields = json.loads(text)
@@ -145,7 +146,7 @@ class Vocabulary:
             if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
                 raise TypeError("its tokens are not a list of strings")
             if not isinstance(subwords, str | None):
-                raise TypeError("its subwords are no string")
+                raise TypeError("its subwords are not a string")
             end, unknown = (None if index is None else int(index) for index in (fields["end_token"], fields["unknown_token"]))
             kind = fields["kind"] if "kind" in fields else _guessed_kind(tokens, end, fields["joiner"], subwords)
             return cls(tuple(tokens), end, unknown, kind, subwords)
@@ -154,12 +155,12 @@ class Vocabulary:
 
 
 def split_line(line: str, joiner: str) -> list[str]:
-    """The tokens of a line: what white space separates, or each code point."""
+    """The tokens of a line: words between white space, or each code point."""
     return line.split() if joiner else list(line)
 
 
 def one_line(text: str) -> str:
-    """A sequence's text as one line of a text file: `PICTURES` stand for its line ends, by which files are parted."""
+    """A sequence's text as one line of a text file: `PICTURES` replace its line ends."""
     for character, picture in PICTURES.items():
         text = text.replace(character, picture)
     return text
@@ -177,7 +178,7 @@ def _are_ids(tokens: Iterable[str], end_token: int | None) -> bool:
 
 
 def _guessed_kind(tokens: Iterable[str], end_token: int | None, joiner: str, subwords: str | None) -> Kind:
-    """The kind of a vocabulary in a file that does not say it."""
+    """The kind of a vocabulary whose file does not state it."""
     if subwords is not None:
         return "subwords"
     if joiner not in JOINERS.values():

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, settings, random numbers, processes, precision."""
+"""Shared basics: errors, files, settings, random numbers, processes, precision."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and standard output in their place."""
+"""Write files completely or not at all, or write to standard output instead."""
 
 import io
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TextIO
 
 STANDARD_OUTPUT = Path("-")
-"""What stands for standard output where a file is to be written."""
+"""The path that stands for standard output."""
 
 
 @contextmanager
 def text_output(path: Path) -> Iterator[TextIO]:
-    """A file to write, or standard output for `-`: UTF-8 with plain line ends in both, whatever the terminal's encoding.
+    """Open a file for writing, or standard output for `-`; UTF-8 with Unix line ends in both, whatever the terminal uses.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if path != STANDARD_OUTPUT:
         with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -33,20 +33,20 @@ def text_output(path: Path) -> Iterator[TextIO]:
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Refuse standard output where a folder is to be written.
+    """Refuse standard output where an option takes a folder.
 
     Raises:
-        ValueError: names the option.
+        ValueError: the path is `-`; the message names the option.
     """
     if path == STANDARD_OUTPUT:
         raise ValueError(f"{option} - is standard output, but {option} takes a folder. Name one.")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that whoever looks, and whenever the machine stops, finds the old content or the new, never a part.
+    """Write a file so that a reader, or a restart after a crash, finds the old content or the new, never a part.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; the file is as it was before.
+        OSError: the file cannot be written, for example because the disk is full; the old content stays.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,7 +58,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name has to reach the disk, too
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name must reach the disk, too
     try:
         os.fsync(folder)
     finally:

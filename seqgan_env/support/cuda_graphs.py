@@ -1,10 +1,10 @@
-"""On a GPU, a function's kernels recorded once, as a CUDA graph, and replayed: one launch in place of hundreds.
+"""Record a function's GPU kernels once as a CUDA graph and replay them: one launch in place of hundreds.
 
-At the sizes of this project a kernel is done before the next one is launched, so that launching them is most of the time.
-On a CPU `replayed` calls the function and nothing more.
+At the sizes of this project a kernel finishes before the next one is launched, so launching takes most of the time.
+On a CPU `replayed` only calls the function.
 
-A recording reads and writes memory by address, so that what it depends on is spelled out: shapes, modes, and where parameters
-lie. All recordings of a device share a pool of memory and a stream, which live as long as one of them does.
+A recording reads and writes fixed memory addresses, so its key includes all that it depends on: shapes, modes, and the
+addresses of parameters. All recordings on a device share a memory pool and a stream, which live as long as any recording.
 """
 
 import gc
@@ -25,26 +25,26 @@ from seqgan_env.support.precision import present_precision
 Function = Callable[..., tuple[Tensor, ...]]
 
 _MOST = 64
-"""Recordings of one owner, and kinds of calls that are remembered for having been seen once; further ones stay plain."""
+"""Limit on the recordings of one owner, and on the calls remembered after one use; further calls run without a recording."""
 
 
 @runtime_checkable
 class Recordable(Protocol):
-    """A module that can tell whether what it computes may be recorded."""
+    """A module that can say whether its computation may be recorded."""
 
     @property
     def recordable(self) -> bool:
-        """Whether its kernels depend on nothing but shapes, and all that they read are arguments, parameters and buffers."""
+        """Whether its kernels depend only on shapes, and read only arguments, parameters and buffers."""
 
 
 class Recording:
-    """The kernels of a function of tensors on a GPU, for inputs of one shape. To record does not run them."""
+    """The recorded GPU kernels of a function of tensors, for inputs of one shape. Recording does not run them."""
 
     def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
         device = inputs[0].device
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        others = list(_living.setdefault(device, WeakSet()))  # held, for the pool goes with the last of them
+        others = list(_living.setdefault(device, WeakSet()))  # strong references: the pool goes with the last recording
         if not others:
             with torch.cuda.device(device):
                 _places[device] = (torch.cuda.graph_pool_handle(), torch.cuda.Stream(device))
@@ -55,7 +55,7 @@ class Recording:
         _living[device].add(self)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Run the kernels on other inputs. The outputs are the same tensors every time, in memory that others may use."""
+        """Run the kernels on other inputs. Every call returns the same tensors, which other recordings may overwrite."""
         for kept, given in zip(self._inputs, inputs, strict=True):
             kept.copy_(given)
         self._graph.replay()
@@ -64,7 +64,7 @@ class Recording:
 
 @dataclass
 class _Known:
-    """What is known of an owner's calls, while its parameters and buffers lie where they do."""
+    """An owner's calls and recordings; valid while its parameters and buffers stay at the same addresses."""
 
     places: tuple[Any, ...]
     seen: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)
@@ -74,7 +74,7 @@ class _Known:
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 _living: dict[torch.device, WeakSet[Recording]] = {}
 _places: dict[torch.device, tuple[Any, torch.cuda.Stream]] = {}
-_lock = RLock()  # a recording's inputs and outputs are one thread's at a time
+_lock = RLock()  # only one thread at a time may use a recording's inputs and outputs
 _switched_off = False
 _failed = False
 
@@ -82,17 +82,17 @@ _failed = False
 def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, copies: bool = True) -> tuple[Tensor, ...]:
     """`function(*inputs)`; on a GPU by replaying its kernels, if its owner is `Recordable`.
 
-    The first call with a key and shapes is a plain one, which makes what libraries make when they are first used; the second
-    one records. If that fails, a warning says so, and from then on all calls are plain. The function must not look at values
-    in tensors, copy from the host, or draw random numbers: its results depend on its inputs, the key, and the owner's
-    parameters and buffers, which may change where they are; if they lie elsewhere, it is recorded anew.
+    The first call with a key and shapes runs without recording, so that libraries can initialise; the second one records. If
+    recording fails, this warns and stops using graphs. The function must not look at values in tensors, copy from the host,
+    or draw random numbers: its results depend on its inputs, the key, and the owner's parameters and buffers. These may
+    change in place; if they move in memory, the function is recorded again.
 
     Args:
-        owner: the module whose parameters and buffers the function reads; its recordings go when it goes.
+        owner: the module whose parameters and buffers the function reads; its recordings are freed with it.
         key: all else that the function depends on.
-        function: of tensors, to a tuple of tensors.
+        function: maps tensors to a tuple of tensors.
         inputs: at least one tensor; all on one device.
-        copies: whether a recording's results are the caller's; if not, the next call of any kind may write over them.
+        copies: whether to return copies of a recording's outputs; otherwise the next call of any kind may overwrite them.
     """
     if _switched_off or _failed or not _can_record(inputs[0].device) or not _is_recordable(owner):
         return function(*inputs)
@@ -106,7 +106,7 @@ def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, 
 
 
 def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: tuple[Tensor, ...]) -> Recording | None:
-    """The recording of a kind of call, made the second time that it is asked for; None where the call is to be plain."""
+    """The recording for this kind of call, made at its second request; None if the call must run without one."""
     places = tuple((t.data_ptr(), t.shape, t.dtype) for t in (*owner.parameters(), *owner.buffers()))
     known = _known.get(owner)
     if known is None or known.places != places:
@@ -128,22 +128,22 @@ def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: 
 
 
 def _give_up(owner: nn.Module, error: RuntimeError) -> None:
-    """No recordings any more: a capture that failed leaves torch in a state in which others need not work."""
+    """Use no recordings from now on: after a failed capture, torch's state makes later captures unreliable."""
     global _failed
     _failed = True
     _known.clear()
-    cause = error.__context__ or error  # what ended the capture, not what its end complained of
+    cause = error.__context__ or error  # the error inside the capture, not the one from ending it
     said = (str(cause).splitlines() or [type(cause).__name__])[0]
     warnings.warn(
-        f"{type(owner).__name__} goes on without CUDA graphs, and slower, for recording one failed: {said}. If the GPU's "
-        "memory or random numbers make trouble after this, start again without graphs (train.py --no-cuda-graphs).",
+        f"{type(owner).__name__} continues without CUDA graphs, and slower, because recording one failed: {said}. If GPU "
+        "memory or random numbers cause errors after this, restart without graphs (train.py --no-cuda-graphs).",
         stacklevel=4,
     )
 
 
 @contextmanager
 def without_graphs() -> Iterator[None]:
-    """Plain calls in this context."""
+    """Call functions directly in this context, without recordings."""
     global _switched_off
     before, _switched_off = _switched_off, True
     try:
@@ -153,14 +153,14 @@ def without_graphs() -> Iterator[None]:
 
 
 def _can_record(device: torch.device) -> bool:
-    """On a GPU; not under autocast, which keeps copies of weights that a recording would go on reading."""
+    """On a GPU, but not under autocast, whose cached copies of weights a recording would keep reading."""
     if device.type != "cuda":
         return False
     return not torch.is_autocast_enabled("cuda") and not torch.cuda.is_current_stream_capturing()
 
 
 def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
-    """Whether it says so, and no hooks are called with its parts, of which nothing is known."""
+    """Whether the module says so and has no hooks, because hooks may do anything."""
     if not isinstance(owner, nn.Module) or not isinstance(owner, Recordable) or not owner.recordable:
         return False
     hooked = (
@@ -171,13 +171,13 @@ def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
 
 
 def _modes(owner: nn.Module) -> tuple[Any, ...]:
-    """What decides, beside a function's arguments, which kernels run and what kind of tensors they are given."""
+    """What else decides which kernels run and what kind of tensors they get."""
     return owner.training, *present_precision(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage is collected in this context: graphs that are destroyed meanwhile would end a capture."""
+    """Turn off garbage collection in this context: destroying a graph meanwhile would abort the capture."""
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""What ends training, caught where it appears and named: numbers that are not numbers, and memory that is not there."""
+"""Clear errors for non-finite values and exhausted memory."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,32 +9,32 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 _ADVICE = (
-    "Go back to the last good checkpoint, and lower the learning rate or the largest norm of the gradient; if rewards are at "
-    "fault, look at the reward model."
+    "Go back to the last good checkpoint, and lower the learning rate or the largest gradient norm; if the rewards are the "
+    "cause, check the reward model."
 )
 
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "size calculation overflowed")
 
 
-class NumericalFault(RuntimeError):  # noqa: N818 - what is at fault is a number
-    """A loss, a reward, a gradient or a parameter is infinite or no number."""
+class NumericalFault(RuntimeError):  # noqa: N818 - a public name
+    """A loss, reward, gradient or parameter is infinite or NaN."""
 
 
-class OutOfMemory(MemoryError):  # noqa: N818 - what is at fault is the machine's size
-    """A batch does not fit into memory, the processor's or the GPU's."""
+class OutOfMemory(MemoryError):  # noqa: N818 - a public name
+    """A batch does not fit into the memory of the CPU or the GPU."""
 
 
 @contextmanager
 def room_for(what: str, lower: str) -> Iterator[None]:
-    """Say what to lower where memory does not suffice.
+    """If memory runs out in this context, raise an error that says which settings to lower.
 
     Args:
-        what: is made in the context, for the message.
-        lower: the settings with which its memory grows, and what they are.
+        what: what the context computes, for the message.
+        lower: the settings that determine its memory, and their values, for the message.
 
     Raises:
-        OutOfMemory: in place of torch's own error, whether of a GPU or of the processor.
+        OutOfMemory: in place of torch's own error, on a CPU or a GPU.
     """
     try:
         yield
@@ -42,23 +42,23 @@ def room_for(what: str, lower: str) -> Iterator[None]:
         lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
         if isinstance(error, OutOfMemory) or not lacking:
             raise
-        said = (str(error).splitlines() or ["no more was said"])[0]
+        said = (str(error).splitlines() or ["no further details"])[0]
         raise OutOfMemory(f"There is not enough memory for {what}. Lower {lower}. ({said[:300]})") from error
 
 
 def check_finite(name: str, value: Tensor | float, phase: str, step: int) -> None:
-    """Let finite numbers pass.
+    """Raise an error unless all values are finite.
 
     On a GPU this waits for the tensor; see `StepRecord` for a loop that must not wait.
 
     Args:
         name: what the value is, for the message.
         value: a tensor of any shape, or a number.
-        phase: of the training, for the message.
-        step: of that phase, from 1, for the message.
+        phase: the phase of training, for the message.
+        step: the step of that phase, from 1, for the message.
 
     Raises:
-        NumericalFault: the value, or a part of it, is infinite or no number.
+        NumericalFault: a value is infinite or NaN.
     """
     if isinstance(value, Tensor):
         if not torch.isfinite(value).all():
@@ -68,10 +68,10 @@ def check_finite(name: str, value: Tensor | float, phase: str, step: int) -> Non
 
 
 def check_parameters(module: nn.Module, phase: str, step: int) -> None:
-    """Let a module of finite parameters pass; the norm of all is looked at first, each one only where that is not finite.
+    """Raise an error unless all parameters are finite. Checks their common norm first, and each one only if that fails.
 
     Raises:
-        NumericalFault: names the first parameter that has an infinite value or one that is no number.
+        NumericalFault: names the first parameter that is not finite.
     """
     parameters = dict(module.named_parameters())
     if not math.isfinite(get_total_norm([parameter.detach() for parameter in parameters.values()]).item()):
@@ -80,11 +80,11 @@ def check_parameters(module: nn.Module, phase: str, step: int) -> None:
 
 
 def clip_finite_gradients(module: nn.Module, max_norm: float, phase: str, step: int) -> float:
-    """Scale the gradients of a module to a norm of at most `max_norm`, if they are finite; return their norm before.
+    """Clip the gradients of a module to a norm of at most `max_norm` if they are finite; return their norm before.
 
     Raises:
-        NumericalFault: names the first parameter whose gradient is not finite. Call it before the optimiser's step, and the
-            parameters are as they were.
+        NumericalFault: names the first parameter whose gradient is not finite. If called before the optimiser's step, the
+            parameters are unchanged.
     """
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     norm = get_total_norm(list(gradients.values()))
@@ -98,12 +98,12 @@ def clip_finite_gradients(module: nn.Module, max_norm: float, phase: str, step: 
 
 
 class StepRecord:
-    """A few numbers of each step, kept where they are computed and looked at together: no step waits for a GPU.
+    """Numbers of each step, kept on the device and checked together, so that no step waits for a GPU.
 
     Args:
-        names: of the numbers, in the order in which a fault in one becomes a fault in the next.
-        n_steps: how many steps there will be.
-        phase: of the training, for the message.
+        names: of the numbers. If a fault in one causes a fault in another, list the cause first.
+        n_steps: the number of steps.
+        phase: the phase of training, for the message.
         device: where the numbers are.
     """
 
@@ -120,7 +120,7 @@ class StepRecord:
         self._noted += 1
 
     def check(self, steps_before: int = 0) -> None:
-        """Let finite numbers pass.
+        """Raise an error unless all numbers are finite.
 
         Args:
             steps_before: steps of the phase before the record's first one, for the message.

@@ -1,8 +1,8 @@
-"""Random numbers that are a function of what they are for.
+"""Random numbers computed by hashing what they are used for.
 
-A completion's tokens must be the same whether an episode is stepped or played at once, alone or in a batch, on a CPU or a GPU.
-A generator with a running state cannot give that: its numbers depend on the order of the calls. So a completion's uniform
-number is computed from the episode's key, the prefix, the completion and the position, by a counter-based generator.
+A completion must have the same tokens whether an episode is stepped or played at once, alone or in a batch, on a CPU or a GPU.
+A generator with state cannot do that, because its numbers depend on the order of the calls. So a counter-based generator
+computes a completion's uniform numbers from the episode's key, the prefix, the completion and the position.
 """
 
 import operator
@@ -13,18 +13,18 @@ from torch import Tensor
 
 
 def as_seed(seed: SupportsIndex) -> int:
-    """A seed as Python's integer, of whichever kind it is: numpy's are not torch's, nor Gymnasium's.
+    """A seed of any integer type as a Python int; torch and Gymnasium do not accept numpy's integers.
 
     Raises:
-        TypeError: it is no integer.
+        TypeError: it is not an integer.
         ValueError: it is negative.
     """
     try:
         number = operator.index(seed)
     except TypeError as error:
-        raise TypeError(f"A seed is an integer from 0 on, got {seed!r} of type {type(seed).__name__}.") from error
+        raise TypeError(f"A seed must be an integer from 0, got {seed!r} of type {type(seed).__name__}.") from error
     if number < 0:
-        raise ValueError(f"A seed is an integer from 0 on, got {number}.")
+        raise ValueError(f"A seed must be an integer from 0, got {number}.")
     return number
 
 
@@ -39,12 +39,12 @@ _MULTIPLY_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(words: Tensor, bits: int) -> Tensor:
-    """Logical shift: torch's own is arithmetic on int64."""
+    """Logical shift; torch's own shift of int64 is arithmetic."""
     return (words >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def mix(keys: Tensor | int, counters: Tensor | int) -> Tensor:
-    """Derive new keys from keys and counters; a chain of calls makes a key of several counters.
+    """Derive new keys from keys and counters; chain the calls to combine several counters.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of `keys` for each counter.
 
@@ -62,7 +62,7 @@ def mix(keys: Tensor | int, counters: Tensor | int) -> Tensor:
 
 
 def key_of_each(tokens: Tensor, seed: int) -> Tensor:
-    """A key `(n,)` of each sequence of `(n, length)` int64: the same sequence and seed, the same key."""
+    """A key `(n,)` int64 for each sequence of `(n, length)` int64, a function of the sequence and the seed."""
     keys = torch.full((len(tokens),), seed, dtype=torch.int64, device=tokens.device)
     for column in tokens.T:
         keys = mix(keys, column)

@@ -1,4 +1,4 @@
-"""How products are made: in float32, or faster in TF32 or bfloat16 where the machine has them."""
+"""The precision of matrix products: float32, or faster TF32 or bfloat16 if the device has them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 Precision = Literal["highest", "high", "medium"]
-"""As torch names them: float32; TF32 on a GPU; TF32 on a GPU, too, and bfloat16 on a processor with AMX. Where tensors are
-turned into `product_dtype`, `medium` is bfloat16 on every device that has it."""
+"""Torch's names: "highest" is float32; "high" is TF32 on a GPU; "medium" is TF32 on a GPU and bfloat16 on a CPU with AMX.
+For tensors converted to `product_dtype`, "medium" is bfloat16 on every device that has it."""
 
 _asked: ContextVar[Precision] = ContextVar("precision", default="highest")
 
 
 @contextmanager
 def products_in(precision: Precision) -> Iterator[None]:
-    """Products made in a precision; torch's own setting, which is global, is put back afterwards.
+    """Compute products in a precision; restores torch's global setting afterwards.
 
     Raises:
-        RuntimeError: torch's setting was made by its newer names, for parts of torch.
+        RuntimeError: torch's precision was set through its newer per-backend settings.
     """
     before, token = torch.get_float32_matmul_precision(), _asked.set(precision)
     torch.set_float32_matmul_precision(precision)
@@ -32,7 +32,7 @@ def products_in(precision: Precision) -> Iterator[None]:
 
 
 def present_precision() -> tuple[str, Precision]:
-    """Torch's setting, "set elsewhere" if it was made by its newer names, and what `products_in` asked for."""
+    """Torch's setting ("set elsewhere" if made by its newer per-backend settings), and the precision of `products_in`."""
     try:
         return torch.get_float32_matmul_precision(), _asked.get()
     except RuntimeError:
@@ -40,16 +40,16 @@ def present_precision() -> tuple[str, Precision]:
 
 
 def product_dtype(parameter: Tensor) -> torch.dtype:
-    """What to make a parameter's products in: bfloat16 for float32 in `medium` where the device has it; else its own dtype.
+    """The dtype for a parameter's products: bfloat16 for float32 in "medium" if the device has it; else its own dtype.
 
-    What `products_in` asked for counts, not what a program set for all of torch.
+    Only `products_in` counts, not torch's global setting.
     """
     in_bfloat16 = _asked.get() == "medium" and parameter.dtype == torch.float32 and has_bfloat16(parameter.device)
     return torch.bfloat16 if in_bfloat16 else parameter.dtype
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether it multiplies bfloat16 itself, instead of by way of float32."""
+    """Whether the device multiplies bfloat16 natively, not through float32."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -57,6 +57,6 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def check_precision(precision: str) -> None:
-    """Raise a ValueError for a name that is none."""
+    """Raise a ValueError for an unknown name."""
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}, got {precision!r}.")

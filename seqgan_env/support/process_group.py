@@ -1,4 +1,4 @@
-"""Several processes that work on one batch: each on its rows, with the same random numbers, to the same result."""
+"""Processes that work on one batch together: each takes some rows, draws the same random numbers and gets the same result."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -7,35 +7,35 @@ from torch import Tensor, nn
 
 
 class Part(NamedTuple):
-    """What one process does of a batch."""
+    """One process's part of a batch."""
 
     rows: slice
     """Its rows."""
     weight: float
-    """How much they count: less than 1 where others work on the same rows."""
+    """The weight of its loss: less than 1 if other processes work on the same rows."""
 
 
 class Workers:
-    """The processes that share the work; here, one alone, which does it all. See `agents.experiment.torchrun`.
+    """The process group; here, a single process that does everything. See `agents.experiment.torchrun` for several.
 
-    Every process draws the random numbers of the whole batch, and takes those of its rows. A process's loss is its rows' part
-    of the batch's mean, so that the sum of the gradients is the gradient of the batch, whatever the number of processes.
+    Every process draws the random numbers of the whole batch and uses those of its rows. Its loss is its rows' share of the
+    batch's mean, so that the sum of the gradients is the batch's gradient for any number of processes.
     """
 
     rank: int = 0
     """This process's number."""
     count: int = 1
-    """How many there are."""
+    """The number of processes."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files, evaluates and talks."""
+        """Whether this process writes files, evaluates and logs."""
         return self.rank == 0
 
     def part(self, n: int) -> Part:
-        """What this process does of `n` rows: neighbouring rows, all but equally many for each process.
+        """This process's part of `n` rows: consecutive rows, nearly equally many for each process.
 
-        Fewer rows than processes are worked on by every process, and counted a `count`-th.
+        If there are fewer rows than processes, each process works on all rows, with a weight of 1 / `count`.
         """
         if n < self.count:
             return Part(slice(0, n), 1 / self.count)
@@ -45,17 +45,17 @@ class Workers:
         return n * rank // self.count, n * (rank + 1) // self.count
 
     def gather(self, own: Tensor, n: int) -> Tensor:
-        """The `n` rows of a batch, on every process, from each one's own `(k, ...)` of them; see `part`."""
+        """The `n` rows of a batch, on every process, gathered from each process's own `(k, ...)`; see `part`."""
         return own
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], numbers: Tensor) -> Tensor:
-        """Give every process the sum of all gradients, in place; return the sum of the numbers `(k,)`, such as losses."""
+        """Sum the gradients over all processes, in place; return the sum of the numbers `(k,)`, such as losses."""
         return numbers
 
     def of_first(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the first process makes, on every process; the others do not call `make`.
+        """The first process's result of `make`, on every process; the others do not call it.
 
-        It is a state as of `seqgan_env.support.state_dicts`.
+        The result must be a state as in `seqgan_env.support.state_dicts`.
         """
         return make()
 

@@ -1,4 +1,4 @@
-"""The range of each setting: declared beside its field, checked in one place, and named as whoever set it calls it."""
+"""The valid range of each setting: declared with its field, checked in one place, and named in errors as the user wrote it."""
 
 import dataclasses
 import math
@@ -12,18 +12,18 @@ from numbers import Real
 from typing import Annotated, Any, get_args, get_type_hints
 
 _LARGEST = 2**31 - 1
-_LARGEST_FLOAT = 1e30  # its products with what training multiplies it with are still finite in float32
+_LARGEST_FLOAT = 1e30  # products with the other numbers in training stay finite in float32
 
 
 @dataclass(frozen=True)
 class Range:
-    """Annotation of a numeric field, or of the numbers in a tuple: the values that it may have. NaN is in no range.
+    """Annotation of a numeric field, or of the numbers in a tuple: the valid values. NaN is never valid.
 
     Args:
-        least: the lowest value,
-        above: or a number below all values.
-        most: the highest value,
-        below: or a number above all values.
+        least: the lowest value, inclusive.
+        above: a lower bound, exclusive.
+        most: the highest value, inclusive.
+        below: an upper bound, exclusive.
     """
 
     least: float | None = None
@@ -32,7 +32,7 @@ class Range:
     below: float | None = None
 
     def fault(self, value: Any) -> str | None:
-        """What `value` would have to be, such as "at least 1"; None if it lies in the range."""
+        """What `value` would have to be, such as "at least 1"; None if it is valid."""
         if not isinstance(value, Real) or isinstance(value, bool):
             return "a number"
         wrong = [words for bound, words, holds in self._bounds() if not holds(value, bound)]
@@ -52,29 +52,29 @@ class Range:
 PositiveInt = Annotated[int, Range(least=1, most=_LARGEST)]
 NonNegativeInt = Annotated[int, Range(least=0, most=_LARGEST)]
 SampleCount = Annotated[int, Range(least=2, most=_LARGEST)]
-"""Of samples that are compared with each other."""
+"""For samples that are compared with each other."""
 FewInt = Annotated[int, Range(least=1, most=1024)]
-"""Of what takes memory each, such as layers and threads."""
+"""For things that each take memory, such as layers and threads."""
 Width = Annotated[int, Range(least=1, most=1 << 20)]
-"""Of a layer."""
+"""The width of a layer."""
 Seed = Annotated[int, Range(least=0, most=2**32 - 1)]
-"""What numpy and Stable-Baselines3 take."""
+"""The range that numpy and Stable-Baselines3 accept."""
 PositiveFloat = Annotated[float, Range(above=0, most=_LARGEST_FLOAT)]
 NonNegativeFloat = Annotated[float, Range(least=0, most=_LARGEST_FLOAT)]
 FiniteFloat = Annotated[float, Range(least=-_LARGEST_FLOAT, most=_LARGEST_FLOAT)]
 Share = Annotated[float, Range(least=0, below=1)]
 UnitFloat = Annotated[float, Range(least=0, most=1)]
 LargestNorm = Annotated[float, Range(above=0)]
-"""Infinity: nothing is clipped."""
+"""With infinity, nothing is clipped."""
 Temperature = Annotated[float, Range(least=1e-30, most=_LARGEST_FLOAT)]
-"""What divides or multiplies logits, which stay finite in float32."""
+"""A factor or divisor of logits that keeps them finite in float32."""
 
 
 def check_number(name: str, value: Any, kind: Any) -> None:
-    """Refuse a number that is out of the range of an annotation, such as `Temperature`.
+    """Refuse a number outside the range of an annotation, such as `Temperature`.
 
     Raises:
-        ValueError: it is.
+        ValueError: the number is out of range.
     """
     range = range_of(kind)
     fault = None if range is None else range.fault(value)
@@ -83,14 +83,14 @@ def check_number(name: str, value: Any, kind: Any) -> None:
 
 
 def check_settings(settings: Any, name_of: Callable[[str], str] = str) -> None:
-    """Refuse a dataclass of settings, or of groups of them, in which numbers are out of their fields' ranges.
+    """Refuse a dataclass of settings, possibly nested, with numbers outside their fields' ranges.
 
     Args:
-        settings: an instance; a field that is None is in any range.
-        name_of: what to call a field in the message, of its path, such as `"adversarial.batch_size"`.
+        settings: an instance; None is valid in any range.
+        name_of: maps a field's path, such as `"adversarial.batch_size"`, to its name in the message.
 
     Raises:
-        ValueError: names all such fields, what they must be, and what came.
+        ValueError: names all such fields, their valid values, and the values they have.
     """
     checked = ((path, range.fault(value), value) for path, range, value in numbers_in(settings))
     faults = [f"{name_of(path)} must be {fault}, got {value!r}" for path, fault, value in checked if fault is not None]
@@ -99,7 +99,7 @@ def check_settings(settings: Any, name_of: Callable[[str], str] = str) -> None:
 
 
 def numbers_in(settings: Any, group: str = "") -> Iterator[tuple[str, Range, Any]]:
-    """Path, range and value of each number in a dataclass and the dataclasses in it, as far as it has a range and a value."""
+    """Path, range and value of each number in a dataclass and its nested dataclasses that has a range and is not None."""
     hints = get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value, path = getattr(settings, field.name), f"{group}{field.name}"
@@ -113,18 +113,18 @@ def numbers_in(settings: Any, group: str = "") -> Iterator[tuple[str, Range, Any
 
 
 def range_of(hint: Any) -> Range | None:
-    """The range in the annotation of a field, such as `PositiveInt`, `PositiveInt | None` or `tuple[PositiveInt, ...]`."""
+    """The range in a field's annotation, such as `PositiveInt`, `PositiveInt | None` or `tuple[PositiveInt, ...]`."""
     found = (part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range))
     return next(found, None) or next(filter(None, map(range_of, get_args(hint))), None)
 
 
 def flag(path: str) -> str:
-    """What a command line calls the field with this path."""
+    """The command-line flag of the field with this path."""
     return "--" + path.replace("_", "-")
 
 
 def flags_of(kind: Any, group: str = "") -> dict[str, str]:
-    """The flags of a class of settings, by the fields' own names; a name that several fields have is left out."""
+    """The flags of a settings class by field name; a name that several fields share is left out."""
     paths = list(_paths(kind, group))
     names = [path.rpartition(".")[2] for path in paths]
     return {name: flag(path) for name, path in zip(names, paths, strict=True) if names.count(name) == 1}
@@ -140,9 +140,9 @@ def _paths(kind: Any, group: str) -> Iterator[str]:
 
 
 def in_flags(message: str, flags: Mapping[str, str]) -> str:
-    """A message that speaks of arguments as Python spells them, such as `too_long='skip'`, with their flags in their place.
+    """A message with Python arguments, such as `too_long='skip'`, replaced by their flags.
 
-    A name of one word has to be followed by an equals sign: others are English. Nothing is changed inside paths.
+    A one-word name must be followed by an equals sign, otherwise it is taken for English. Paths are left alone.
     """
     names = "|".join(map(re.escape, flags))
     name = re.compile(rf"(?<![\w./\\'\"-])({names})(?:=('[^']*'|\([^()]*\)|[\w.+-]*\w)?|\b(?![\w/\\'\"-]|\.\w))")
@@ -164,7 +164,7 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
 
 @contextmanager
 def errors_in_flags(flags: Mapping[str, str]) -> Iterator[None]:
-    """Let ValueErrors speak of flags; see `in_flags`."""
+    """Replace arguments by flags in the messages of ValueErrors; see `in_flags`."""
     try:
         yield
     except ValueError as error:

@@ -175,11 +175,11 @@ def test_encode_knows_what_it_does_not_know() -> None:
         ((("a", "b"), 2), r"two ids of 0 \.\.\. 1, got 2 and None"),
         ((("a", "b"), 1, 1), r"got 1 and 1"),
         ((("a", "b"), 1, -1), r"got 1 and -1"),
-        ((("a", "a", "<end>"), 2), "spelled alike"),
+        ((("a", "a", "<end>"), 2), "have the same spelling"),
         ((("a", "b", "<end>"), 2, None, "letters"), "kind must be one of 'words', .*, 'subwords', got 'letters'"),
         ((("a", "b", "<end>"), 2, None, "integers"), "must spell each token, except the end token, as its own id"),
-        ((("a", "b", "<end>"), 2, None, "subwords"), "subwords holds the tokenizer .* got kind='subwords'"),
-        ((("a", "b", "<end>"), 2, None, "words", "{}"), "subwords holds the tokenizer .* got kind='words'"),
+        ((("a", "b", "<end>"), 2, None, "subwords"), "subwords must be given if kind='subwords'.* got kind='subwords'"),
+        ((("a", "b", "<end>"), 2, None, "words", "{}"), "subwords must be given if kind='subwords'.* got kind='words'"),
     ],
 )
 def test_a_vocabulary_that_contradicts_itself_is_refused(arguments: Any, message: str) -> None:
@@ -257,7 +257,7 @@ DNA = ["".join(random.Random(seed).choices("ACGT", k=30)) for seed in range(40)]
 
 
 def test_a_text_without_white_space_is_doubted_as_words_and_not_as_characters() -> None:
-    message = r"The given lines: 40 of 40 sequences are a single token.*take tokenizer='characters' or 'bpe' \(--tokenizer ch"
+    message = r"The given lines: 40 of 40 sequences are a single token.*use tokenizer='characters' or 'bpe' \(--tokenizer ch"
     with pytest.warns(UserWarning, match=message) as caught:
         read_corpus(DNA)
     assert caught[0].filename == __file__
@@ -271,9 +271,9 @@ def test_a_text_without_white_space_is_doubted_as_words_and_not_as_characters() 
 
 
 def test_single_tokens_of_other_tokenizers_have_other_remedies() -> None:
-    with pytest.warns(UserWarning, match="40 of 40 sequences are a single token.*All tokens of a sequence belong on one line"):
+    with pytest.warns(UserWarning, match="40 of 40 sequences are a single token.*Put all tokens of a sequence on one line"):
         read_corpus([[number] for number in range(40)], tokenizer="integers", sequence_length=2)
-    with pytest.warns(UserWarning, match="120 of 120 sequences are a single token.*Take a smaller vocab_size"):
+    with pytest.warns(UserWarning, match="120 of 120 sequences are a single token.*Use a smaller vocab_size"):
         read_corpus(["bird", "cat", "dog"] * 40, tokenizer="bpe", sequence_length=2)
 
 
@@ -340,7 +340,7 @@ def test_what_repeats_more_often_than_there_is_room_is_trained_on() -> None:
     few = read_corpus([*["a b"] * 30, *["b a"] * 20, *["b b"] * 25], sequence_length=2)
     for seed in range(20):
         assert decoded(few.split(0.1, seed)[1]) == ["b a"] * 20  # the rarest, where none has room
-    with pytest.raises(ValueError, match="All 30 sequences are the same one, so none can be held out"):
+    with pytest.raises(ValueError, match="All 30 sequences are the same, so any held-out sequence"):
         read_corpus(["a b"] * 30, sequence_length=2).split(0.1, 0)
 
 
@@ -358,7 +358,7 @@ def test_too_long_line_says_which_and_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("a b\n\na b c\na b c d e\na b c\n")
     message = (
-        r"lines\.txt: line 3 has 3 words, more than sequence_length=2\. Too long are 3 lines; the longest is line 4 with 5\. "
+        r"lines\.txt: line 3 has 3 words, more than sequence_length=2\. 3 lines are too long; the longest is line 4 with 5\. "
         r"Raise sequence_length to 5, or choose too_long='truncate' or too_long='skip'"
     )
     with pytest.raises(ValueError, match=message):
@@ -382,7 +382,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
         (b"", r"no sequences in 0 lines, of which 0 are blank"),
         (b"\n  \n\t\n", r"no sequences in 3 lines, of which 3 are blank"),
         (b"a b c\n\n", r"no sequences in 2 lines, of which 1 are blank and 1 too long \(more than 2 words\)"),
-        (b"a a\na\n", r"1 distinct token among 3, where at least 2 are needed .*min_count=1"),
+        (b"a a\na\n", r"1 distinct token among 3, but a choice needs at least 2 .*min_count=1"),
         (b"ab\ncaf\xe9 x\n", r"is not UTF-8: line 2 has 0xe9 at byte 6 of the file\. Convert it"),
         (b"ab\n\x89PNG\0\0\n", r"is binary, or text in UTF-16: line 2 has a NUL at byte 7 of the file\. Expected UTF-8"),
         ("a b\n".encode("utf-16"), r"is binary, or text in UTF-16: line 1 has a NUL at byte 3"),
@@ -412,7 +412,7 @@ def test_lines_that_are_not_strings_are_refused() -> None:
     [
         ({"unknown": "drop"}, "unknown must be 'error' or 'skip', got 'drop'"),
         ({"format": "xml"}, "format must be 'text', 'csv' or 'jsonl', got 'xml'"),
-        ({"format": "text"}, "format='text' is of files, but the data came as list; leave it out"),
+        ({"format": "text"}, "format='text' is for files, but the data came as list; leave it out"),
         ({"vocab_size": 7}, "The text has a vocabulary of 3, but vocab_size=7 was given"),
         ({"too_long": "drop"}, "too_long must be 'error', 'truncate' or 'skip', got 'drop'"),
         ({"sequence_length": 0}, "must be at least 1, got 0 and 1"),
@@ -455,7 +455,7 @@ def test_captions_are_read_in_full() -> None:
     assert len(corpus.vocabulary.tokens) == len(counts) + 1
     assert [counts[token] for token in corpus.vocabulary.tokens[:-1]] == sorted(counts.values(), reverse=True)
     assert " ".join(decoded(corpus)).split() == words
-    with pytest.raises(ValueError, match=r"more than sequence_length=34\. Too long are 1 lines; .* with 35"):
+    with pytest.raises(ValueError, match=r"more than sequence_length=34\. 1 lines are too long; .* with 35"):
         read_corpus(path, sequence_length=34)
     skipped = read_corpus(path, sequence_length=20, too_long="skip").report.skipped
     assert skipped == sum(len(line.split()) > 20 for line in text.splitlines())

@@ -121,13 +121,13 @@ def test_the_format_is_what_the_name_ends_with_unless_said(tmp_path: Path) -> No
         ("a.csv", 'id,text\n1,"a b\n', r"line 2: not CSV: unexpected end of data"),
         ("a.csv", "id,text\n", r"a\.csv: no sequences in 0 lines"),
         ("a.jsonl", '{"text": "a b"}\n{"body": 1, "n": 2}\n', r"line 2: no column 'text'\. There are 'body', 'n'\."),
-        ("a.jsonl", '{"text": "a b"}\n\n{"text": \n', r"line 3: not JSON: Expecting value.* Expected an object a line"),
+        ("a.jsonl", '{"text": "a b"}\n\n{"text": \n', r"line 3: not JSON: Expecting value.* Expected one object per line"),
         ("a.jsonl", '["a"]\n', r"line 1: expected an object such as \{\"text\": \"a line\"\}, got list: \['a'\]"),
-        ("a.jsonl", '{"text": "a \\ud800"}\n', r"line 1: U\+D800 is half of a surrogate pair.* Decode the data anew"),
+        ("a.jsonl", '{"text": "a \\ud800"}\n', r"line 1: U\+D800 is half of a surrogate pair.* cannot stand alone in text"),
         (
             "a.txt",
             "a b\n",
-            r"column='text', but .*a\.txt is read as plain text, which has none\. For a table pass format='csv'",
+            r"column='text', but .*a\.txt is read as plain text, which has no columns\. For a table pass format='csv'",
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_an_item_that_is_no_sequence_is_refused(item: Any, message: str) -> None
 
 def test_a_table_needs_a_column(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"line 1: name the column that holds the sequences: column=\. There are 'id', 'text'\."
+        ValueError, match=r"line 1: name the column that holds the sequences with column=\. There are 'id', 'text'\."
     ):
         read_corpus(write_csv(tmp_path / "a.csv", [["id", "text"], ["1", "a b"]]))
     with pytest.raises(ValueError, match=r"name the column that holds the sequences"):
@@ -248,7 +248,7 @@ def test_a_table_gives_the_column_that_is_asked_for(table: Any, tokenizer: str) 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_a_table_without_a_column_is_refused(table: Any) -> None:
-    message = r"The given lines.*: name the column that holds the sequences: column=\. There are 'id', 'text'\."
+    message = r"The given lines.*: name the column that holds the sequences with column=\. There are 'id', 'text'\."
     for read in (read_corpus, text_game):
         with pytest.raises(ValueError, match=message):
             read(table)
@@ -257,7 +257,7 @@ def test_a_table_without_a_column_is_refused(table: Any) -> None:
 
 
 def test_a_row_is_no_table() -> None:
-    with pytest.raises(TypeError, match=r"column 'text' is one string, str: a b\. Put a single row into a list"):
+    with pytest.raises(TypeError, match=r"column 'text' is one string, str: a b\. Wrap a single row in a list"):
         read_corpus({"text": "a b"}, column="text")
 
 
@@ -316,7 +316,7 @@ def test_numbers_that_python_does_not_read_are_no_damage(tmp_path: Path) -> None
 def test_json_of_many_levels_is_said_to_be_too_deep(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    with pytest.raises(ValueError, match="line 1: nested too deeply to be read"):
+    with pytest.raises(ValueError, match="line 1: nested too deeply to read"):
         read_corpus(path, column="text")
 
 

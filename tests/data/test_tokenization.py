@@ -91,14 +91,14 @@ def test_ids_survive_the_round_trip(rows: list[list[int]]) -> None:
             ["1 2", "1 5"],
             r"line 2: the id 5 is beyond the vocabulary of 5 tokens, whose ids are 0 \.\.\. 4\. Raise vocab_size",
         ),
-        (["1 2", "", "1 -2"], r"line 3: '-2' is no token id\. Ids are whole numbers from 0, separated by white space"),
+        (["1 2", "", "1 -2"], r"line 3: '-2' is not a token id\. Ids are whole numbers from 0, separated by white space"),
         ([[1, 2], [1, -2]], r"line 2: the id -2 is negative"),
-        (["1 2", "1 2.0"], r"line 2: '2\.0' is no token id"),
-        (["1 2", "1 a"], r"line 2: 'a' is no token id"),
-        (["1,2"], r"line 1: '1,2' is no token id"),
-        (["1 ٣"], r"line 1: '٣' is no token id"),
-        (["4 2 1", "1"], r"the id 4 is that of the end token.*Declare vocab_size=6 or more"),
-        (["1 1"], r"1 distinct token among 2, where at least 2 are needed"),
+        (["1 2", "1 2.0"], r"line 2: '2\.0' is not a token id"),
+        (["1 2", "1 a"], r"line 2: 'a' is not a token id"),
+        (["1,2"], r"line 1: '1,2' is not a token id"),
+        (["1 ٣"], r"line 1: '٣' is not a token id"),
+        (["4 2 1", "1"], r"the id 4 is the end token.*Declare vocab_size=6 or more"),
+        (["1 1"], r"1 distinct token among 2, but a choice needs at least 2"),
     ],
 )
 def test_what_is_no_id_is_refused(lines: Any, message: str) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_id_is_refused(lines: Any, message: str) -> None:
 
 
 def test_an_id_that_makes_a_huge_vocabulary_must_be_declared() -> None:
-    with pytest.raises(ValueError, match=r"line 2: the id 4000000000 is beyond .* Declare vocab_size if it is meant"):
+    with pytest.raises(ValueError, match=r"line 2: the id 4000000000 is beyond .* If it is intended, declare vocab_size"):
         read_corpus(["1 2", "4000000000"], tokenizer="integers")
 
 
@@ -165,11 +165,11 @@ def test_a_run_keeps_its_tokenizer(tmp_path: Path) -> None:
 def test_subwords_of_other_tokens_are_refused() -> None:
     fields = json.loads(BPE.vocabulary.to_json())
     fields["tokens"][0] = "other"
-    with pytest.raises(ValueError, match="subwords must be the tokenizer of these tokens"):
+    with pytest.raises(ValueError, match="tokens must be the pieces of the subwords tokenizer"):
         Vocabulary.from_json(json.dumps(fields))
     with pytest.raises(ValueError, match="not a tokenizer in the format of the library tokenizers"):
         Vocabulary.from_json(json.dumps(fields | {"subwords": "{}"}))
-    with pytest.raises(ValueError, match="its subwords are no string"):
+    with pytest.raises(ValueError, match="its subwords are not a string"):
         Vocabulary.from_json(json.dumps(fields | {"subwords": 1}))
 
 
@@ -185,7 +185,7 @@ def test_a_tokenizer_file_decides_tokens_and_ids(tmp_path: Path) -> None:
 def test_a_tokenizer_that_cannot_cover_the_text_is_refused(tmp_path: Path) -> None:
     knows_little = tokenizers.models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
     with pytest.raises(
-        ValueError, match=r"3 of 4 tokens \(75\.0%\) are unknown to the vocabulary of 3 subwords\. Is the text"
+        ValueError, match=r"3 of 4 tokens \(75\.0%\) are unknown to the vocabulary of 3 subwords\. Does the text"
     ):
         read_corpus(["a x", "y z"], tokenizer=tokenizer_file(tmp_path / "a.json", knows_little))
     drops = tokenizers.models.BPE({"a": 0, "b": 1}, [])
@@ -221,9 +221,9 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("items", "tokenizer", "message"),
     [
-        ([[1, 2]], "words", r"Line 1 is a list of ids, which tokenizer='words' does not read; take tokenizer='integers'"),
-        ([["a", "b"]], "characters", r"list of tokens, which tokenizer='characters' does not read; take tokenizer='words'"),
-        ([[1, 2]], "bpe", r"Line 1 is a list, but a tokenizer of subwords reads strings"),
+        ([[1, 2]], "words", r"Line 1 is a list of ids, which tokenizer='words' does not read; use tokenizer='integers'"),
+        ([["a", "b"]], "characters", r"list of tokens, which tokenizer='characters' does not read; use tokenizer='words'"),
+        ([[1, 2]], "bpe", r"Line 1 is a list, but a subword tokenizer reads strings"),
     ],
 )
 def test_lists_of_another_kind_are_refused(items: Any, tokenizer: str, message: str) -> None:
@@ -233,7 +233,7 @@ def test_lists_of_another_kind_are_refused(items: Any, tokenizer: str, message: 
 
 @pytest.mark.parametrize("token", ["New York", "", " "])
 def test_a_token_that_would_fall_apart_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match=rf"line 2: the token '{token}' is empty or holds white space"):
+    with pytest.raises(ValueError, match=rf"line 2: the token '{token}' is empty or contains white space"):
         read_corpus([["a", "b"], ["c", token]])
 
 
@@ -268,20 +268,20 @@ def test_what_the_vocabulary_does_not_have_is_unknown_an_error_or_skipped() -> N
 def test_a_reference_in_another_tokenization_is_refused() -> None:
     words = read_corpus(["das ist gut", "das ist es"]).vocabulary
     for unknown in ("error", "skip"):
-        with pytest.raises(ValueError, match=r"5 words \(83\.3%\) in 2 of 2 lines .* Is the text in another tokenization"):
+        with pytest.raises(ValueError, match=r"5 words \(83\.3%\) in 2 of 2 lines .* Does the text.s tokenization"):
             read_corpus(["d a s", "das i s"], vocabulary=words, unknown=unknown)  # type: ignore[arg-type]
     replacing = read_corpus(["a b a b c"], min_count=2).vocabulary
     with pytest.raises(ValueError, match=r"2 of 3 tokens \(66\.7%\) are unknown to the vocabulary of 4 words"):
         read_corpus(["a x y"], vocabulary=replacing)
     integers = read_corpus(["1 2 3"], tokenizer="integers").vocabulary
-    with pytest.raises(ValueError, match="line 1: 'das' is no token id"):
+    with pytest.raises(ValueError, match="line 1: 'das' is not a token id"):
         read_corpus(["das ist gut"], vocabulary=integers)
     with pytest.raises(ValueError, match="line 2: the id 4 is beyond the vocabulary of 4 tokens"):
         read_corpus(["1 2 3", "4 1 1"], vocabulary=integers)
     with pytest.raises(ValueError, match="the given vocabulary has no end token"):
         read_corpus(["1 2 3", "1"], vocabulary=integers)
     with pytest.raises(
-        ValueError, match=r"A vocabulary \(of integers\) was given, which settles tokenizer, min_count and vocab_"
+        ValueError, match=r"A vocabulary \(of integers\) was given, which fixes tokenizer, min_count and vocab_"
     ):
         read_corpus(["1 2 3"], vocabulary=integers, tokenizer="bpe")
 

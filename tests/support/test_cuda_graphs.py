@@ -183,7 +183,7 @@ def test_where_recording_fails_a_warning_says_so_and_all_calls_are_plain(emulate
         replayed(other, "", other.call, torch.ones(1))
     assert emulated.made == 1
     assert replayed(owner, "", waits, torch.ones(1))[0].item() == 2
-    with pytest.warns(UserWarning, match=r"Affine goes on without CUDA graphs.*recording one failed: .*--no-cuda-graphs"):
+    with pytest.warns(UserWarning, match=r"Affine continues without CUDA graphs.*recording one failed: .*--no-cuda-graphs"):
         assert replayed(owner, "", waits, torch.ones(1))[0].item() == 2
     for sign in (1, -1):
         assert replayed(owner, "", waits, sign * torch.ones(1))[0].item() == (2 if sign > 0 else -1)
@@ -454,7 +454,7 @@ def test_a_capture_that_fails_leaves_a_process_that_works(monkeypatch: pytest.Mo
         return (x * 2 if x.sum().item() > 0 else x,)
 
     replayed(owner, "", waits, x)
-    with pytest.warns(UserWarning, match="Affine goes on without CUDA graphs"):
+    with pytest.warns(UserWarning, match="Affine continues without CUDA graphs"):
         assert replayed(owner, "", waits, x)[0].item() == 2
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert fitted(network("cuda"), 1)[0].isfinite()
