@@ -12,6 +12,7 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.transformer import TokenTransformer
 from seqgan_env.rewards.reward_models import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
+from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 V, T, END = 6, 5, 2
 SMALL_CNN = TextCNNConfig(widths=(1, 3), n_filters=(6, 5), embedding_dim=4, batch_size=8, epochs=1, learning_rate=0.01)
@@ -56,6 +57,14 @@ def no_repeats(prefix: np.ndarray) -> np.ndarray:
 
 def nothing_allowed(prefix: np.ndarray) -> np.ndarray:
     return np.zeros(V, dtype=np.bool_)
+
+
+class KeepsEpisodes(SequenceVectorEnv):
+    """Keeps the tokens of the latest episodes that were played as a whole."""
+
+    def play(self, tokens: Tensor) -> PlayedEpisodes:
+        self.tokens = tokens.clone()
+        return super().play(tokens)
 
 
 class Ordinal:

@@ -254,6 +254,13 @@ def close(one: Any, other: Any) -> bool:
     return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
+def prefix_of(observation: Any) -> tuple[np.ndarray, int]:
+    """Tokens and length that an observation of one row shows, whatever its layout."""
+    if isinstance(observation, dict):
+        return observation["tokens"], int(observation["length"][0])
+    return observation[:-1], int(observation[-1])
+
+
 def same(one: Any, other: Any, exactly: bool) -> bool:
     """Whether two observations, infos or rewards are the same."""
     if isinstance(one, dict):
@@ -499,7 +506,7 @@ class VectorRun:
             expected[row] = float(reward)
             if not ended[row]:
                 continue
-            self.finished.append(torch.from_numpy(env._tokens.copy()))
+            self.finished.append(torch.from_numpy(prefix_of(self.observations[row])[0].copy()))
             final = infos["final_info"] if same_step else infos
             assert close([final[key][row] for key in info], list(info.values())), f"{final} for {info}"
             if same_step:
@@ -511,7 +518,7 @@ class VectorRun:
         if not same_step:
             self.over |= ended
         self._retrain_if_due(self._of_last_row(infos.get("final_info", {}) if same_step else infos, ended))
-        self.fresh[:] = [env._length == 0 for env in self.rows]
+        self.fresh[:] = [prefix_of(observation)[1] == 0 for observation in self.observations]
         self.counts["episodes"] += int(ended.sum())
         self._check_observations(observation)
 
@@ -658,9 +665,9 @@ class OutsideTheSpace(SequenceVectorEnv):
 class TouchedByRefusal(SequenceVectorEnv):
     """Counts an episode for actions that it refuses, so that later completions are drawn from another key."""
 
-    def _checked(self, actions: Any, playing: Any) -> Any:
+    def step(self, actions: Any) -> Any:
         try:
-            return super()._checked(actions, playing)
+            return super().step(actions)
         except (ValueError, TypeError):
             self._episodes += 1
             raise
@@ -669,9 +676,9 @@ class TouchedByRefusal(SequenceVectorEnv):
 class OtherErrors(SequenceVectorEnv):
     """Lets numpy's IndexError out."""
 
-    def _checked(self, actions: Any, playing: Any) -> Any:
+    def step(self, actions: Any) -> Any:
         try:
-            return super()._checked(actions, playing)
+            return super().step(actions)
         except ValueError as error:
             raise IndexError(*error.args) from error
 
@@ -679,10 +686,9 @@ class OtherErrors(SequenceVectorEnv):
 class TakesAnything(SequenceVectorEnv):
     """Clips actions into the vocabulary instead of refusing them."""
 
-    def _checked(self, actions: Any, playing: Any) -> Any:
-        return np.resize(np.clip(np.nan_to_num(np.asarray(actions, dtype=float)), 0, V - 1).astype(int), self.num_envs)[
-            playing
-        ]
+    def step(self, actions: Any) -> Any:
+        clipped = np.clip(np.nan_to_num(np.asarray(actions, dtype=float)), 0, V - 1).astype(int)
+        return super().step(np.resize(clipped, self.num_envs))
 
 
 class PlaysOffByOne(SequenceVectorEnv):
@@ -704,20 +710,19 @@ class NotANumber(SequenceVectorEnv):
 class RetrainsLate(SequenceVectorEnv):
     """Forgets the first finished row of every step when it counts towards retraining."""
 
-    def _finish(self, terminated: Any) -> Any:
-        before = list(self.game._finished)
-        infos = super()._finish(terminated)
-        if len(self.game._finished) > len(before):
-            self.game._finished[-1] = self.game._finished[-1][1:]
-        return infos
+    def step(self, actions: Any) -> Any:
+        record = self.game.record
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.game, "record", lambda tokens: record(tokens[1:]))
+            return super().step(actions)
 
 
 class SingleTouched(SequenceEnv):
     """Counts an episode for an action that it refuses."""
 
-    def _checked(self, action: Any) -> int:
+    def step(self, action: Any) -> Any:
         try:
-            return super()._checked(action)
+            return super().step(action)
         except (ValueError, TypeError):
             self._episode += 1
             raise
@@ -726,8 +731,15 @@ class SingleTouched(SequenceEnv):
 class SingleOutside(SequenceEnv):
     """Never observes its length."""
 
-    def _observation(self) -> Any:
-        observation = super()._observation()
+    def reset(self, **options: Any) -> Any:
+        observation, info = super().reset(**options)
+        return self.shortened(observation), info
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)
+        return self.shortened(observation), *rest
+
+    def shortened(self, observation: Any) -> Any:
         return {"tokens": observation["tokens"]} if isinstance(observation, dict) else observation[:-1]
 
 

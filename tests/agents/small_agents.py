@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+import agents.reinforce
 from agents.reinforce import Reinforce
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, oracle_game, text_game
 
@@ -31,6 +33,19 @@ def text_env(n: int = 8, **rules: Any) -> SequenceVectorEnv:
 
 def weights(agent: Reinforce) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in agent.generator.parameters()])
+
+
+def note_rewards(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The rewards `(n, length)` of each batch that an agent learns from."""
+    noted: list[Tensor] = []
+    returns = agents.reinforce.discounted_returns
+
+    def note(rewards: Tensor, gamma: float) -> Tensor:
+        noted.append(rewards.clone())
+        return returns(rewards, gamma)
+
+    monkeypatch.setattr(agents.reinforce, "discounted_returns", note)
+    return noted
 
 
 def play(env: VecEnv, tokens: Tensor) -> list[dict[str, Any]]:

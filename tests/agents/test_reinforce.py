@@ -16,6 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+import agents.reinforce
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.contract_check import ContractWarning
 from agents.policy import GeneratorPolicy
@@ -26,7 +27,7 @@ from seqgan_env.policy_gradient import advantages, mean_divergence, policy_gradi
 from seqgan_env.rewards.reward_models import ConstantReward, MixtureReward
 from seqgan_env.support.state_dicts import detached
 from tests.agents.small_agents import new_agent, new_game, text_env, weights
-from tests.small import Recorder, T, V, no_repeats, seeded, small_game
+from tests.small import KeepsEpisodes, Recorder, T, V, no_repeats, seeded, small_game
 
 
 class TestPolicy:
@@ -239,19 +240,20 @@ class TestReferencePolicy:
     def test_is_at_the_distance_that_the_mask_leaves(self, mask: Any) -> None:
         """By hand: each next token's divergence over what the mask allows, and the mean over the actions taken."""
         game = small_game(reward="terminal", mask=mask)
-        agent = Reinforce("GeneratorPolicy", SequenceVectorEnv(game, 8, autoreset_mode="SameStep"), 0.1, kl_coef=1.0, seed=0)
+        env = KeepsEpisodes(game, 8, autoreset_mode="SameStep")
+        agent = Reinforce("GeneratorPolicy", env, 0.1, kl_coef=1.0, seed=0)
         agent.learn(8 * T)
-        tokens, lengths = agent.sample(8)
-        nothing = torch.zeros(8, T)
-        divergence = agent._loss(tokens, nothing, lengths, lengths.sum())[1][1].item()
+        writer = copy.deepcopy(agent.generator)
+        agent.learn(8 * T, reset_num_timesteps=False)
+        divergence = agent.logger.name_to_value["train/kl"]
         assert agent.reference_policy is not None
         expected = []
-        for row in tokens:
+        for row in env.tokens:
             for position in range(T):
                 allowed = torch.ones(V, dtype=torch.bool) if mask is None else torch.from_numpy(mask(row[:position].numpy()))
                 p, q = (
                     torch.softmax(model.logits(row.unsqueeze(0))[0, position][allowed], dim=0)
-                    for model in (agent.generator, agent.reference_policy)
+                    for model in (writer, agent.reference_policy)
                 )
                 expected.append((p * (p / q).log()).sum().item())
         assert divergence == pytest.approx(sum(expected) / len(expected), rel=1e-3)
@@ -614,8 +616,8 @@ class TestUnderAMask:
 
     def agent(self, **changes: Any) -> Reinforce:
         game = small_game(mask=no_repeats, reward="rollout", **changes)
-        env = SequenceVectorEnv(game, 16, autoreset_mode="SameStep")
-        return Reinforce("GeneratorPolicy", env, learning_rate=0.05, ent_coef=0.01, seed=0)
+        self.env = KeepsEpisodes(game, 16, autoreset_mode="SameStep")
+        return Reinforce("GeneratorPolicy", self.env, learning_rate=0.05, ent_coef=0.01, seed=0)
 
     def test_no_forbidden_token_is_played(self) -> None:
         agent = self.agent()
@@ -625,19 +627,26 @@ class TestUnderAMask:
         unmasked, _ = agent.generator.sample(200, T, seeded())
         assert any(len(set(row)) < T for row in unmasked.tolist())
 
-    def test_log_probabilities_are_those_of_what_is_allowed(self) -> None:
+    def test_log_probabilities_are_those_of_what_is_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         agent = self.agent()
+        generator = copy.deepcopy(agent.generator)
+        used: list[torch.Tensor] = []
+        loss = agents.reinforce.policy_gradient_loss
+
+        def note(log_probs: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+            used.append(log_probs.detach().clone())
+            return loss(log_probs, *rest)
+
+        monkeypatch.setattr(agents.reinforce, "policy_gradient_loss", note)
         agent.learn(16 * T)
-        lengths = torch.full((16,), T)
-        every = agent._log_probs(agent.generator, agent._tokens, lengths).tolist()
-        for row, log_probs in zip(agent._tokens.tolist(), every, strict=True):
-            state = agent.generator.initial_state(1)
+        for row, log_probs in zip(self.env.tokens.tolist(), used[0].tolist(), strict=True):
+            state = generator.initial_state(1)
             last = torch.tensor([V])
             for position, token in enumerate(row):
-                logits, state = agent.generator.step(last, state)
+                logits, state = generator.step(last, state)
                 left = torch.from_numpy(np.flatnonzero(no_repeats(np.array(row[:position], dtype=np.int64))))
                 expected = logits[0, token] - torch.logsumexp(logits[0, left], dim=0)
-                assert log_probs[position][token] == pytest.approx(expected.item(), abs=1e-5)
+                assert log_probs[position] == pytest.approx(expected.item(), abs=1e-5)
                 last = torch.tensor([token])
 
     def test_a_mask_that_allows_all_changes_no_more_than_rounding(self) -> None:

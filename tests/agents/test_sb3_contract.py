@@ -17,7 +17,7 @@ from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv
 from seqgan_env.rewards.reward_models import ConstantReward
-from tests.agents.small_agents import new_agent, new_game, text_env, weights
+from tests.agents.small_agents import new_agent, new_game, note_rewards, text_env, weights
 
 
 def untested(kinds: set[str], tests: str, end: str | None = None) -> list[str]:
@@ -210,10 +210,10 @@ class TestWrappers:
         plain, monitored = (new_agent(around(self.env())) for around in (lambda env: env, lambda env: vec_env.VecMonitor(env)))
         assert torch.equal(weights(plain.learn(3 * 40)), weights(monitored.learn(3 * 40)))
 
-    def test_normalised_rewards_are_learned_from(self) -> None:
+    def test_normalised_rewards_are_learned_from(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are what the wrapper makes of the same steps; the log keeps the game's own."""
         agent, twin = (new_agent(vec_env.VecNormalize(self.env(), norm_obs=False, gamma=1.0)) for _ in range(2))
-        seen = KeepLocals()
+        seen, noted = KeepLocals(), note_rewards(monkeypatch)
         agent.learn(40, seen)
         env = twin.get_env()
         assert env is not None
@@ -222,7 +222,7 @@ class TestWrappers:
             _, rewards, _, _ = env.step(step["actions"])
             assert step["rewards"] == pytest.approx(rewards, rel=1e-3)
         learned = np.stack([step["rewards"] for step in seen.steps], axis=1)
-        assert np.array_equal(agent._rewards.numpy(), learned)
+        assert np.array_equal(noted[0].numpy(), learned)
         own = agent.last_played.rewards
         assert not np.allclose(learned, own.numpy(), atol=1e-2)
         assert [episode["r"] for episode in agent.ep_info_buffer or ()] == own.sum(dim=1).tolist()
@@ -268,7 +268,7 @@ class TestWrappers:
         assert frames[0] == frames[5] == frames[10]  # all rows stand at the start of their next episodes
         video.recorded_frames.clear()
 
-    def test_one_of_one_s_own_can_shape_rewards_but_not_play(self) -> None:
+    def test_one_of_one_s_own_can_shape_rewards_but_not_play(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Doubled(vec_env.VecEnvWrapper):
             def reset(self) -> Any:
                 return self.venv.reset()
@@ -283,7 +283,8 @@ class TestWrappers:
                 return self.venv.step(np.zeros(8, dtype=np.int64))[0]
 
         agent = new_agent(Doubled(self.env()))
+        noted = note_rewards(monkeypatch)
         agent.learn(40)
-        assert torch.equal(agent._rewards, 2 * agent.last_played.rewards)
+        assert torch.equal(noted[0], 2 * agent.last_played.rewards)
         with pytest.raises(ValueError, match=r"\(Warming\) plays other actions, or steps of its own"):
             new_agent(Warming(SB3VecEnv(text_env()))).learn(200)

@@ -22,9 +22,8 @@ from seqgan_env.inspection.tracing import ObservationPolicy, trace_batch, trace_
 from seqgan_env.policy_gradient import advantages, discounted_returns
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.hashed_random import mix
-from seqgan_env.vector_env import SequenceVectorEnv
 from tests.inspection.hostile import HOSTILE, hostile_game
-from tests.small import END, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy
+from tests.small import END, KeepsEpisodes, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy
 
 pytestmark = pytest.mark.rounding
 
@@ -175,14 +174,14 @@ def test_advantages_are_those_that_reinforce_used(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(agents.reinforce, "policy_gradient_loss", note)
     game = small_game(reward="shaped", end_token=END)
-    env = SequenceVectorEnv(game, 6, autoreset_mode=AutoresetMode.SAME_STEP)
+    env = KeepsEpisodes(game, 6, autoreset_mode=AutoresetMode.SAME_STEP)
     agent = agents.reinforce.Reinforce("GeneratorPolicy", env, learning_rate=0.0, baseline="position", seed=4)
     agent.learn(1)
 
     def advantage_fn(rewards: Tensor, lengths: Tensor) -> Tensor:
         return advantages(discounted_returns(rewards, game.gamma), lengths, "position")
 
-    traces = trace_batch(env, agent.generator, seed=4, tokens=agent._tokens, advantage_fn=advantage_fn)
+    traces = trace_batch(env, agent.generator, seed=4, tokens=env.tokens, advantage_fn=advantage_fn)
     assert len(used) == 1
     assert used[0].abs().max() > 1
     for trace, row in zip(traces, used[0], strict=True):

@@ -16,7 +16,7 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.mixture import TokenMixture
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.models.transformer import TokenTransformer
-from tests.small import V, seeded
+from tests.small import KeepsEpisodes, V, seeded
 
 T = 5
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
@@ -108,16 +108,15 @@ POLICIES: dict[str, dict[str, Any]] = {
 policies = pytest.mark.parametrize("kwargs", POLICIES.values(), ids=POLICIES)
 
 
-def new_env(text: bool = False) -> SequenceVectorEnv:
+def new_env(text: bool = False) -> KeepsEpisodes:
     rules: dict[str, Any] = {"reward": "rollout", "n_rollouts": 2, "discriminator": SMALL_CNN}
     game = text_game(["a b c d", "b a", "c c a", "d"] * 10, 4, **rules) if text else oracle_game(T, 12, n_real=64, **rules)
-    return SequenceVectorEnv(game, 8, autoreset_mode="SameStep")
+    return KeepsEpisodes(game, 8, autoreset_mode="SameStep")
 
 
-def new_agent(kwargs: dict[str, Any], text: bool = False, **arguments: Any) -> Reinforce:
-    return Reinforce(
-        "GeneratorPolicy", new_env(text), **{"policy_kwargs": kwargs, "seed": 0, "learning_rate": 0.02, **arguments}
-    )
+def new_agent(kwargs: dict[str, Any], text: bool = False, env: KeepsEpisodes | None = None, **arguments: Any) -> Reinforce:
+    settings = {"policy_kwargs": kwargs, "seed": 0, "learning_rate": 0.02, **arguments}
+    return Reinforce("GeneratorPolicy", env or new_env(text), **settings)
 
 
 def weights(agent: Reinforce) -> Tensor:
@@ -137,14 +136,15 @@ class TestInTheAgent:
 
     def test_the_gradient_is_of_the_policy_that_wrote(self, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         """No dropout in the policy gradient: the log-probabilities are those under which the batch was drawn."""
-        agent = new_agent(kwargs)
+        env = new_env()
+        agent = new_agent(kwargs, env=env)
         seen: list[Tensor] = []
         right = agent.generator.log_prob
         monkeypatch.setattr(agent.generator, "log_prob", lambda tokens: (seen.append(right(tokens)), seen[-1])[1])
         before = {name: value.clone() for name, value in agent.generator.state_dict().items()}
         agent.learn(8 * T)
         agent.generator.load_state_dict(before)
-        assert torch.equal(seen[0], right(agent._tokens))
+        assert torch.equal(seen[0], right(env.tokens))
         assert not any(module.training for module in agent.policy.modules())  # evaluations after it see no dropout either
 
     def test_dropout_works_in_likelihood_steps(self, kwargs: dict[str, Any]) -> None:
