@@ -68,7 +68,6 @@ completions, and one fit of 2,000 + 2,000 sequences after each, of the preset's 
 RATIO_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "without the start": ({}, {"with_start": False}),
     "two models": ({}, {"n_models": 2}),
-    "by classification": ({}, {"objective": "classification"}),
     "never retrained": ({"g_steps": 1_000_000}, {}),
     "returns of whole sequences": ({"reward": "shaped"}, {}),
     "no entropy penalty": ({"entropy_coef": 0.0}, {}),
@@ -96,13 +95,8 @@ CNN: dict[str, Any] = {
 CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no weight decay": ({}, {"weight_decay": 0.0}),
     "no dropout": ({}, {"dropout": 0.0}),
-    "token dropout": ({}, {"token_dropout": 0.25}),
     "embedding of 4": ({}, {"embedding_dim": 4}),
     "windows of one token": ({}, {"widths": (1,), "n_filters": (64,)}),
-    "label smoothing": ({}, {"label_smoothing": 0.2}),
-    "spectral norm": ({}, {"spectral_norm": True}),
-    "validation": ({}, {"validation": 0.2}),
-    "replay": ({"replay": 0.5}, {}),
     "five times the fits": ({"d_pretrain_steps": 100, "d_steps": 5}, {}),
     "D": ({"scaling": "probability"}, {}),
     "log D": ({"scaling": "log"}, {}),

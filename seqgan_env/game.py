@@ -15,7 +15,6 @@ from seqgan_env.data.corpus import Vocabulary
 from seqgan_env.data.padding import played_positions
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import Mask, TokenPolicy
-from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.reward_models import (
     JudgesPolicy,
@@ -40,9 +39,6 @@ Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
 GAMMAS: dict[str, float] = {"terminal": 1.0, "rollout": 0.0, "shaped": 1.0}
 """The discount under which each reward contract states the same objective."""
-
-REPLAYED = 10
-"""Calls of `retrain` whose generated sequences are kept for later ones, where some are replayed."""
 
 
 def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
@@ -70,8 +66,8 @@ def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) ->
 class SequenceGame(ReadOnly):
     """One game, which any number of environments can play.
 
-    `reward_model`, `n_rollouts`, `retrain_every` and `replay` can be set at any time, and act from the next step on. The other
-    arguments are read-only: environments and agents are made from them.
+    `reward_model`, `n_rollouts` and `retrain_every` can be set at any time, and act from the next step on. The other arguments
+    are read-only: environments and agents are made from them.
 
     Args:
         vocab_size: number of tokens; the pad id.
@@ -84,8 +80,6 @@ class SequenceGame(ReadOnly):
         n_rollouts: Monte Carlo completions of each prefix.
         retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
             own; None leaves it to the caller of `retrain`.
-        replay: share of the generated sequences of each `retrain` that are earlier ones, of the latest `REPLAYED` calls; not
-            for a density ratio.
         mask: which tokens may follow a prefix.
         oracle: where nature is known: measures finished sequences.
         vocabulary: turns ids into text, where there is text.
@@ -108,7 +102,6 @@ class SequenceGame(ReadOnly):
     reward: RewardContract = "terminal"
     n_rollouts: int = 16
     retrain_every: int | None = None
-    replay: float = 0.0
     end_token: int | None = None
     mask: Mask | None = None
     oracle: TokenLSTM | None = None
@@ -137,18 +130,6 @@ class SequenceGame(ReadOnly):
                 f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} does not learn: "
                 "it has no fit(real, generated). Pass retrain_every=None."
             )
-        if not 0 <= self.replay < 1:
-            raise ValueError(f"replay must lie in [0, 1), got {self.replay}: it is the share of earlier sequences in a fit.")
-        if self.replay and not learns(self.reward_model):
-            raise ValueError(
-                f"replay={self.replay}, but {type(self.reward_model).__name__} does not learn: "
-                "it has no fit(real, generated). Pass replay=0."
-            )
-        if self.replay and isinstance(find_discriminator(self.reward_model), DensityRatioReward):
-            raise ValueError(
-                f"replay={self.replay}, but a density ratio knows the density of the present generator, not of earlier ones. "
-                "Pass replay=0."
-            )
         if self.vocabulary is not None and self.vocabulary.size != self.vocab_size:
             raise ValueError(f"The vocabulary has {self.vocabulary.size} tokens, but vocab_size={self.vocab_size}.")
         if self.oracle is not None and self.oracle.vocab_size != self.vocab_size:
@@ -157,7 +138,6 @@ class SequenceGame(ReadOnly):
         self._workers: Workers = ALONE
         self._real = None if callable(self.real) else self._checked_real(self.real)
         self._finished: list[Tensor] = []
-        self._earlier: list[Tensor] = []
         self._has_learned = False
         self._rng = torch.Generator(self.device)
         self.seed(0)
@@ -203,7 +183,7 @@ class SequenceGame(ReadOnly):
 
     def __setattr__(self, name: str, value: Any) -> None:
         made = "_rng" in vars(self)
-        if made and name in ("reward_model", "n_rollouts", "retrain_every", "replay"):
+        if made and name in ("reward_model", "n_rollouts", "retrain_every"):
             replace(self, **{name: value})  # refuses what no game can be made with
         super().__setattr__(name, value)
         if made and name == "reward_model":
@@ -331,7 +311,6 @@ class SequenceGame(ReadOnly):
         return {
             "rng": random_state(self._rng),
             "finished": list(self._finished),
-            "earlier": list(self._earlier),
             "reward_model": model.training_state() if isinstance(model, Resumable) else None,
         }
 
@@ -340,15 +319,13 @@ class SequenceGame(ReadOnly):
         self._has_learned = True
         load_random_state(self._rng, state["rng"])
         self._finished = [part.to(self.device) for part in state["finished"]]
-        self._earlier = [part.to(self.device) for part in state["earlier"]]
         if isinstance(self.reward_model, Resumable):
             self.reward_model.load_training_state(state["reward_model"])
 
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
 
-        Where there are fewer real ones, each is taken as often as it needs. With `replay`, some of the generated ones give way
-        to those of earlier calls.
+        Where there are fewer real ones, each is taken as often as it needs.
 
         Raises:
             TypeError: the reward model does not learn; or the sequences are no int64 tensor.
@@ -357,22 +334,11 @@ class SequenceGame(ReadOnly):
         if not learns(self.reward_model):
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
         self._check_generated(generated)
-        generated = self._with_earlier(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
         orders = [torch.randperm(n_real, generator=self._rng, device=self.device) for _ in range(passes)]
         self._has_learned = True
         with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
             return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
-
-    def _with_earlier(self, generated: Tensor) -> Tensor:
-        """Generated sequences, a share of them replaced by earlier ones; those that are new are kept for later calls."""
-        if self.replay == 0:
-            return generated
-        earlier = torch.cat([generated[:0], *self._earlier])
-        self._earlier = [*self._earlier, generated][-REPLAYED:]
-        order = torch.randperm(len(earlier), generator=self._rng, device=self.device)
-        replayed = earlier[order[: int(self.replay * len(generated))]]
-        return torch.cat([generated[len(replayed) :], replayed])
 
     def _check_generated(self, generated: Tensor) -> None:
         """Refuse what the reward model would choke on half-way, before anything has changed."""

@@ -50,7 +50,6 @@ def make_game(
     objective_batched: bool = False,
     model_seed: int = 0,
     retrain_every: int | None = None,
-    replay: float = 0.0,
     mask: Mask | None = None,
     end_token: int | None = None,
     oracle: TokenLSTM | None = None,
@@ -78,7 +77,6 @@ def make_game(
         objective_batched: the function takes a list of sequences, and returns as many numbers.
         model_seed: of the discriminator of either kind, the ranker, or the random control.
         retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
-        replay: share of earlier sequences among the generated ones of a fit; see `SequenceGame`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         end_token: ends a sequence early.
         oracle: measures finished sequences.
@@ -137,7 +135,6 @@ def make_game(
         reward=reward,
         n_rollouts=n_rollouts,
         retrain_every=retrain_every,
-        replay=replay,
         end_token=end_token,
         mask=mask,
         oracle=oracle,

@@ -18,6 +18,7 @@ from seqgan_env.games import make_game
 from seqgan_env.models.generators import GeneratorConfig, describe_generator, make_generator
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.custom import MissingReward, describe
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.rewards.ranking import RankConfig, RankReward
@@ -33,6 +34,7 @@ from seqgan_env.rewards.reward_models import (
 )
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.atomic_files import write_atomically
+from seqgan_env.support.settings import without_deleted
 
 SCHEMA = 1
 """The version of `game.json`; it grows with every change of meaning."""
@@ -132,7 +134,7 @@ def load_game(
             description["density_ratio"], start = _density_ratio(description["density_ratio"], description, folder)
         oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
         if description["discriminator"] is not None:
-            sizes: dict[str, Any] = description["discriminator"]
+            sizes = without_deleted(description["discriminator"], text_cnn.DELETED_SETTINGS)
             lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
             description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
         _put_own_reward(description, own_reward)
@@ -310,6 +312,7 @@ def _density_ratio(
     start = settings.pop("start")
     if start is not None:
         start = GeneratorConfig(**{name: value for name, value in start.items() if name != "sequence_length"})
+    settings = without_deleted(settings, density_ratio.DELETED_SETTINGS)
     config = DensityRatioConfig(**{**settings, "model": GeneratorConfig(**settings["model"])})
     rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
     for model, count in ((config.model, config.n_models), (start, 1)):

@@ -173,46 +173,12 @@ def test_the_choice_of_real_sequences_follows_the_seed() -> None:
     assert not torch.equal(chosen[0], chosen[2])
 
 
-class TestReplay:
-    def test_a_share_of_a_fit_is_of_earlier_calls(self) -> None:
-        model = Recorder()
-        game = small_game(reward_model=model, replay=0.4)
-        calls = [torch.full((10, T), token) for token in range(3)]
-        for tokens in calls:
-            game.retrain(tokens)
-        shares = [[int((generated[:, 0] == token).sum()) for token in range(3)] for _, generated in model.fits]
-        assert shares[:2] == [[10, 0, 0], [4, 6, 0]]
-        assert shares[2][2] == 6
-        assert sum(shares[2][:2]) == 4
-
-    def test_what_is_kept_has_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("seqgan_env.game.REPLAYED", 2)
-        model = Recorder()
-        game = small_game(reward_model=model, replay=0.5)
-        for token in range(5):
-            game.retrain(torch.full((10, T), token))
-        assert set(model.fits[-1][1][:, 0].tolist()) <= {2, 3, 4}
-
-    def test_is_part_of_what_can_be_taken_up(self) -> None:
-        fits = []
-        for model in (Recorder(), Recorder()):
-            game = small_game(reward_model=model, replay=0.5)
-            game.retrain(episodes(game, 10))
-            if fits:  # the second one is left and taken up
-                with pytest.warns(UserWarning, match="Recorder learns, but what it learns is not saved"):
-                    state = game.training_state()
-                game = small_game(reward_model=model, replay=0.5)
-                game.load_training_state(state)
-            game.retrain(episodes(game, 10, seed=1))
-            fits.append(model.fits[-1])
-        assert all(torch.equal(one, other) for one, other in zip(*fits, strict=True))
-
-    def test_without_it_everything_is_new(self) -> None:
-        model = Recorder()
-        game = small_game(reward_model=model)
-        for token in range(3):
-            game.retrain(torch.full((10, T), token))
-        assert (model.fits[-1][1] == 2).all()
+def test_every_fit_is_of_new_sequences_alone() -> None:
+    model = Recorder()
+    game = small_game(reward_model=model)
+    for token in range(3):
+        game.retrain(torch.full((10, T), token))
+    assert (model.fits[-1][1] == 2).all()
 
 
 class Keeper(Recorder):
@@ -256,8 +222,6 @@ def test_a_model_that_cannot_learn_is_not_retrained() -> None:
     ("changes", "message"),
     [
         ({"reward": "dense"}, "reward must be one of ('terminal', 'rollout', 'shaped'), got 'dense'"),
-        ({"replay": 1.0}, "replay must lie in [0, 1), got 1.0"),
-        ({"replay": 0.5}, "replay=0.5, but Ordinal does not learn: it has no fit(real, generated). Pass replay=0."),
         ({"retrain_every": 0}, "retrain_every must be at least 1 episode or None, got 0"),
         ({"n_rollouts": 0}, "n_rollouts must be at least 1, got 0"),
     ],
@@ -311,7 +275,7 @@ class TestAttributes:
     @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SequenceGame)])
     def test_each_argument_acts_when_it_is_set_or_cannot_be_set(self, name: str) -> None:
         game = small_game()
-        if name in ("reward_model", "n_rollouts", "retrain_every", "replay"):
+        if name in ("reward_model", "n_rollouts", "retrain_every"):
             setattr(game, name, getattr(game, name))
         else:
             with pytest.raises(AttributeError, match=f"{name} of a SequenceGame cannot be changed: create a new SequenceGame"):
@@ -381,7 +345,6 @@ class TestAttributes:
         [
             ("n_rollouts", 0, "n_rollouts must be at least 1, got 0"),
             ("retrain_every", 0, "retrain_every must be at least 1"),
-            ("replay", 1.0, "replay must lie in"),
             ("reward_model", Ordinal(), "retrain_every=3, but Ordinal does not learn"),
         ],
     )

@@ -83,7 +83,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def lagging(out: Path, **changes: Any) -> TrainConfig:
     """A tiny run of two epochs, two fits and three updates, in which much has a state: lag, dropout, learning rates."""
     adversarial = dataclasses.replace(TINY["adversarial"], rollout_lag=0.5, likelihood_steps=1, final_learning_rate=1e-3)
-    adversarial = dataclasses.replace(adversarial, kl_coef=0.1, replay=0.5)
+    adversarial = dataclasses.replace(adversarial, kl_coef=0.1)
     pretrain = dataclasses.replace(TINY["pretrain"], final_learning_rate=1e-3)
     generator = dataclasses.replace(TINY["generator"], dropout=0.2)
     fields = {"adversarial": adversarial, "pretrain": pretrain, "generator": generator, "checkpoint": EVERY_ROUND} | changes
@@ -338,6 +338,26 @@ class TestCheckpoints:
             path.write_bytes(pack(state))
         with pytest.raises(ValueError, match="another version: the settings invented"):
             train.resume(run)
+
+    @pytest.mark.parametrize(("validation", "replay"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.5)])
+    def test_settings_that_no_longer_exist(
+        self, tmp_path: Path, whole: dict[str, Any], validation: float, replay: float
+    ) -> None:
+        """Without effect they are ignored."""
+        run = stopped(lagging(tmp_path), 4)
+        for path in (run / "checkpoints").glob("round-*"):
+            state = unpack(path)
+            config = json.loads(state["config"])
+            config["adversarial"]["replay"] = replay
+            config["adversarial"]["density_ratio"]["objective"] = "likelihood"
+            config["discriminator"] |= {"validation": validation, "spectral_norm": False}
+            path.write_bytes(pack(state | {"config": json.dumps(config)}))
+        if validation or replay:
+            with pytest.raises(ValueError, match=r"The setting (validation=0\.2|replay=0\.5) no longer exists"):
+                train.resume(run)
+        else:
+            train.resume(run)
+            assert leavings(run) == whole
 
 
 def of_a_gpu(state: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -76,6 +76,46 @@ def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> No
     assert {name: values.tolist() for name, values in loaded.final_info(tokens, lengths).items()} == {
         name: values.tolist() for name, values in expected.items()
     }
+
+
+class TestDeletedSettings:
+    """Files of before still say what they were; see `DELETED_SETTINGS`."""
+
+    KINDS: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
+        "oracle": ("discriminator", {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}),
+        "density ratio": ("density_ratio", {"objective": "likelihood"}),
+    }
+    EFFECTIVE: ClassVar[dict[str, Any]] = {
+        "token_dropout": 0.1,
+        "label_smoothing": 0.1,
+        "spectral_norm": True,
+        "validation": 0.2,
+        "objective": "classification",
+    }
+
+    def older(self, kind: str, folder: Path, changes: dict[str, Any]) -> SequenceGame:
+        game = games()[kind]
+        save_game(game, folder)
+        path, group = folder / "game.json", self.KINDS[kind][0]
+        description = json.loads(path.read_text(encoding="utf-8"))
+        description[group] |= changes
+        path.write_text(json.dumps(description), encoding="utf-8")
+        return game
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_are_ignored_where_they_had_no_effect(self, kind: str, tmp_path: Path) -> None:
+        game = self.older(kind, tmp_path, self.KINDS[kind][1])
+        loaded, tokens = load_game(tmp_path), game.real_sequences[:5]
+        lengths = (tokens < game.vocab_size).sum(dim=1)
+        assert torch.equal(loaded.reward_model.score(tokens, lengths), game.reward_model.score(tokens, lengths))
+
+    @pytest.mark.parametrize("name", EFFECTIVE)
+    def test_are_refused_where_they_had_one(self, name: str, tmp_path: Path) -> None:
+        kind = next(kind for kind, (_, settings) in self.KINDS.items() if name in settings)
+        self.older(kind, tmp_path, {name: self.EFFECTIVE[name]})
+        message = f"The setting {name}={self.EFFECTIVE[name]!r} no longer exists; only .* is read. Use the version that wrote"
+        with pytest.raises(ValueError, match=message):
+            load_game(tmp_path)
 
 
 GENERATORS = {
@@ -347,7 +387,7 @@ def test_sequences_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("n_models", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("objective", "guessing")]
+    ("setting", "value"), [("n_models", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("precision", "low")]
 )
 def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, setting: str, value: Any) -> None:
     save_game(games()["density ratio"], tmp_path)
@@ -355,7 +395,7 @@ def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, s
     settings = description["density_ratio"]
     (settings if setting in settings else settings["model"])[setting] = value
     (tmp_path / "game.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"does not describe a game: (it declares|objective must be one of)"):
+    with pytest.raises(ValueError, match=r"does not describe a game: (it declares|precision must be one of)"):
         load_game(tmp_path)
 
 

@@ -44,19 +44,10 @@ def everything(out: Path) -> TrainConfig:
         likelihood_steps=1,
         entropy_coef=0.01,
         kl_coef=0.1,
-        replay=0.3,
         n_generated=21,
         final_learning_rate=1e-3,
     )
-    discriminator = dataclasses.replace(
-        TINY["discriminator"],
-        l2=0.1,
-        learning_rate=1e-2,
-        token_dropout=0.1,
-        label_smoothing=0.1,
-        spectral_norm=True,
-        validation=0.2,
-    )
+    discriminator = dataclasses.replace(TINY["discriminator"], l2=0.1, learning_rate=1e-2)
     generator = dataclasses.replace(TINY["generator"], dropout=0.2)
     return oracle_config(
         out, n_real=65, adversarial=adversarial, discriminator=discriminator, generator=generator, checkpoint=RARELY

@@ -16,6 +16,7 @@ from seqgan_env.games import RewardName
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.likelihood import PretrainConfig
 from seqgan_env.policy_gradient import Baseline
+from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.density_ratio import DensityRatioConfig
 from seqgan_env.rewards.ranking import RankConfig
 from seqgan_env.rewards.reward_models import DiscriminatorScaling
@@ -39,6 +40,7 @@ from seqgan_env.support.settings import (
     flag,
     flags_of,
     numbers_in,
+    without_deleted,
 )
 
 AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
@@ -96,8 +98,6 @@ class AdversarialConfig:
     """Fits in one retraining, each on newly written sequences."""
     n_generated: PositiveInt = 10_000
     """Sequences written for each fit."""
-    replay: Share = 0.0
-    """Share of them that gives way to sequences of earlier fits."""
 
 
 @dataclass(frozen=True)
@@ -287,11 +287,22 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
     types = {name: config_type for config_type, name in _TASKS.items()}
     if task not in types:
         raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
-    config: TrainConfig = _from_json(types[task], values, "")
+    config: TrainConfig = _from_json(types[task], _without_deleted(values), "")
     return config, str(preset)
 
 
 _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
+
+
+def _without_deleted(values: Any) -> Any:
+    """A run's settings less those that older versions had."""
+    try:
+        ratio = without_deleted(values["adversarial"]["density_ratio"], density_ratio.DELETED_SETTINGS)
+        adversarial = without_deleted({**values["adversarial"], "density_ratio": ratio}, {"replay": 0.0})
+        discriminator = without_deleted(values["discriminator"], text_cnn.DELETED_SETTINGS)
+    except (KeyError, TypeError, AttributeError):
+        return values  # which are then found to be of another kind
+    return {**values, "adversarial": adversarial, "discriminator": discriminator}
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:

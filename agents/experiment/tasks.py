@@ -237,7 +237,6 @@ def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
         "objective": None if adversarial.objective is None else load_function(adversarial.objective),
         "objective_weight": adversarial.objective_weight,
         "objective_batched": adversarial.objective_batched,
-        "replay": adversarial.replay,
         "model_seed": config.seed,
         "device": config.device,
     }

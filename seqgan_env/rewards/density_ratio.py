@@ -3,10 +3,9 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seqgan_env.data.padding import lengths_of, played_positions
@@ -31,7 +30,8 @@ from seqgan_env.support.state_dicts import (
 
 _PHASE = "a fit of the density ratio"
 
-RatioObjective = Literal["likelihood", "classification"]
+DELETED_SETTINGS = {"objective": "likelihood"}
+"""Settings that older files hold; see `without_deleted`."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,6 @@ class DensityRatioConfig:
     """Each of them."""
     with_start: bool = True
     """The generator as it is when the first fit begins, its likelihood start, is one of the mixture too, without learning."""
-    objective: RatioObjective = "likelihood"
-    """likelihood: of real sequences. classification: cross-entropy of the ratio, real sequences against generated ones."""
     batch_size: PositiveInt = 64
     """Sequences in one training step."""
     epochs: PositiveInt = 1
@@ -86,7 +84,7 @@ class DensityRatioReward(ReadOnly):
         device: where the mixture lies.
 
     Raises:
-        ValueError: an unknown objective or precision, or a setting out of its range.
+        ValueError: an unknown precision, or a setting out of its range.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config"})
@@ -103,8 +101,6 @@ class DensityRatioReward(ReadOnly):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if config.objective not in get_args(RatioObjective):
-            raise ValueError(f"objective must be one of {get_args(RatioObjective)}, got {config.objective!r}.")
         check_precision(config.precision)
         check_settings(config)
         self.config = config
@@ -160,13 +156,12 @@ class DensityRatioReward(ReadOnly):
         return torch.sigmoid(self.log_odds(tokens))
 
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
-        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences.
+        """Train for `config.epochs` passes over real `(n, length)` sequences, by likelihood.
 
-        The objective `"likelihood"` looks at the real ones alone: the generated ones are known by their density.
+        Nothing is learned from the generated ones `(m, length)`: their density is known.
 
         Returns:
-            Means over the last pass, as seen in training. Of `"likelihood"`: `nll`, the learning models' mean NLL of real
-            sequences, nats per token. Of `"classification"`: `loss`, the cross-entropy in nats, and `accuracy`.
+            `nll`, the learning models' mean NLL of real sequences in the last pass, as seen in training: nats per token.
 
         Raises:
             ValueError: nothing to learn from.
@@ -176,31 +171,27 @@ class DensityRatioReward(ReadOnly):
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
         if self.config.with_start and self.start is None and isinstance(self.policy, TokenModel):
             self.join(copy.deepcopy(self.policy))
-        by_likelihood = self.config.objective == "likelihood"
-        tokens = real if by_likelihood else torch.cat([real, generated])
-        labels = (torch.arange(len(tokens), device=tokens.device) < len(real)).float()
-        n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
-        record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, tokens.device)
+        n_steps = self.config.epochs * -(-len(real) // self.config.batch_size)
+        record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, real.device)
         for _ in range(self.config.epochs):
-            totals = torch.zeros(2 if by_likelihood else 3, device=tokens.device)
-            for rows in torch.randperm(len(tokens), generator=self._rng, device=tokens.device).split(self.config.batch_size):
+            totals = torch.zeros(2, device=real.device)
+            for rows in torch.randperm(len(real), generator=self._rng, device=real.device).split(self.config.batch_size):
                 with room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
-                    sums, norm = self._train_step(tokens[rows], labels[rows])
+                    sums, norm = self._train_step(real[rows])
                 record.note(sums[0] / sums[1], norm)
                 totals += sums
         record.check()
         for group in self.optimizer.param_groups:
             group["lr"] *= self.config.learning_rate_decay
-        nats, count, *right = totals.tolist()
-        return {"nll": nats / count} if by_likelihood else {"loss": nats / count, "accuracy": right[0] / count}
+        nats, count = totals.tolist()
+        return {"nll": nats / count}
 
-    def _train_step(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of Adam, of all workers together; returns the objective's sums over the batch, and the gradient's norm."""
+    def _train_step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of Adam, of all workers together; returns nats and tokens of the batch, `(2,)`, and the gradient's norm."""
         own, weight = self.workers.part(len(tokens))
-        by_likelihood = self.config.objective == "likelihood"
-        count = (tokens < self.vocab_size).sum() * self.config.n_models if by_likelihood else len(tokens)
+        count = (tokens < self.vocab_size).sum() * self.config.n_models
         with training_mode(self._learning, rows=(len(tokens), own)), products_in(self.config.precision):
-            sums = weight * (self._nll(tokens[own]) if by_likelihood else self._cross_entropy(tokens[own], labels[own]))
+            sums = weight * self._nll(tokens[own])
             self.optimizer.zero_grad()
             (sums[0] / count).backward()
         sums = self.workers.sum_gradients(self._learning.parameters(), sums.detach())
@@ -213,15 +204,6 @@ class DensityRatioReward(ReadOnly):
         nats = -torch.stack([model.log_likelihood(tokens) for model in self._learning.models]).sum()
         count = (tokens < self.vocab_size).sum() * self.config.n_models
         return torch.stack([nats, count.to(nats.dtype)])
-
-    def _cross_entropy(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the ratio's cross-entropy, the number of sequences, and right answers: `(3,)`."""
-        with torch.no_grad():
-            log_q = policy_log_prob(self.policy, tokens, self.vocab_size, self.mask).sum(dim=1)
-        odds = (self.density.log_prob(tokens).sum(dim=1) - log_q).float()
-        nats = F.binary_cross_entropy_with_logits(odds, labels, reduction="sum")
-        right = ((odds > 0) == (labels > 0)).sum()
-        return torch.stack([nats, torch.full_like(nats, len(tokens)), right.to(nats.dtype)])
 
     def share_work(self, workers: Workers) -> None:
         """See `seqgan_env.rewards.reward_models.SharesWork`."""

@@ -51,7 +51,7 @@ class RankReward(ReadOnly, nn.Module):
 
     Args:
         encoder: computes the features, `TextCNN.features`; its output layer is not used, nor what its config says of training
-            beside step size, weight decay, batch size, epochs, precision and spectral norm.
+            beside step size, weight decay, batch size, epochs and precision.
         real: real sequences `(n, sequence_length)` int64, padded.
         config: sets and sharpness.
         seed: draws the sets and the order of training.

@@ -1,8 +1,6 @@
 """The discriminator: a convolutional network that tells real sequences from generated ones."""
 
-import copy
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +9,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm, parametrize
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.convolution import max_over_windows
 from seqgan_env.support.cuda_graphs import replayed
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
-from seqgan_env.support.hashed_random import key_of_each, uniform
 from seqgan_env.support.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
@@ -29,8 +25,9 @@ from seqgan_env.support.state_dicts import load_module_state, load_optimizer_sta
 _TOKENS_SCORED = 20 << 10
 _TOKENS_SCORED_ON_GPU = 20 << 14
 _PHASE = "a fit of the discriminator"
-_POWER_ITERATIONS = 15
-_ASIDE = 5  # hashed with each sequence to choose those of validation: fixed, so that they are the same in every run
+
+DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
+"""Settings that older files hold; see `without_deleted`."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,6 @@ class TextCNNConfig:
     """Adam's step size."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
-    token_dropout: Share = 0.0
-    """Share of the tokens that are left out in training, as padding is."""
-    label_smoothing: Share = 0.0
-    """Share of each label that training takes for undecided (Szegedy et al., 2016)."""
-    spectral_norm: bool = False
-    """Divide the weights of all layers but the embedding by their largest singular value (Miyato et al., 2018)."""
-    validation: Share = 0.0
-    """Share of the sequences that fits learn nothing from, always the same ones: a fit leaves the network as it told them
-    apart best, before it or after one of its passes."""
     batch_size: PositiveInt = 64
     """Sequences, real and generated together, in one training step."""
     epochs: PositiveInt = 3
@@ -120,9 +108,6 @@ class TextCNN(ReadOnly, nn.Module):
             self.highway_gate = nn.Linear(self.n_features, self.n_features)
             self.highway_transform = nn.Linear(self.n_features, self.n_features)
             self.output = nn.Linear(self.n_features, 2)
-            if config.spectral_norm:
-                for layer in self._normalised_layers():
-                    spectral_norm(layer)
         self.to_empty(device=device)
         self._initialise(torch.Generator().manual_seed(seed))
         self._rng = torch.Generator(device).manual_seed(seed)
@@ -141,13 +126,6 @@ class TextCNN(ReadOnly, nn.Module):
             else:
                 value = torch.full(parameter.shape, -2.0 if name == "highway_gate.bias" else 0.1)
             parameter.copy_(value)
-        for buffer in self.buffers():
-            buffer.copy_(F.normalize(torch.randn(buffer.shape, generator=generator), dim=0))
-        if self.config.spectral_norm:  # each look in training mode takes the singular vectors a step further
-            self.train()
-            for layer in self._normalised_layers() * _POWER_ITERATIONS:
-                _ = layer.weight
-            self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -175,24 +153,15 @@ class TextCNN(ReadOnly, nn.Module):
             assert isinstance(layer, nn.Linear)
             yield layer
 
-    def _normalised_layers(self) -> list[nn.Linear]:
-        return [*self._layers(), self.highway_gate, self.highway_transform, self.output]
-
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `(n, 2)` of generated and real for tokens `(n, sequence_length)`. In training mode with dropout."""
-        return self._logits(*self._drop_out(tokens))
+        return self._logits(tokens, self._kept_features(len(tokens)))
 
-    def _drop_out(self, tokens: Tensor) -> list[Tensor]:
-        """In training mode what dropout leaves of tokens, and which features `(n, n_features)` bool it keeps, if not all."""
-        if self.training and self.config.token_dropout > 0:
-            left_out = self._uniforms(*tokens.shape) < self.config.token_dropout
-            tokens = tokens.masked_fill(left_out, self.vocab_size)
-        if self.training and self.config.dropout > 0:
-            return [tokens, self._uniforms(len(tokens), self.n_features) >= self.config.dropout]
-        return [tokens]
-
-    def _uniforms(self, n: int, width: int) -> Tensor:
-        return torch.rand((n, width), generator=self._rng, device=self.device)
+    def _kept_features(self, n: int) -> Tensor | None:
+        """Which features `(n, n_features)` bool dropout keeps of `n` sequences; None where it keeps all."""
+        if not self.training or self.config.dropout == 0:
+            return None
+        return torch.rand((n, self.n_features), generator=self._rng, device=self.device) >= self.config.dropout
 
     def _logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         features = self.features(tokens)
@@ -218,9 +187,7 @@ class TextCNN(ReadOnly, nn.Module):
         """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
 
         Returns:
-            Mean loss (nats, of smoothed labels where there are) and accuracy over the last pass, as seen in training; norm of
-            the last step's gradient. With `config.validation`, the cross-entropy (nats) of the sequences aside, under the
-            parameters that are kept.
+            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
 
         Raises:
             ValueError: nothing to learn from.
@@ -229,15 +196,13 @@ class TextCNN(ReadOnly, nn.Module):
         """
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
-        real, generated, aside = self._set_aside(real, generated)
-        kept, validation_loss = self._better({}, math.inf, aside)
         tokens = torch.cat([real, generated])
         labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
         totals = torch.zeros(2, device=tokens.device)
         n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
         losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
+        self.train()
         for _ in range(self.config.epochs):
-            self.train()
             totals.zero_()
             order = torch.randperm(len(tokens), generator=self._rng, device=tokens.device)
             with products_in(self.config.precision), room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
@@ -245,45 +210,13 @@ class TextCNN(ReadOnly, nn.Module):
                     sums = self._train_step(tokens[batch], labels[batch])
                     losses.note(sums[0])
                     totals += sums
-            self.eval()
-            kept, validation_loss = self._better(kept, validation_loss, aside)
+        self.eval()
         losses.check()
         grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
         self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
         loss, accuracy = (totals / len(tokens)).tolist()
-        metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
-        if aside is None:
-            return metrics
-        self.load_state_dict(kept["network"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        return metrics | {"validation_loss": validation_loss}
-
-    def _set_aside(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """What a fit learns from, and what it is judged by: None if that, or what is left, is not of both kinds.
-
-        Which sequences these are depends on them alone, so that none is learned from in one fit and judged by in another.
-        """
-        if self.config.validation == 0:
-            return real, generated, None
-        chosen = [uniform(key_of_each(tokens, _ASIDE)) < self.config.validation for tokens in (real, generated)]
-        if not all(aside.any() and not aside.all() for aside in chosen):
-            return real, generated, None
-        return real[~chosen[0]], generated[~chosen[1]], (real[chosen[0]], generated[chosen[1]])
-
-    def _better(self, kept: dict[str, Any], loss: float, aside: tuple[Tensor, Tensor] | None) -> tuple[dict[str, Any], float]:
-        """What tells the sequences aside apart better, the network that was kept or the present one, and its cross-entropy."""
-        if aside is None:
-            return kept, loss
-
-        def look() -> dict[str, Any]:
-            real, generated = (self.log_odds(tokens) for tokens in aside)
-            return {"loss": -(F.logsigmoid(real).mean() + F.logsigmoid(-generated).mean()).item() / 2}
-
-        present = self.workers.of_first(look)["loss"]  # one decides for all, whose last digits may differ
-        if present >= loss:
-            return kept, loss
-        return copy.deepcopy({"network": self.state_dict(), "optimizer": self.optimizer.state_dict()}), present
+        return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
 
     def training_state(self) -> dict[str, Any]:
         """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts.Resumable`."""
@@ -297,8 +230,8 @@ class TextCNN(ReadOnly, nn.Module):
     def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
         part, n = self.workers.part(len(tokens)), len(tokens)
-        tokens, *kept = self._drop_out(tokens)  # of the whole batch: its random numbers are the same for all workers
-        inputs = [tensor[part.rows] for tensor in (tokens, labels, *kept)]
+        kept = self._kept_features(n)  # of the whole batch: its random numbers are the same for all workers
+        inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
         share = part.weight * len(inputs[0]) / n
         gradients = partial(self._sums_and_gradients, share=share, weight=part.weight)
         self.optimizer.zero_grad()
@@ -321,11 +254,10 @@ class TextCNN(ReadOnly, nn.Module):
             share: of the batch's mean loss that the rows' mean is.
             weight: how much their sums count.
         """
-        with parametrize.cached():  # the output's weights are looked at twice
-            logits = self._logits(tokens, kept)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-            penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
-            gradients = torch.autograd.grad(share * (loss + self.config.l2 * penalty), list(self.parameters()))
+        logits = self._logits(tokens, kept)
+        loss = F.cross_entropy(logits, labels)
+        penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
+        gradients = torch.autograd.grad(share * (loss + self.config.l2 * penalty), list(self.parameters()))
         right = (logits.detach().argmax(dim=1) == labels).sum()
         return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
 

@@ -70,6 +70,25 @@ Temperature = Annotated[float, Range(least=1e-30, most=_LARGEST_FLOAT)]
 """A factor or divisor of logits that keeps them finite in float32."""
 
 
+def without_deleted(settings: Mapping[str, Any], deleted: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from a file, less those that no longer exist.
+
+    Args:
+        settings: values by name.
+        deleted: the settings that were deleted, each with the value at which it had no effect.
+
+    Raises:
+        ValueError: a deleted setting has another value, so this version would do something else than the file says.
+    """
+    for name, without_effect in deleted.items():
+        if settings.get(name, without_effect) != without_effect:
+            raise ValueError(
+                f"The setting {name}={settings[name]!r} no longer exists; only {without_effect!r}, which has no effect, is "
+                "read. Use the version that wrote the file."
+            )
+    return {name: value for name, value in settings.items() if name not in deleted}
+
+
 def check_number(name: str, value: Any, kind: Any) -> None:
     """Refuse a number outside the range of an annotation, such as `Temperature`.
 

@@ -50,27 +50,21 @@ def ratio_game(reward: Any = "rollout", policy: TokenModel | None = None, **chan
     return game
 
 
-def test_has_no_use_for_sequences_of_earlier_generators() -> None:
-    with pytest.raises(ValueError, match=r"replay=0.5, but a density ratio knows the density of the present generator"):
-        ratio_game(replay=0.5)
-
-
 class Half(Workers):
     """The first of two, whose work nobody adds to."""
 
     count = 2
 
 
-@pytest.mark.parametrize("objective", ["likelihood", "classification"])
-def test_each_of_several_workers_learns_from_its_rows(objective: Any) -> None:
+def test_each_of_several_workers_learns_from_its_rows() -> None:
     """What several make together is in `tests.experiment.test_torchrun`."""
-    model, seen = ratio(n_models=1, objective=objective), []
+    model, seen = ratio(n_models=1), []
     model.share_work(Half())
     learner = model._learning.models[0]
     hidden = learner.hidden
     learner.hidden = lambda tokens: seen.append(len(tokens)) or hidden(tokens)  # type: ignore[func-returns-value]
     model.fit(real_sequences(), real_sequences(seed=8))
-    assert set(seen) == {4, 2} if objective == "likelihood" else {4}
+    assert set(seen) == {4, 2}
 
 
 class Steps:
@@ -240,22 +234,14 @@ def test_learns_real_sequences() -> None:
     assert (model.probability(real_sequences()) < 0.5).float().mean() > 0.9
 
 
-@pytest.mark.rounding
-def test_by_classification_learns_what_sets_them_apart() -> None:
-    policy = small_policy(9)
-    real, written = torch.arange(T).expand(100, T) % V, policy.sample(100, T, seeded())[0]
-    model = ratio(policy, objective="classification", learning_rate=0.03, model=LEARNER)
-    history = [model.fit(real, written) for _ in range(6)]
-    assert history[-1]["accuracy"] > 0.95
-    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
-
-
-def test_the_objectives_are_two() -> None:
+def test_learns_nothing_from_generated_sequences() -> None:
     real, written = real_sequences(), small_policy(9).sample(20, T, seeded())[0]
-    models = [ratio(objective=objective) for objective in ("likelihood", "classification")]
-    for model in models:
-        model.fit(real, written)
-    assert not torch.equal(models[0].score(real, LENGTHS), models[1].score(real, LENGTHS))
+    scores = []
+    for generated in (real, written):
+        model = ratio()
+        model.fit(real, generated)
+        scores.append(model.score(real, LENGTHS))
+    assert torch.equal(*scores)
 
 
 def test_the_step_size_falls_with_each_fit() -> None:
@@ -319,8 +305,6 @@ def test_a_mixture_of_rewards_hands_the_policy_on() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="objective must be one of"):
-        ratio(objective="guessing")
     with pytest.raises(ValueError, match="precision must be one of"):
         ratio(precision="low")
     for name in ("n_models", "batch_size", "epochs"):

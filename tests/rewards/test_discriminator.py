@@ -173,122 +173,13 @@ def test_fit_cannot_tell_the_same_from_the_same() -> None:
 
 
 @pytest.mark.usefixtures("global_generators_at_rest")
-@pytest.mark.parametrize("changes", [{}, {"spectral_norm": True}, {"token_dropout": 0.2, "validation": 0.3, "epochs": 3}])
-def test_the_same_seed_fits_bit_for_bit_and_leaves_the_global_generator_alone(changes: dict[str, Any]) -> None:
+def test_the_same_seed_fits_bit_for_bit_and_leaves_the_global_generator_alone() -> None:
     real, generated = with_padding(20, seed=1), with_padding(20, seed=2)
-    one, same, other = (small_cnn(seed=seed, **changes) for seed in (4, 4, 5))
+    one, same, other = (small_cnn(seed=seed) for seed in (4, 4, 5))
     assert one.fit(real, generated) == same.fit(real, generated)
     other.fit(real, generated)
     assert torch.equal(one.log_odds(real), same.log_odds(real))
     assert not torch.equal(one.log_odds(real), other.log_odds(real))
-
-
-# Regularisation
-
-
-def test_left_out_tokens_are_padding() -> None:
-    model, tokens = small_cnn(token_dropout=0.4, dropout=0.0), with_padding(200)
-    same = torch.Generator()
-    same.set_state(model._rng.get_state())
-    left_out = torch.rand(tokens.shape, generator=same) < 0.4
-    assert 0.3 < left_out.float().mean() < 0.5
-    expected = reference_logits(model, tokens.masked_fill(left_out, V))
-    torch.testing.assert_close(model.train()(tokens), expected)
-    torch.testing.assert_close(model.eval()(tokens), reference_logits(model, tokens))
-    assert not torch.allclose(expected, reference_logits(model, tokens), atol=1e-2)
-
-
-def test_smoothed_labels_by_hand() -> None:
-    """A share of 0.4 that is undecided leaves 0.8 for the label and 0.2 for the other one."""
-    real, generated = with_padding(6, seed=1), with_padding(5, seed=2)
-    model = small_cnn(dropout=0.0, learning_rate=0.0, label_smoothing=0.4)
-    log_probs = torch.log_softmax(model(torch.cat([real, generated])), dim=1)
-    wanted = torch.tensor([[0.2, 0.8]] * 6 + [[0.8, 0.2]] * 5)
-    assert model.fit(real, generated)["loss"] == pytest.approx(-(wanted * log_probs).sum(dim=1).mean().item(), rel=1e-5)
-
-
-def largest_singular_values(model: TextCNN) -> list[float]:
-    layers = [*model.filters, model.highway_gate, model.highway_transform, model.output]
-    return [torch.linalg.matrix_norm(layer.weight, 2).item() for layer in layers]  # type: ignore[arg-type]
-
-
-def test_spectral_norm_keeps_the_largest_singular_value_at_one() -> None:
-    tokens = with_padding(80)
-    model, free = (small_cnn(spectral_norm=normalised, epochs=5, learning_rate=1e-3) for normalised in (True, False))
-    for one in (model, free):
-        one.fit(tokens[:40], tokens[40:])
-    assert largest_singular_values(model) == pytest.approx([1.0] * 5, abs=0.1)
-    assert max(abs(value - 1) for value in largest_singular_values(free)) > 0.2
-    assert largest_singular_values(small_cnn(spectral_norm=True)) == pytest.approx([1.0] * 5, abs=0.1)  # from the start
-    assert torch.equal(model.log_odds(tokens), model.log_odds(tokens))  # scoring does not go on looking for it
-    torch.testing.assert_close(model(tokens), reference_logits(model, tokens))
-
-
-class TestValidation:
-    def test_what_is_set_aside_depends_on_the_sequence_alone(self) -> None:
-        model = TextCNN(50, T, dataclasses.replace(SMALL_CNN, validation=0.3))
-        real, generated = (torch.randint(50, (1000, T), generator=seeded(seed)) for seed in (1, 2))
-        learned, written, aside = model._set_aside(real, generated)
-        assert aside is not None
-        assert len(aside[0]) == pytest.approx(300, abs=60)
-        assert torch.equal(torch.cat([learned, aside[0]]).unique(dim=0), real.unique(dim=0))
-        again = model._set_aside(real.flip(0), written)[2]
-        assert again is None  # of the generated ones nothing is left to set aside
-        swapped = model._set_aside(generated, real.flip(0))[2]
-        assert swapped is not None
-        assert torch.equal(swapped[1].flip(0), aside[0])
-
-    def test_nothing_is_learned_from_it(self) -> None:
-        real, generated = with_padding(40, seed=1), with_padding(40, seed=2)
-        model = small_cnn(validation=0.4, epochs=3)
-        learned, written, aside = model._set_aside(real, generated)
-        assert aside is not None
-        seen: list[Tensor] = []
-        step = model._train_step
-        model._train_step = lambda tokens, labels: seen.append(tokens) or step(tokens, labels)  # type: ignore[method-assign, func-returns-value]
-        model.fit(real, generated)
-        assert torch.equal(torch.cat(seen).unique(dim=0), torch.cat([learned, written]).unique(dim=0))
-
-    def test_a_fit_that_makes_it_worse_is_undone(self) -> None:
-        real, generated = with_padding(40, seed=1), with_padding(40, seed=2)
-        for share, kept in ((0.3, True), (0.0, False)):
-            model = small_cnn(validation=share, epochs=3)
-            model.optimizer.register_step_post_hook(
-                lambda *_, bias=model.output.bias.data: bias.add_(torch.tensor([0.0, 10.0]))
-            )
-            before = copy.deepcopy(model.state_dict())
-            model.fit(real, generated)
-            assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()) == kept
-
-    @pytest.mark.rounding
-    def test_the_best_pass_is_kept(self) -> None:
-        real, generated = (torch.randint(low, low + 5, (60, T), generator=seeded(low + 1)) for low in (0, 1))
-        model = small_cnn(validation=0.3, epochs=40, learning_rate=0.03, dropout=0.0)
-        losses, steps = [], []
-        better = model._better
-
-        def note(kept: dict[str, Any], loss: float, aside: Any) -> tuple[dict[str, Any], float]:
-            losses.append(better({}, float("inf"), aside)[1])
-            steps.append(len(model.optimizer.state) and int(model.optimizer.state[model.output.bias]["step"]))
-            return better(kept, loss, aside)
-
-        model._better = note  # type: ignore[method-assign]
-        metrics = model.fit(real, generated)
-        aside = model._set_aside(real, generated)[2]
-        assert len(losses) == 41
-        assert min(losses) < 0.5 < losses[0]
-        assert metrics["validation_loss"] == min(losses) == better({}, float("inf"), aside)[1]
-        best = losses.index(min(losses))
-        assert best < 40  # else there would be nothing to go back from
-        assert int(model.optimizer.state[model.output.bias]["step"]) == steps[best]
-
-    def test_is_the_same_in_every_run(self) -> None:
-        tokens = real_sequences(200)
-        one, other = (small_cnn(seed=seed, validation=0.3)._set_aside(tokens, tokens)[0] for seed in (0, 1))
-        assert torch.equal(one, other)
-
-    def test_too_few_sequences_are_all_learned_from(self) -> None:
-        assert "validation_loss" not in small_cnn(validation=0.1).fit(with_padding(1), with_padding(30))
 
 
 # Settings
@@ -303,10 +194,6 @@ OTHER_VALUES = {
     "weight_decay": 1.0,
     "batch_size": 5,
     "epochs": 3,
-    "token_dropout": 0.5,
-    "label_smoothing": 0.5,
-    "spectral_norm": True,
-    "validation": 0.5,
 }
 
 
@@ -372,9 +259,8 @@ def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> 
         return list(model._sums_and_gradients(tokens, labels, share=1.0, weight=1.0)[1:])
 
 
-@pytest.mark.parametrize("spectral_norm", [False, True])
-def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None, spectral_norm: bool) -> None:
-    model, tokens, rng = small_cnn(spectral_norm=spectral_norm), with_padding(200), seeded()
+def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None) -> None:
+    model, tokens, rng = small_cnn(), with_padding(200), seeded()
     with torch.no_grad():
         for parameter in model.parameters():  # at the published start nearly equal windows take each other's gradient
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
@@ -429,9 +315,6 @@ def test_penalties_shrink_their_layers(name: str, layer: str) -> None:
         ({"n_filters": (3, 0)}, "n_filters must be at least 1, got 0"),
         ({"dropout": 1.0}, "dropout must be below 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
-        ({"token_dropout": 1.0}, "token_dropout must be below 1, got 1.0"),
-        ({"label_smoothing": -0.1}, "label_smoothing must be at least 0"),
-        ({"validation": 1.0}, "validation must be below 1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"l2": -1.0}, "l2 must be at least 0, got -1.0"),

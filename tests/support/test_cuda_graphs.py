@@ -265,8 +265,8 @@ SAMPLERS: dict[str, Callable[[TokenLSTM, int], list[Tensor]]] = {
 }
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "plain": {"dropout": 0.0},
-    "dropout": {"dropout": 0.4, "token_dropout": 0.2},
-    "regularised": {"label_smoothing": 0.1, "spectral_norm": True, "weight_decay": 0.1, "validation": 0.3},
+    "dropout": {"dropout": 0.4},
+    "regularised": {"weight_decay": 0.1},
     "bfloat16": {"precision": "medium"},
 }
 
