@@ -1,7 +1,8 @@
-"""How good generated sequences are, and how varied.
+"""Measures of quality and diversity of generated sequences.
 
-No single number says enough. Quality (NLL under the oracle, BLEU) can be had by writing few sequences well, variety (NLL of
-held-out data, Self-BLEU) by writing anything; so they are reported together, over the same temperatures.
+No single number suffices. A generator can get good quality (NLL under the oracle, BLEU) by writing only a few sequences, and
+good diversity (NLL of held-out data, Self-BLEU) by writing anything. So both are reported together, over one sweep of
+temperatures.
 """
 
 from seqgan_env.metrics.bleu import BleuScorer, self_bleu

@@ -11,19 +11,19 @@ _SMOOTHING = 0.1  # epsilon of method 1 of Chen and Cherry (2014), as in NLTK
 class BleuScorer:
     """Sentence BLEU against one set of references (Papineni et al., 2002).
 
-    The values are those of NLTK's `sentence_bleu` with uniform weights and its smoothing method 1: an order without a match
-    counts as 0.1 matches, a sequence without a single matching token as 0. The references are counted once, here.
+    The values are those of NLTK's `sentence_bleu` with uniform weights and smoothing method 1: an order without a match
+    counts as 0.1 matches, and a sequence without any matching token scores 0. The constructor counts the references once.
 
-    Every token counts as a word, the end token included; `without_end_token` on both sides leaves the words alone, as the
-    published figures of texts have it.
+    Every token counts as a word, including the end token. Apply `without_end_token` to both sides to compare only words, as
+    published figures for texts do.
 
     Args:
         references: `(n, length)` int64, padded with `pad` at the end.
         pad: the pad id; tokens lie in 0 ... `pad` - 1.
-        max_order: n-grams up to this length count.
+        max_order: the longest n-grams to count.
 
     Raises:
-        ValueError: no references, ids out of range, padding before a token, or `max_order` below 1.
+        ValueError: there are no references, an id is out of range, padding comes before a token, or `max_order` is below 1.
     """
 
     def __init__(self, references: Tokens, pad: int, max_order: int = 5) -> None:
@@ -33,7 +33,7 @@ class BleuScorer:
         self.pad = pad
         self.max_order = max_order
         self._reference_lengths = np.unique(lengths)
-        self._ngrams: list[tuple[Tokens, Tokens]] = []  # for each order: the n-grams' keys, sorted, and their greatest counts
+        self._ngrams: list[tuple[Tokens, Tokens]] = []  # per order: sorted n-gram keys, and their greatest counts
         ids = empty_ngrams(references)
         for order in range(1, max_order + 1):
             keys = extend(ids, references[:, order - 1 :], pad)
@@ -51,10 +51,10 @@ class BleuScorer:
             candidates: `(m, length)` int64, padded with `pad` at the end; the length may differ from the references'.
 
         Returns:
-            `(m, max_order)` float64 in [0, 1]; column k - 1 weighs the orders 1 ... k equally.
+            `(m, max_order)` float64 in [0, 1]; column k - 1 weights the orders 1 ... k equally.
 
         Raises:
-            ValueError: ids out of range, or padding before a token.
+            ValueError: an id is out of range, or padding comes before a token.
         """
         lengths = checked_lengths("candidates", candidates, self.pad, self.max_order)
         matches = np.empty((len(candidates), self.max_order), dtype=np.int64)
@@ -62,31 +62,32 @@ class BleuScorer:
         for order, (known, greatest) in enumerate(self._ngrams, start=1):
             ids = look_up(known, extend(ids, candidates[:, order - 1 :], self.pad))
             found, occurrences = _occurrences(ids)
-            limits = np.append(greatest, 0)[found]  # -1, not among the references, finds the 0
+            limits = np.append(greatest, 0)[found]  # -1 (not in the references) indexes the appended 0
             matches[:, order - 1] = (occurrences <= limits).sum(axis=1)
         distances = np.abs(lengths[:, None] - self._reference_lengths)
         return _bleu(matches, lengths, self._reference_lengths[distances.argmin(axis=1)])
 
 
 def self_bleu(samples: Tokens, pad: int, max_order: int = 5) -> Scores:
-    """How alike samples are: the mean BLEU of each against all the others (Zhu et al., 2018). Lower is more varied.
+    """The mean BLEU of each sample against all the others (Zhu et al., 2018). Lower means more diverse.
 
-    No sample is among its own references; counted among them, every sample would score 1. A copy of it counts.
+    A sample is not its own reference, otherwise each would score 1; a copy of it counts as a reference.
 
     Args:
         samples: `(n, length)` int64, padded with `pad` at the end.
         pad: the pad id.
-        max_order: n-grams up to this length count.
+        max_order: the longest n-grams to count.
 
     Returns:
         `(max_order,)` float64 in [0, 1]: Self-BLEU-1 to Self-BLEU-`max_order`, as in `BleuScorer`.
 
     Raises:
-        ValueError: fewer than two samples, ids out of range, padding before a token, or `max_order` below 1.
+        ValueError: there are fewer than two samples, an id is out of range, padding comes before a token, or `max_order` is
+            below 1.
     """
     lengths = checked_lengths("samples", samples, pad, max_order)
     if len(samples) < 2:
-        raise ValueError(f"Self-BLEU compares samples with each other and needs at least 2, got {len(samples)}.")
+        raise ValueError(f"Self-BLEU compares samples with each other, so it needs at least 2, got {len(samples)}.")
     matches = np.empty((len(samples), max_order), dtype=np.int64)
     ids = empty_ngrams(samples)
     for order in range(1, max_order + 1):
@@ -101,9 +102,9 @@ def self_bleu(samples: Tokens, pad: int, max_order: int = 5) -> Scores:
 
 
 def _occurrences(ids: Tokens) -> tuple[Tokens, Tokens]:
-    """The ids of each row in rising order, and for each one the how-manieth of its kind it is, from 1 on.
+    """The ids of each row, sorted, and each id's occurrence number in its row, from 1.
 
-    Clipped counting then is a comparison: an n-gram's c-th occurrence matches if some reference has c of them.
+    This turns clipped counting into a comparison: an n-gram's c-th occurrence matches if some reference has c of them.
     """
     ordered = np.sort(ids, axis=1)
     columns = np.arange(ids.shape[1])
@@ -113,7 +114,7 @@ def _occurrences(ids: Tokens) -> tuple[Tokens, Tokens]:
 
 
 def _greatest_elsewhere(ids: Tokens, occurrences: Tokens, n_known: int) -> Tokens:
-    """For each n-gram of each row, the greatest count that another row has of it; 0 where no n-gram is."""
+    """For each n-gram of each row, its greatest count in any other row; 0 where there is no n-gram."""
     rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
     there = ids >= 0
     flat_ids, flat_rows, counts = ids[there], rows[there], occurrences[there]
@@ -121,7 +122,7 @@ def _greatest_elsewhere(ids: Tokens, occurrences: Tokens, n_known: int) -> Token
     np.maximum.at(greatest, flat_ids, counts)
     owner = np.full(n_known, -1)
     has_greatest = counts == greatest[flat_ids]
-    owner[flat_ids[has_greatest]] = flat_rows[has_greatest]  # of several, any: then the second is as great
+    owner[flat_ids[has_greatest]] = flat_rows[has_greatest]  # on a tie any row will do: the second count is then as great
     not_owned = flat_rows != owner[flat_ids]
     np.maximum.at(second, flat_ids[not_owned], counts[not_owned])
     limits = np.zeros_like(ids)
@@ -130,18 +131,18 @@ def _greatest_elsewhere(ids: Tokens, occurrences: Tokens, n_known: int) -> Token
 
 
 def _closest_other(lengths: Tokens) -> Tokens:
-    """For each sequence the length, among those of all other sequences, that is closest to its own."""
+    """For each sequence the closest length among all other sequences."""
     present, which, counts = np.unique(lengths, return_inverse=True, return_counts=True)
     distances = np.abs(present[:, None] - present)
-    distances[np.diag(counts == 1)] = np.iinfo(np.int64).max  # the only one of its length is not among the others
+    distances[np.diag(counts == 1)] = np.iinfo(np.int64).max  # a length that occurs once is not among the others' lengths
     closest: Tokens = present[distances.argmin(axis=1)]
     return closest[which]
 
 
 def _bleu(matches: Tokens, lengths: Tokens, reference_lengths: Tokens) -> Scores:
-    """BLEU `(m, max_order)` of clipped matches `(m, max_order)`, lengths `(m,)` and the closest references' `(m,)`.
+    """BLEU `(m, max_order)` of clipped matches `(m, max_order)`, lengths `(m,)` and the closest references' lengths `(m,)`.
 
-    Of two references as close as each other, the shorter one's length counts (`argmin` over rising lengths sees to it).
+    If two references are equally close, the shorter one counts, because `argmin` sees lengths in rising order.
     """
     orders = np.arange(1, matches.shape[1] + 1)
     totals = np.maximum(1, lengths[:, None] - orders + 1)

@@ -1,4 +1,4 @@
-"""N-grams of many sequences at once, each as one integer key."""
+"""N-grams of many sequences at once, each coded as one integer key."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def checked_lengths(name: str, tokens: Tokens, pad: int, max_order: int) -> Tokens:
-    """Lengths `(n,)` of sequences `(n, length)`."""
+    """Check sequences `(n, length)`, and return their lengths `(n,)`."""
     if max_order < 1:
         raise ValueError(f"max_order must be at least 1, got {max_order}.")
     if tokens.ndim != 2 or not np.issubdtype(tokens.dtype, np.integer):
@@ -25,18 +25,18 @@ def checked_lengths(name: str, tokens: Tokens, pad: int, max_order: int) -> Toke
 
 
 def empty_ngrams(tokens: Tokens) -> Tokens:
-    """Ids of the n-grams of order 0, one more than there are tokens: `(n, length + 1)`."""
+    """The ids of order-0 n-grams, one more than there are tokens: `(n, length + 1)`."""
     return np.zeros((len(tokens), tokens.shape[1] + 1), dtype=np.int64)
 
 
 def extend(ids: Tokens, last_tokens: Tokens, pad: int) -> Tokens:
-    """Keys `(n, width)` of the n-grams that are `ids` `(n, width + 1)` with one more token; -1 where there is none."""
+    """Keys `(n, width)` of the n-grams `ids` `(n, width + 1)` extended by one token; -1 where there is none."""
     prefixes = ids[:, :-1]
     return np.where((prefixes >= 0) & (last_tokens != pad), prefixes * pad + last_tokens, -1)
 
 
 def look_up(known: Tokens, keys: Tokens) -> Tokens:
-    """Each key's place among the sorted `known` ones; -1 where it is not there."""
+    """Each key's index in the sorted keys `known`; -1 if it is not there."""
     if not len(known):
         return np.full_like(keys, -1)
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)

@@ -1,4 +1,4 @@
-"""Shares and counts of samples: distinct n-grams, lengths, unique, novel and valid sequences."""
+"""Shares and counts of samples: distinct n-grams, lengths, and unique, novel and valid sequences."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,25 +9,25 @@ from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, ext
 
 
 def without_end_token(tokens: Tokens, end_token: int | None, pad: int) -> Tokens:
-    """Sequences `(n, length)` with the end token, which is the last of its sequence, turned into padding: the words alone."""
+    """Sequences `(n, length)` with the end token, always the last, replaced by padding."""
     return tokens if end_token is None else np.where(tokens == end_token, pad, tokens)
 
 
 def distinct_n(samples: Tokens, pad: int, max_order: int = 2) -> Scores:
-    """Distinct n-grams of all samples together, divided by the number of their tokens (Li et al., 2016, section 5.3).
+    """Distinct n-grams of all samples together, divided by their number of tokens (Li et al., 2016, section 5.3).
 
-    It falls with the number of samples, by whatever wrote them: compare at equal numbers.
+    The value falls as the number of samples grows, so compare equal numbers of samples.
 
     Args:
         samples: `(n, length)` int64, padded with `pad` at the end.
         pad: the pad id.
-        max_order: n-grams up to this length.
+        max_order: the longest n-grams to count.
 
     Returns:
-        `(max_order,)` float64 in [0, 1]: distinct-1 to distinct-`max_order`; 0 where there is no token.
+        `(max_order,)` float64 in [0, 1]: distinct-1 to distinct-`max_order`; 0 if there are no tokens.
 
     Raises:
-        ValueError: ids out of range, padding before a token, or `max_order` below 1.
+        ValueError: an id is out of range, padding comes before a token, or `max_order` is below 1.
     """
     n_tokens = int(checked_lengths("samples", samples, pad, max_order).sum())
     counts = np.zeros(max_order)
@@ -41,10 +41,10 @@ def distinct_n(samples: Tokens, pad: int, max_order: int = 2) -> Scores:
 
 
 def length_shares(samples: Tokens, pad: int, longest: int) -> Scores:
-    """Which share of samples `(n, length)` has 0, 1, ... `longest` tokens: `(longest + 1,)` float64, of sum 1.
+    """The shares of samples `(n, length)` that have 0, 1, ... `longest` tokens: `(longest + 1,)` float64, summing to 1.
 
     Raises:
-        ValueError: no samples, or one that is longer.
+        ValueError: there are no samples, or one is longer.
     """
     lengths = lengths_of(samples, pad)
     if not len(samples) or lengths.max() > longest:
@@ -55,10 +55,10 @@ def length_shares(samples: Tokens, pad: int, longest: int) -> Scores:
 
 
 def total_variation(p: Scores, q: Scores) -> float:
-    """Half the sum of the differences of two distributions `(k,)`: 0 if they are equal, 1 if nothing is in both.
+    """Half the L1 distance of two distributions `(k,)`: 0 if they are equal, 1 if they do not overlap.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: the shapes differ.
     """
     if p.shape != q.shape:
         raise ValueError(f"Two distributions must be over the same values, got shapes {p.shape} and {q.shape}.")
@@ -69,7 +69,7 @@ def valid_share(texts: Sequence[str], valid: Callable[[str], bool]) -> float:
     """The share of texts that a checker accepts.
 
     Raises:
-        ValueError: no texts, or a checker that raises or returns something else than a bool; shows the text.
+        ValueError: there are no texts, or the checker raises or does not return a bool; the message shows the text.
     """
     if not texts:
         raise ValueError("The share of valid samples needs at least one sample, got none.")
@@ -86,17 +86,17 @@ def valid_share(texts: Sequence[str], valid: Callable[[str], bool]) -> float:
 
 
 def unique_share(samples: Tokens) -> float:
-    """Distinct rows of samples `(n, length)` int64, as a share of `n`: 1 if no two are alike."""
+    """The number of distinct rows of samples `(n, length)` int64, divided by `n`: 1 if all differ."""
     if not len(samples):
         raise ValueError("The share of unique samples needs at least one sample, got none.")
     return len(_distinct_rows(samples)) / len(samples)
 
 
 def novel_share(samples: Tokens, training: Tokens) -> float:
-    """The share of samples `(n, length)` int64 that are no row of the training data `(m, length)`: 0 if all are copied.
+    """The share of samples `(n, length)` int64 that are not in the training data `(m, length)`: 0 if all are copies.
 
     Raises:
-        ValueError: no samples, or rows of another length than the training data's.
+        ValueError: there are no samples, or their rows and the training data's have different lengths.
     """
     if not len(samples):
         raise ValueError("The share of novel samples needs at least one sample, got none.")

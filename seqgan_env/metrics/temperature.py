@@ -1,4 +1,4 @@
-"""Likelihood, and the temperature sweep: quality against coverage of a generator that is sharpened or flattened."""
+"""Likelihood, and the temperature sweep: a generator's quality against its coverage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ INVERSE_TEMPERATURES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
 
 
 def mean_nll(model: TokenModel, tokens: Tensor) -> float:
-    """Negative log-likelihood of sequences `(n, length)` under a model, in nats per token, averaged over all their tokens."""
+    """Negative log-likelihood of sequences `(n, length)` under a model, in nats per token, averaged over all tokens."""
     lengths = lengths_of(tokens, model.vocab_size)
     return ((model.nll(tokens) * lengths).sum() / lengths.sum()).item()
 
@@ -27,11 +27,11 @@ class SweepPoint:
     """A generator at one temperature; NLL in nats per token."""
 
     inverse_temperature: float
-    """What the logits are multiplied with."""
+    """The factor on the logits."""
     nll_oracle: float
-    """Of the generator's samples, under the oracle: quality. Low is good, and can be had by collapsing."""
+    """NLL of the generator's samples under the oracle: quality. Lower is better, but collapsing lowers it, too."""
     nll_test: float
-    """Of held-out data, under the generator: coverage. Low is good, and cannot be had by collapsing."""
+    """NLL of held-out data under the generator: coverage. Lower is better, and collapsing does not lower it."""
 
 
 @torch.no_grad()
@@ -45,24 +45,25 @@ def temperature_sweep(
     length: int,
     inverse_temperatures: Sequence[float] = INVERSE_TEMPERATURES,
 ) -> list[SweepPoint]:
-    """Quality against coverage over temperatures, applied at inference to both (Caccia et al., 2020).
+    """Quality against coverage over temperatures, applied to both at inference (Caccia et al., 2020).
 
-    Two generators are compared by their curves: one that is better at its own temperature may only be the colder one.
+    Compare two generators by their curves: if one is better only at its own temperature, it may merely be sharper.
 
     Args:
-        generator: what is judged.
-        oracle: what wrote the held-out data.
+        generator: the model to judge.
+        oracle: the model that wrote the held-out data.
         held_out: `(n, length)` int64 real sequences that the generator has not seen, padded with the vocabulary size.
-        rng: on the generator's device; draws the samples.
-        n_samples: samples at each temperature.
-        length: the most tokens a sample has.
-        inverse_temperatures: above 1 the generator is sharpened, below 1 flattened.
+        rng: draws the samples; on the generator's device.
+        n_samples: samples per temperature.
+        length: the maximum number of tokens in a sample.
+        inverse_temperatures: above 1 sharpens the generator, below 1 flattens it.
 
     Returns:
-        One point for each temperature, in the given order. An NLL is a mean over sequences of their nats per token.
+        One point per temperature, in the given order. Each NLL is the mean over sequences of their nats per token.
 
     Raises:
-        ValueError: no samples, sequences or temperatures, a temperature out of its range, or two vocabularies.
+        ValueError: there are no samples, held-out sequences or temperatures, a temperature is out of range, or the
+            vocabularies differ.
     """
     if generator.vocab_size != oracle.vocab_size:
         raise ValueError(
@@ -84,7 +85,7 @@ def temperature_sweep(
 
 @torch.no_grad()
 def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatures: Sequence[float]) -> list[float]:
-    """The mean NLL of sequences `(n, length)` at each temperature, in nats per token; they are read once for all."""
+    """Mean NLL of sequences `(n, length)` at each temperature, in nats per token; the generator reads them only once."""
     totals = torch.zeros(len(inverse_temperatures), dtype=torch.float64, device=tokens.device)
     for part in tokens.split(sequences_per_chunk(generator.vocab_size, tokens.shape[1], tokens.device)):
         log_probs_at = _log_probs_by_temperature(generator, part)
@@ -96,7 +97,7 @@ def nll_at_temperatures(generator: TokenModel, tokens: Tensor, inverse_temperatu
 
 
 def _log_probs_by_temperature(generator: TokenModel, tokens: Tensor) -> Callable[[float], Tensor]:
-    """Log-probabilities of all tokens of `(n, length)`, flat, as a function of the inverse temperature; 0 at padding."""
+    """A function from the inverse temperature to the log-probabilities of all tokens of `(n, length)`, flat; 0 at padding."""
     hidden, targets, layer = generator.hidden(tokens).flatten(0, 1), tokens.flatten(), generator.linear_output()
     if layer is not None:
         weight, bias = layer
@@ -106,11 +107,11 @@ def _log_probs_by_temperature(generator: TokenModel, tokens: Tensor) -> Callable
 
 
 def best_sum(points: Sequence[SweepPoint]) -> SweepPoint:
-    """The point with the lowest nll_oracle + nll_test; of several, the first.
+    """The point with the lowest nll_oracle + nll_test; the first one if several are equal.
 
     Raises:
-        ValueError: no points.
+        ValueError: there are no points.
     """
     if not points:
-        raise ValueError("A temperature sweep without points has no curve.")
+        raise ValueError("The best sum of a temperature sweep needs at least one point, got none.")
     return min(points, key=lambda point: point.nll_oracle + point.nll_test)

@@ -1,1 +1,1 @@
-"""Models that predict the next token: the generators, the oracle, how they are sampled and how they learn by likelihood."""
+"""Models that predict the next token: generators and the oracle, and their sampling and likelihood training."""

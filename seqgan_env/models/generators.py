@@ -1,4 +1,4 @@
-"""Generators by name: what train.py can ask for, and what a file of weights says of itself."""
+"""Generators by name: their configuration, construction and description in files of weights."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -15,33 +15,33 @@ GeneratorKind = Literal["lstm", "transformer"]
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The generator's kind and sizes."""
+    """The generator's architecture."""
 
     kind: GeneratorKind = "lstm"
     """An LSTM, as published, or a small causal Transformer."""
     embedding_dim: Width = 32
-    """Width of the token embedding; of a Transformer's layers, too."""
+    """Width of the token embedding, and of a Transformer's layers."""
     hidden_dim: Width = 32
-    """Width of an LSTM's recurrent state, or inside a Transformer's feed-forward parts."""
+    """Width of an LSTM's recurrent state, or inside a Transformer's feed-forward layers."""
     n_layers: FewInt = 1
-    """Layers."""
+    """Number of layers."""
     n_heads: PositiveInt = 4
-    """Attention heads of a Transformer; they share embedding-dim. An LSTM has none."""
+    """Attention heads of a Transformer, which divide embedding-dim among them. An LSTM ignores this."""
     dropout: Share = 0.0
-    """Share of the features that maximum likelihood sets to 0; the policy gradient uses none."""
+    """Share of the features that likelihood training drops; the policy gradient uses no dropout."""
     tied: bool = False
-    """The output layer's weights are the embedding's; an LSTM then needs embedding-dim = hidden-dim."""
+    """Use the embedding as the output layer's weights; an LSTM then needs embedding-dim = hidden-dim."""
     initial_std: NonNegativeFloat = 0.1
     """Standard deviation of the initial parameters."""
 
 
 class GeneratorMaker(Protocol):
-    """Makes a generator for a game: a function, or a class derived from `TokenModel` with such arguments."""
+    """A function, or a class derived from `TokenModel`, that makes a generator for a game from these arguments."""
 
     def __call__(
         self, vocab_size: int, *, sequence_length: int, end_token: int | None, generator: torch.Generator
     ) -> TokenModel:
-        """A generator of sequences of at most `sequence_length` tokens, its parameters drawn by `generator`."""
+        """A generator of sequences of at most `sequence_length` tokens; `generator` draws its parameters."""
 
 
 def make_generator(
@@ -53,18 +53,18 @@ def make_generator(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> TokenModel:
-    """The generator that a config describes.
+    """Make the generator that a config describes.
 
     Args:
         config: kind and sizes.
         vocab_size: number of tokens that can be written.
-        sequence_length: the most tokens of a sequence; an LSTM takes any.
-        end_token: ends a sequence when it is sampled.
-        generator: source of the initial parameters, on the CPU; without one they are left for a file to fill.
-        device: where the parameters lie.
+        sequence_length: the maximum number of tokens in a sequence; an LSTM has no limit.
+        end_token: ends a sequence in sampling.
+        generator: draws the initial parameters, on the CPU; without it, they are left uninitialised, to be loaded.
+        device: of the parameters.
 
     Raises:
-        ValueError: another kind, or sizes that do not go together.
+        ValueError: the kind is unknown, or the sizes do not fit each other.
     """
     common: dict[str, Any] = {
         "n_layers": config.n_layers,
@@ -90,10 +90,10 @@ def make_generator(
 
 
 def describe_generator(generator: TokenModel) -> dict[str, Any]:
-    """The fields of a `GeneratorConfig`, and the `sequence_length`, that make a generator of the same kind and sizes.
+    """The fields of a `GeneratorConfig`, and for a Transformer `sequence_length`, that make such a generator again.
 
     Raises:
-        TypeError: a generator of one's own, which has no name to be made from again.
+        TypeError: it is a custom generator, which has no name.
     """
     if type(generator) is TokenLSTM:
         own: dict[str, Any] = {"kind": "lstm", "n_layers": len(generator.layers)}
@@ -106,8 +106,8 @@ def describe_generator(generator: TokenModel) -> dict[str, Any]:
         }
     else:
         raise TypeError(
-            f"A {type(generator).__name__} has no name to be made from again, as a TokenLSTM and a TokenTransformer have: "
-            "keep its parameters by save_weights, and read them into a new one by load_weights."
+            f"A {type(generator).__name__} cannot be recreated by name, unlike a TokenLSTM or a TokenTransformer. "
+            "Save its parameters with save_weights, and load them into a new one with load_weights."
         )
     assert isinstance(generator, TokenLSTM | TokenTransformer)
     return own | {

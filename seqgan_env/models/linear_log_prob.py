@@ -1,8 +1,8 @@
-"""The log-probability of tokens under a linear layer's logits, without passing over the logits more often than is needed.
+"""Log-probabilities of tokens under a linear layer's logits, with as few passes over the logits as possible.
 
-On a CPU the logits of a batch are by far its largest tensor, and what `cross_entropy` does with them takes longer than the
-products that make them. Here they are made and used up in parts that stay in cache, and none is kept.
-`linear_log_prob_reference` is the plain definition that the tests compare the rest with.
+On a CPU the logits of a batch are by far its largest tensor, and `cross_entropy` takes longer than the matrix products. Here
+logits are computed and used in chunks that stay in cache, and none are kept.
+`linear_log_prob_reference` is the plain definition that the tests compare with.
 """
 
 import threading
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from seqgan_env.models.sampling import rows_in_cache
 
-_LEAST = 1e-30  # below, a probability in float32 may have lost digits
+_LEAST = 1e-30  # a smaller float32 probability may have lost digits
 
 
 def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def linear_log_prob_reference(hidden: Tensor, weight: Tensor, bias: Tensor, toke
 
 
 def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability in nats of tokens `(n,)` int64 under logits `weight @ hidden + bias`: `(n,)`; 0 at the id `vocab_size`.
+    """Log-probability in nats of tokens `(n,)` int64 under logits `weight @ hidden + bias`: `(n,)`; 0 for the id `vocab_size`.
 
     Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`.
     """
@@ -34,7 +34,7 @@ def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor
 
 
 def linear_log_likelihood(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
-    """The sum of `linear_log_prob`, whose gradient is made on the way, while the logits are there."""
+    """The sum of `linear_log_prob`; computes the gradient in the same pass, while the logits are in memory."""
     if hidden.device.type != "cpu":
         return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
     return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call, unused-ignore]
@@ -49,7 +49,7 @@ class _LinearLogProb(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The logits are made again: to keep those of a batch takes more time, and all the memory."""
+        """Recompute the logits: keeping those of a batch would take more time, and much memory."""
         hidden, weight, bias, tokens = ctx.saved_tensors
         return (*_log_prob(hidden, weight, bias, tokens, grad)[1], None)
 
@@ -71,10 +71,10 @@ _kept = threading.local()
 
 
 def _room(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Memory for logits and probabilities, the same for every call of a thread: to map it anew takes as long as a product."""
+    """Buffers for logits and probabilities, reused by all calls of a thread: mapping new memory is as slow as a product."""
     key = rows, columns, dtype
     if getattr(_kept, "key", None) != key:
-        with torch.inference_mode(False):  # tensors made in it could not be written to outside of it
+        with torch.inference_mode(False):  # inference tensors could not be written to outside inference mode
             _kept.room = torch.empty(rows, columns, dtype=dtype), torch.empty(rows, columns, dtype=dtype)
         _kept.key = key
     room: tuple[Tensor, Tensor] = _kept.room
@@ -84,14 +84,14 @@ def _room(rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _log_prob(
     hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, grad: Tensor | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Log-probabilities `(n,)`; and what their gradient `(n,)`, if it is given, is to hidden states, weight and bias.
+    """Log-probabilities `(n,)`; if their gradient `(n,)` is given, also the gradients of hidden states, weight and bias.
 
     With p the softmax of the logits, d log p_token / d logits = 1_token - p.
     """
     vocab_size = len(bias)
     padding = tokens == vocab_size
     tokens = tokens.masked_fill(padding, 0).unsqueeze(1)
-    features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # the bias is one more column of the product
+    features = torch.cat([hidden, hidden.new_ones(len(hidden), 1)], dim=1)  # the bias is an extra column of the product
     product = torch.cat([weight, bias.unsqueeze(1)], dim=1).T
     chunk = rows_in_cache(vocab_size)
     logits, probabilities = _room(chunk, vocab_size, features.dtype)

@@ -1,4 +1,4 @@
-"""The one LSTM of the project: the generator, by default, and the oracle are both one."""
+"""The LSTM that serves as the oracle and as the default generator."""
 
 from typing import Any
 
@@ -13,23 +13,23 @@ State = tuple[Tensor, ...]
 class TokenLSTM(TokenModel):
     """Embedding, LSTM layers and a linear layer to the logits of the next token (paper, eqs. 9 and 10, with one layer).
 
-    The embedding has `vocab_size + 1` rows: the last one is read for the start token, whose id, `vocab_size`, also pads.
+    The embedding has `vocab_size + 1` rows; the last one is for the start token, whose id, `vocab_size`, is also padding.
 
     Args:
         vocab_size: number of tokens that can be written.
         embedding_dim: width of the token embedding.
         hidden_dim: width of the recurrent state of each layer.
-        n_layers: LSTM layers, each reading the hidden states of the one below.
-        dropout: share of the features that is dropped in training mode, of the embedding and of every layer's hidden states
-            (Zaremba, Sutskever and Vinyals, 2014); never from a layer to itself.
-        tied: the output layer's weights are the embedding's rows (Press and Wolf, 2017).
-        end_token: ends a sequence when it is sampled.
+        n_layers: LSTM layers; each reads the hidden states of the one below.
+        dropout: share of the features that training drops, of the embedding and of every layer's hidden states (Zaremba,
+            Sutskever and Vinyals, 2014), but never of a layer's recurrent input.
+        tied: use the embedding's rows as the output layer's weights (Press and Wolf, 2017).
+        end_token: ends a sequence in sampling.
         initial_std: parameters start as N(0, `initial_std`²); the paper has 0.1 for the generator, 1 for the oracle.
-        generator: source of the initial parameters, on the CPU; without one they are left for a file to fill.
-        device: where the parameters lie.
+        generator: draws the initial parameters, on the CPU; without it, they are left uninitialised, to be loaded.
+        device: of the parameters.
 
     Raises:
-        ValueError: no layer, a dropout outside [0, 1), or tied weights of two widths.
+        ValueError: there is no layer, dropout is outside [0, 1), or tied weights have different widths.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class TokenLSTM(TokenModel):
             raise ValueError(f"An LSTM needs at least 1 layer, got n_layers={n_layers}.")
         if tied and embedding_dim != hidden_dim:
             raise ValueError(
-                "Tied weights are the embedding and the output layer of an LSTM, so that embedding_dim must equal hidden_dim; "
-                f"got {embedding_dim} and {hidden_dim}. Make them equal, or pass tied=False."
+                "Tied weights serve as both the embedding and the output layer of an LSTM, so embedding_dim must equal "
+                f"hidden_dim; got {embedding_dim} and {hidden_dim}. Make them equal, or pass tied=False."
             )
         self.hidden_dim = hidden_dim
         self.tied = tied
         self.dropout = SeededDropout(dropout)
-        with torch.device("meta"):  # torch's own initialisers would draw from its global generator, which is not ours to move
+        with torch.device("meta"):  # torch's own initialisers would advance its global generator
             self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
             self.lstm = nn.LSTM(embedding_dim, hidden_dim, batch_first=True)
-            # Single layers, not one of several: torch's dropout between its layers would draw from the global generator.
+            # Single layers: between the layers of one LSTM, torch's dropout would draw from the global generator.
             self.upper = nn.ModuleList(nn.LSTM(hidden_dim, hidden_dim, batch_first=True) for _ in range(n_layers - 1))
             self.output = TiedOutput(self.embedding) if tied else nn.Linear(hidden_dim, vocab_size)
         self.to_empty(device=device)
@@ -68,27 +68,27 @@ class TokenLSTM(TokenModel):
             self.draw_parameters(generator, initial_std)
             with torch.no_grad():
                 for layer in self.layers:
-                    layer.get_parameter("bias_hh_l0").zero_()  # torch has two biases where the equations have one
+                    layer.get_parameter("bias_hh_l0").zero_()  # torch has two biases, the equations one
         self.eval()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of a copy; cuDNN reads a layer's weights in one piece of memory, which a copy does not have by itself."""
+        """Restore a copy; cuDNN needs a layer's weights in one block of memory, which copying does not keep."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for layer in self.layers:
             layer.flatten_parameters()
 
     @property
     def layers(self) -> list[nn.LSTM]:
-        """The LSTM layers, from the lowest to the highest."""
+        """The LSTM layers, lowest first."""
         return [self.lstm, *(layer for layer in self.upper if isinstance(layer, nn.LSTM))]
 
     @property
     def recordable(self) -> bool:
-        """See `cuda_graphs.Recordable`. Not where a subclass, an output layer of another kind, or dropout acts."""
+        """See `cuda_graphs.Recordable`. False for subclasses, other output layers, and in training mode."""
         return type(self) is TokenLSTM and self.linear_output() is not None and not self.training
 
     def initial_state(self, n: int) -> State:
-        """The state before the start token: hidden and cell of each layer in turn, `(n, hidden_dim)` each, zeros."""
+        """The state before the start token: hidden and cell state of each layer in turn, `(n, hidden_dim)` each, zeros."""
         zeros = torch.zeros(n, self.hidden_dim, device=self.device, dtype=self.dtype)
         return (zeros, zeros) * len(self.layers)
 
@@ -98,7 +98,7 @@ class TokenLSTM(TokenModel):
         return self.output(features), state
 
     def advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """`step` without its last layer: the features `(n, hidden_dim)` that `output` makes logits of, and the new state."""
+        """`step` without the last layer: return the features `(n, hidden_dim)` that `output` reads, and the new state."""
         features = self.dropout(self.embedding(tokens))
         new_state: list[Tensor] = []
         for layer, hidden, cell in zip(self.layers, state[::2], state[1::2], strict=True):
@@ -108,7 +108,7 @@ class TokenLSTM(TokenModel):
         return features, tuple(new_state)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The highest hidden state `(n, length, hidden_dim)` from which each token of `tokens` `(n, length)` is predicted."""
+        """The highest layer's hidden states `(n, length, hidden_dim)` from which `tokens` `(n, length)` are predicted."""
         features: Tensor = self.dropout(self.embedding(self.inputs(tokens)))
         for layer in self.layers:
             features = self.dropout(layer(features)[0])

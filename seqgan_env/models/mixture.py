@@ -1,4 +1,4 @@
-"""A mixture of generators: at each position the mean of their distributions."""
+"""A mixture of generators: their mean distribution at each position."""
 
 import math
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from seqgan_env.models.token_model import TokenModel
 
 
 class TokenMixture(TokenModel):
-    """Generators together as one, which gives a token the mean of the probabilities that they give it.
+    """Several generators as one: a token's probability is the mean of the members' probabilities.
 
     Its hidden states are the log-probabilities themselves, `(..., vocab_size)`.
 
     Args:
-        members: generators of the same vocabulary and end token.
+        members: generators with the same vocabulary size and end token.
 
     Raises:
-        ValueError: no members, or of two vocabularies or end tokens.
+        ValueError: there are no members, or their vocabulary sizes or end tokens differ.
     """
 
     def __init__(self, members: Sequence[TokenModel]) -> None:
@@ -50,19 +50,19 @@ class TokenMixture(TokenModel):
     def step(self, tokens: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """Read tokens `(n,)` int64; return log-probabilities `(n, vocab_size)` of the next token, and the new state.
 
-        A mixture's members keep equal weights in a prefix, whichever of them has foretold it best.
+        The members keep equal weights throughout a prefix, no matter how well each has predicted it.
         """
         steps = [member.step(tokens, own) for member, own in zip(self.models, state, strict=True)]
         log_probs = torch.stack([torch.log_softmax(logits, dim=-1) for logits, _ in steps])
         return _mean(log_probs), tuple(own for _, own in steps)
 
     def log_prob(self, tokens: Tensor) -> Tensor:
-        """See `TokenModel.log_prob`; no member's logits are there as a whole."""
+        """See `TokenModel.log_prob`; does not hold all logits of a member in memory."""
         played = tokens < self.vocab_size
         return _mean(torch.stack(self.log_probs(tokens))) * played
 
     def log_probs(self, tokens: Tensor) -> list[Tensor]:
-        """`log_prob` of each member alone."""
+        """`log_prob` of each member separately."""
         return [member.log_prob(tokens) for member in self.models]
 
 

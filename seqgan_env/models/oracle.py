@@ -1,4 +1,4 @@
-"""The oracle: a frozen LSTM that plays nature. It writes the real sequences, and knows the likelihood of any sequence."""
+"""The oracle: a frozen LSTM that writes the real sequences and gives the likelihood of any sequence."""
 
 import pickletools
 import zipfile
@@ -22,31 +22,31 @@ PARAMETER_NAMES = (
 _TORCH_GATE_ORDER = ("input", "forget", "cell", "output")
 _PUBLISHED_START_TOKEN = 0
 _LARGEST = np.finfo(np.float32).max
-_MOST_BYTES = 1 << 30  # unpacked; a small archive can name any size
+_MOST_BYTES = 1 << 30  # limit on unpacked bytes, because a small archive can claim any size
 
-# Opcodes of a pickle that stand for a value, and those that carry one; a global stands for its own name.
+# Pickle opcodes that stand for a value, and those that carry one; a global is read as its name.
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
 _WITH_VALUE = ("BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "GLOBAL")
 
 
 def seeded_oracle(seed: int, vocab_size: int, *, hidden_dim: int = 32, device: torch.device | str = "cpu") -> TokenLSTM:
-    """An oracle whose parameters are all drawn from N(0, 1) (paper, section 5.1): another seed is another language."""
+    """An oracle with all parameters drawn from N(0, 1) (paper, section 5.1); each seed gives a different language."""
     generator = torch.Generator().manual_seed(seed)
     oracle = TokenLSTM(vocab_size, hidden_dim, hidden_dim, initial_std=1.0, generator=generator, device=device)
     return oracle.requires_grad_(False).eval()
 
 
 def load_oracle(path: str | Path, *, device: torch.device | str = "cpu") -> TokenLSTM:
-    """The oracle whose parameters a file holds.
+    """Load an oracle's parameters from a file.
 
     Args:
-        path: an `.npz` with the arrays `PARAMETER_NAMES`, or the published pickle with their list in that order. The pickle
-            is read without executing anything in it.
-        device: where the parameters shall lie.
+        path: an `.npz` with the arrays `PARAMETER_NAMES`, or the published pickle with a list of them in that order. Nothing
+            in the pickle is executed.
+        device: of the parameters.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or arrays of other number, shape or kind, or not finite.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another format, or the arrays have a wrong number, shape or dtype, or are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,10 +78,10 @@ def load_oracle(path: str | Path, *, device: torch.device | str = "cpu") -> Toke
 def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
     missing = [name for name in PARAMETER_NAMES if name not in arrays]
     if missing:
-        raise ValueError(f"{path} is no oracle: it lacks {', '.join(missing)}; expected {', '.join(PARAMETER_NAMES)}.")
+        raise ValueError(f"{path} is not an oracle: it lacks {', '.join(missing)}; expected {', '.join(PARAMETER_NAMES)}.")
     for name in ("embedding", "input_b"):
         if arrays[name].ndim != (2 if name == "embedding" else 1):
-            raise ValueError(f"{path} is no oracle: {name} has shape {arrays[name].shape}.")
+            raise ValueError(f"{path} is not an oracle: {name} has shape {arrays[name].shape}.")
     vocab, embedding = arrays["embedding"].shape
     hidden = len(arrays["input_b"])
     part_shapes = {"W": (embedding, hidden), "U": (hidden, hidden), "b": (hidden,)}
@@ -98,7 +98,7 @@ def _check_shapes(path: Path, arrays: dict[str, Array]) -> None:
         if not (np.issubdtype(arrays[name].dtype, np.floating) and (np.abs(arrays[name]) <= _LARGEST).all())
     ]
     if faults:
-        raise ValueError(f"{path} is no oracle of vocabulary {vocab} and {hidden} hidden units: {'; '.join(faults)}.")
+        raise ValueError(f"{path} is not an oracle of vocabulary {vocab} and {hidden} hidden units: {'; '.join(faults)}.")
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -106,23 +106,23 @@ def _read_npz(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > _MOST_BYTES:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the {_MOST_BYTES:,} that are read")
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the limit of {_MOST_BYTES:,}")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             read = {name: arrays[name] for name in PARAMETER_NAMES if name in arrays}
         return {name: array for name, array in read.items() if isinstance(array, np.ndarray)}
     except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
-    except Exception as error:  # a damaged archive fails in zipfile and zlib in many ways
+        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
+    except Exception as error:  # zipfile and zlib raise many errors for a damaged archive
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _read_pickled_arrays(path: Path) -> dict[str, Array]:
-    """Read a pickled list of float arrays by walking its opcodes; no opcode is executed, no name in it is looked up."""
+    """Read a pickled list of float arrays by walking its opcodes; nothing is executed and no name is looked up."""
     try:
         arrays = _PickledArrays().read(path.read_bytes())
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not a pickle of nothing but float arrays ({error}). Expected the published list of "
+            f"{path} is not a pickle of only float arrays ({error}). Expected the published list of "
             f"{len(PARAMETER_NAMES)} arrays, or an .npz file."
         ) from error
     if len(arrays) != len(PARAMETER_NAMES):
@@ -131,10 +131,10 @@ def _read_pickled_arrays(path: Path) -> dict[str, Array]:
 
 
 class _PickledArrays:
-    """A stack machine for the few opcodes by which numpy arrays in a list are pickled, with data alone as its values.
+    """A stack machine for the few opcodes of a pickled list of numpy arrays; its values are plain data.
 
     A global becomes its name, a call to numpy's `_reconstruct` or `dtype` becomes a tuple or a dict, and anything else is
-    refused, so that a hostile file can at worst be rejected.
+    refused. So the worst that a hostile file can do is to be rejected.
     """
 
     _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
@@ -183,7 +183,7 @@ class _PickledArrays:
         elif name == "BUILD":
             self._build()
         else:
-            raise ValueError(f"it has the opcode {name}, which no list of arrays needs")
+            raise ValueError(f"it has the opcode {name}, which a list of arrays never needs")
 
     def _pop(self, count: int) -> tuple[object, ...]:
         if count > len(self.stack):
@@ -207,7 +207,7 @@ class _PickledArrays:
             self.stack.append({"dtype": arguments[0]})
         elif function in self._RECONSTRUCT:
             self.n_arrays += 1
-            if self.n_arrays > len(PARAMETER_NAMES):  # many arrays can share the bytes of one, and would not on our side
+            if self.n_arrays > len(PARAMETER_NAMES):  # many arrays could share one array's bytes, but not once copied
                 raise ValueError(f"it has more than {len(PARAMETER_NAMES)} arrays")
             self.stack.append({"array": None})
         else:
@@ -228,4 +228,4 @@ class _PickledArrays:
                 raise ValueError("an array in it has no plain data")
             flat = np.frombuffer(data, dtype=dtype["dtype"])
             target["array"] = flat.reshape(shape, order="F" if fortran else "C").astype(np.float32)
-        self.stack.append(target)  # changed in place, because the memo holds it too
+        self.stack.append(target)  # changed in place, because the memo holds it, too

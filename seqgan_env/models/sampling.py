@@ -1,6 +1,6 @@
-"""Drawing tokens from logits by the inverse transform: one uniform number a row.
+"""Draw tokens from logits by the inverse transform, with one uniform number per token.
 
-`draw_tokens` is the fast path from logits, `LinearDraws` the faster one where logits are a linear layer's;
+`draw_tokens` is the fast path from logits; `LinearDraws` is faster if the logits come from a linear layer.
 `draw_tokens_reference` is the plain definition that the tests compare both with.
 """
 
@@ -17,25 +17,26 @@ from seqgan_env.support.cuda_graphs import replayed
 from seqgan_env.support.overriding import still_agree
 from seqgan_env.support.settings import Temperature, check_number
 
-# Rows times vocabulary of logits that are there at once. In general 16 MB in float32, which stay in a processor's last-level
-# cache; a GPU is given 256 MB: few kernels, each large.
+# Limit on rows times vocabulary of logits in memory at once. 16 MB in float32 stay in a CPU's last-level cache; a GPU gets
+# 256 MB, so that it runs few, large kernels.
 _LOGITS_PER_CHUNK = 1 << 22
 _LOGITS_PER_CHUNK_ON_GPU = 1 << 26
-# What `LinearDraws` and `linear_log_prob` make and use up at a time: with their probabilities 12 MB.
+# The chunk of `LinearDraws` and `linear_log_prob`; with the probabilities 12 MB.
 _LOGITS_IN_CACHE = 3 << 19
-# Of the rows that a policy advances together where `LinearDraws` draws: their logits are never there at once.
+# Limit for rows that a policy advances together if `LinearDraws` draws: not all of their logits are in memory at once.
 _LINEAR_LOGITS_PER_CHUNK = 1 << 24
-_BLOCK = 64  # tokens whose probabilities are summed before one among them is looked for
+_BLOCK = 64  # tokens in a block, whose probabilities are summed first to find the block
 
 Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
-"""Which tokens may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
+"""The tokens that may follow: maps a prefix `(k,)` int64 to `(vocab_size,)` bool."""
 
 
 @runtime_checkable
 class TokenPolicy(Protocol):
     """Anything that writes sequences token by token: a generator, an oracle, a rollout policy.
 
-    The state is a tensor or a tuple of tensors whose first axis is the row; the start token's id is the vocabulary size.
+    The state is a tensor or a (nested) tuple of tensors with rows on the first axis. The start token's id is the vocabulary
+    size.
     """
 
     def initial_state(self, n: int) -> Any:
@@ -47,13 +48,13 @@ class TokenPolicy(Protocol):
 
 @runtime_checkable
 class FeaturePolicy(TokenPolicy, Protocol):
-    """A policy whose logits may be a linear layer's, so that they need not be there all at once."""
+    """A policy whose logits may come from a linear layer, so that they need not be in memory all at once."""
 
     def linear_output(self) -> tuple[Tensor, Tensor] | None:
-        """Weight `(vocab_size, width)` and bias `(vocab_size,)` of the layer; None if logits are made in another way."""
+        """The layer's weight `(vocab_size, width)` and bias `(vocab_size,)`; None if the logits come from anything else."""
 
     def advance(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Read tokens `(n,)` int64; return the features `(n, width)` of the next logits, and the new state."""
+        """Read tokens `(n,)` int64; return the features `(n, width)` that give the next logits, and the new state."""
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
@@ -69,10 +70,10 @@ def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw `k` tokens a row by a two-level inverse transform.
+    """Draw `k` tokens per row by a two-level inverse transform.
 
-    Sums over blocks of the vocabulary find the block, a cumulative sum inside that block finds the token, so that most of
-    the vocabulary is read once and never accumulated. A token of probability 0 (logit -inf) is never drawn.
+    Sums over blocks of the vocabulary find the block, then a cumulative sum inside that block finds the token. So most of the
+    vocabulary is read only once and never accumulated. A token of probability 0 (logit -inf) is never drawn.
 
     Args:
         logits: `(n, vocab_size)`, float32 or float64; `-inf` forbids a token.
@@ -88,10 +89,10 @@ def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
 
 
 class LinearDraws:
-    """`draw_tokens` of a linear layer's logits, on a CPU, many times.
+    """`draw_tokens` from a linear layer's logits on a CPU, for many calls.
 
-    The bias is one more column of the product, the vocabulary is filled up to whole blocks, and everything is done in memory
-    that is there already, a part of the rows at a time that stays in cache.
+    The bias is an extra column of the product and the vocabulary is padded to whole blocks. Each call processes cache-sized
+    chunks of rows in reused buffers.
 
     Args:
         weight: `(vocab_size, width)`, float32 or float64; copied.
@@ -103,7 +104,7 @@ class LinearDraws:
         self._in_one_block = vocab_size < 2 * _BLOCK
         columns = vocab_size if self._in_one_block else -(-vocab_size // _BLOCK) * _BLOCK
         product = weight.new_zeros(columns, width + 1)
-        product[vocab_size:, width] = -torch.inf  # columns that make the last block a whole one
+        product[vocab_size:, width] = -torch.inf  # columns that fill the last block
         product[:vocab_size, :width] = weight.detach()
         product[:vocab_size, width] = bias.detach()
         self._product = product.T
@@ -115,7 +116,7 @@ class LinearDraws:
         features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
         if self._in_one_block:
             return draw_tokens(features @ self._product, uniforms)
-        if len(self._weights) < min(self._tile, len(features)):  # memory that is new every time costs more than the sums
+        if len(self._weights) < min(self._tile, len(features)):  # allocating for every call costs more than the sums
             self._logits = self._logits.new_empty(min(self._tile, len(features)), self._logits.shape[1])
             self._weights = torch.empty_like(self._logits)
         parts = zip(features.split(self._tile), uniforms.split(self._tile), strict=True)
@@ -127,7 +128,7 @@ class LinearDraws:
 
 
 def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
-    """Draws from the features of a policy whose logits are a linear layer's, multiplied by a number."""
+    """`LinearDraws` for a policy whose logits come from a linear layer; None for others."""
     if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
         return None
     layer = policy.linear_output()
@@ -135,14 +136,14 @@ def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraw
 
 
 class NextTokens:
-    """Lets a policy read tokens and draws the next ones, step after step, by the fastest way that there is.
+    """Lets a policy read tokens and draws the next ones, step by step, in the fastest available way.
 
     Args:
-        policy: who writes; its parameters must stay as they are.
+        policy: writes the sequences; its parameters must not change.
         device: of the policy.
         vocab_size: number of tokens.
         inverse_temperature: multiplies the logits.
-        masked: whether some steps come with tokens that are not allowed.
+        masked: whether some calls pass `allowed`.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class NextTokens:
         if device.type == "cpu" and not masked:
             self._linear = _linear_draws(policy, inverse_temperature)
         self.rows_together = rows_per_chunk(vocab_size, device)
-        """How many rows are best given at once."""
+        """The best number of rows per call."""
         if self._linear is not None:
             self.rows_together = max(1, _LINEAR_LOGITS_PER_CHUNK // vocab_size)
 
@@ -169,7 +170,7 @@ class NextTokens:
 
         Args:
             tokens: `(n,)` int64.
-            state: of `n` rows.
+            state: the policy's state, with `n` rows.
             uniforms: `(n, k)` in [0, 1).
             allowed: `(n, vocab_size)` bool; by default every token.
 
@@ -193,7 +194,7 @@ def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
     sums = blocks.sum(dim=-1)
     ends = sums.cumsum(dim=-1)
     targets = uniforms.to(weights.dtype) * ends[:, -1:]
-    chosen = _locate(ends, targets).clamp_(max=blocks.shape[1] - 1)  # (n, k); weights that are no numbers lead beyond the last
+    chosen = _locate(ends, targets).clamp_(max=blocks.shape[1] - 1)  # (n, k); NaN weights would lead beyond the last block
     remainders = targets - (ends.gather(1, chosen) - sums.gather(1, chosen))
 
     first_blocks = torch.arange(n, device=weights.device).unsqueeze(1) * blocks.shape[1]
@@ -203,14 +204,14 @@ def _draw_by_blocks(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _locate_share(ends: Tensor, uniforms: Tensor) -> Tensor:
-    """The first of the cumulative weights `(n, m)` beyond each share `(n, k)` of the last one: `(n, k)`."""
+    """The first index at which cumulative weights `(n, m)` exceed each share `(n, k)` of the total: `(n, k)`."""
     return _locate(ends, uniforms.to(ends.dtype) * ends[:, -1:])
 
 
 def _locate(ends: Tensor, targets: Tensor) -> Tensor:
-    """The first of the cumulative weights `ends` `(..., m)` beyond each target `(..., k)`: `(..., k)`.
+    """The first index at which cumulative weights `ends` `(..., m)` exceed each target `(..., k)`: `(..., k)`.
 
-    Targets are kept under the last one, where rounding carried them there: what is found has a weight.
+    Rounding may carry a target up to the total; it is kept below, so that the token found always has a weight.
     """
     last = ends[..., -1:]
     return torch.searchsorted(ends, torch.minimum(targets, torch.nextafter(last, torch.zeros_like(last))), right=True)
@@ -222,10 +223,10 @@ def forbid(logits: Tensor, allowed: Tensor | None) -> Tensor:
 
 
 def allowed_tokens(mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
-    """What a mask allows after each prefix `(n, k)`: `(n, vocab_size)` bool, on the prefixes' device.
+    """The tokens that a mask allows after each prefix `(n, k)`: `(n, vocab_size)` bool, on the prefixes' device.
 
     Raises:
-        ValueError: the mask has another shape, or allows nothing.
+        ValueError: the mask returns another shape or dtype, or allows no token.
     """
     rows = np.empty((len(prefixes), vocab_size), dtype=np.bool_)
     for row, prefix in zip(rows, prefixes.cpu().numpy(), strict=True):
@@ -234,19 +235,19 @@ def allowed_tokens(mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
 
 
 def allowed_where(alive: Tensor, mask: Mask, prefixes: Tensor, vocab_size: int) -> Tensor:
-    """`allowed_tokens` after the unfinished of the prefixes `(n, k)`, `alive` `(n,)`; everything after the others."""
+    """`allowed_tokens` for the prefixes `(n, k)` that are unfinished, `alive` `(n,)`; all tokens for the others."""
     allowed = torch.ones(len(prefixes), vocab_size, dtype=torch.bool, device=prefixes.device)
     allowed[alive] = allowed_tokens(mask, prefixes[alive], vocab_size)
     return allowed
 
 
 def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) -> Tensor:
-    """What a mask allowed at each position of episodes `(n, length)`: `(n, length, vocab_size)` bool, all true beyond the end.
+    """The tokens that a mask allowed at each position of episodes `(n, length)`: `(n, length, vocab_size)` bool.
 
     Args:
-        mask: which tokens may follow a prefix.
+        mask: the tokens that may follow a prefix.
         tokens: `(n, length)` int64, padded.
-        lengths: `(n,)` int64.
+        lengths: `(n,)` int64; beyond them all is true.
         vocab_size: number of tokens.
     """
     steps = range(tokens.shape[1])
@@ -254,7 +255,7 @@ def allowed_along(mask: Mask, tokens: Tensor, lengths: Tensor, vocab_size: int) 
 
 
 def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.bool_]:
-    """What a mask allows after one prefix `(k,)`, checked; see `allowed_tokens`."""
+    """The checked result of a mask for one prefix `(k,)`; see `allowed_tokens`."""
     allowed = np.asarray(mask(prefix))
     if allowed.shape != (vocab_size,) or allowed.dtype != np.bool_:
         raise ValueError(
@@ -263,23 +264,23 @@ def allowed_after(mask: Mask, prefix: npt.NDArray[np.int64], vocab_size: int) ->
         )
     if not allowed.any():
         raise ValueError(
-            f"The mask allows no token after the prefix {prefix.tolist()}: an unfinished sequence must be able to go on."
+            f"The mask allows no token after the prefix {prefix.tolist()}, but an unfinished sequence needs at least one."
         )
     return allowed
 
 
 def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
-    """How many rows of logits to hold at once (see `_LOGITS_PER_CHUNK`)."""
+    """The number of rows of logits to hold in memory at once (see `_LOGITS_PER_CHUNK`)."""
     return max(1, (_LOGITS_PER_CHUNK if device.type == "cpu" else _LOGITS_PER_CHUNK_ON_GPU) // vocab_size)
 
 
 def sequences_per_chunk(vocab_size: int, length: int, device: torch.device) -> int:
-    """How many sequences of so many tokens to read at once, where each token has its row of logits."""
+    """The number of sequences of this length to read at once, with one row of logits per token."""
     return max(1, rows_per_chunk(vocab_size, device) // length)
 
 
 def rows_in_cache(vocab_size: int) -> int:
-    """How many rows of logits to hold at once where the next step passes over them (see `_LOGITS_IN_CACHE`)."""
+    """The number of rows of logits that stay in cache until the next step reads them (see `_LOGITS_IN_CACHE`)."""
     return max(1, _LOGITS_IN_CACHE // vocab_size)
 
 
@@ -301,23 +302,23 @@ def sample_sequences(
     """Sample `n` sequences of at most `length` tokens.
 
     Args:
-        policy: what writes them.
-        n: how many.
-        length: the most tokens a sequence has.
-        vocab_size: number of tokens; as an id, it pads sequences and starts them.
-        generator: on the policy's device; all randomness comes from it.
-        end_token: ends a sequence, of which it is the last token.
-        inverse_temperature: multiplies the logits; above 1 the policy is sharpened, below 1 flattened.
-        prefix: ids that every sequence starts with; fewer than `length`.
-        mask: which tokens may follow; it is asked about every unfinished sequence at every position.
-        chunk: rows sampled together; by default as many as keep their logits in cache.
-        rows: which of the `n` to write; the random numbers are drawn for all.
+        policy: writes the sequences.
+        n: the number of sequences.
+        length: the maximum number of tokens in a sequence.
+        vocab_size: number of tokens; also the id of padding and of the start token.
+        generator: the source of all randomness, on the policy's device.
+        end_token: ends a sequence and is its last token.
+        inverse_temperature: multiplies the logits; above 1 sharpens the policy, below 1 flattens it.
+        prefix: ids that every sequence starts with, fewer than `length`.
+        mask: the tokens that may follow a prefix; called for every unfinished sequence at every position.
+        chunk: rows to sample together; by default as many as keep their logits in cache.
+        rows: which of the `n` sequences to write; random numbers are drawn for all.
 
     Returns:
-        tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64. The prefix is part of both.
+        tokens `(n, length)` int64, padded with `vocab_size`, and lengths `(n,)` int64. Both include the prefix.
 
     Raises:
-        ValueError: a prefix that cannot be gone on with, a mask that allows nothing, or a number out of its range.
+        ValueError: a prefix cannot be continued, the mask allows no token, or a number is out of range.
     """
     if n < 0 or length < 1:
         raise ValueError(f"n must be at least 0 and length at least 1, got {n} and {length}.")
@@ -345,7 +346,7 @@ def _write(
     mask: Mask | None,
     chunk: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """`sample_sequences` from uniforms `(n, tokens to write)`. Without end token and mask nothing waits for a GPU."""
+    """`sample_sequences` from uniforms `(n, tokens to write)`. Without end token and mask it never waits for a GPU."""
     device, (n, n_written) = uniforms.device, uniforms.shape
     length = len(prefix) + n_written
     tokens = torch.full((n, length), vocab_size, dtype=torch.int64, device=device)
@@ -354,7 +355,7 @@ def _write(
     lengths = torch.full((n,), length, dtype=torch.int64, device=device)
     if n == 0:
         return tokens, lengths
-    # The first token of all sequences is drawn from one row of logits, the same for each.
+    # All sequences draw their first token from the same row of logits.
     next_tokens = NextTokens(policy, device, vocab_size, inverse_temperature=inverse_temperature, masked=mask is not None)
     first, trunk = _draw_first(policy, next_tokens, prefix, uniforms[:, :1], vocab_size, mask)
     tokens[:, len(prefix)] = first
@@ -390,10 +391,10 @@ def _draw_first(
     vocab_size: int,
     mask: Mask | None,
 ) -> tuple[Tensor, Any]:
-    """Draw what follows a prefix: tokens `(n,)` for uniforms `(n, 1)`, and the policy's state after it, of one row."""
+    """Draw the tokens after a prefix: `(n,)` for uniforms `(n, 1)`; also return the policy's state after it, of one row."""
     state = policy.initial_state(1)
     inputs = torch.empty(1, len(prefix) + 1, dtype=torch.int64, device=uniforms.device)
-    for position, token in enumerate((vocab_size, *prefix)):  # filled in, where a list would be copied to a GPU that waits
+    for position, token in enumerate((vocab_size, *prefix)):  # fill in place: copying a list to a GPU would wait for it
         inputs[:, position] = token
     for position in range(len(prefix)):
         _, state = policy.step(inputs[:, position], state)
@@ -408,12 +409,12 @@ def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token
     shown = list(prefix)
     if len(prefix) >= length:
         raise ValueError(
-            f"A prefix of {len(prefix)} tokens leaves nothing to write in sequences of at most {length}: shorten it."
+            f"A prefix of {len(prefix)} tokens leaves nothing to write in sequences of at most {length}; shorten it."
         )
     if not all(0 <= token < vocab_size for token in prefix):
-        raise ValueError(f"The prefix {shown} has ids beyond the vocabulary's 0 ... {vocab_size - 1}.")
+        raise ValueError(f"The prefix {shown} has ids outside the vocabulary's 0 ... {vocab_size - 1}.")
     if end_token is not None and end_token in prefix:
-        raise ValueError(f"The prefix {shown} has the end token {end_token}, after which nothing follows.")
+        raise ValueError(f"The prefix {shown} has the end token {end_token}, so it cannot be continued.")
     if mask is not None:
         for k, token in enumerate(prefix):
             if not allowed_after(mask, np.array(prefix[:k], dtype=np.int64), vocab_size)[token]:

@@ -1,4 +1,4 @@
-"""What every generator shares: likelihood and samples, from a network that predicts the next token."""
+"""The base class of generators: likelihood and sampling for any network that predicts the next token."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from seqgan_env.support.overriding import still_agree
 
 
 class TokenModel(nn.Module, ABC):
-    """A network that predicts the next token: the base of every generator.
+    """A network that predicts the next token; the base class of all generators.
 
-    A generator of one's own derives from it, calls `super().__init__`, sets `output`, and has `hidden`, `initial_state` and
-    `step`, which must agree: `step` reads one token where `hidden` reads them all. The start token has the id `vocab_size`,
-    which also pads, so an embedding needs `vocab_size + 1` rows.
+    A custom generator derives from it, calls `super().__init__`, sets `output`, and defines `hidden`, `initial_state` and
+    `step`. These must agree: `step` reads one token at a time, `hidden` all at once. The start token has the id `vocab_size`,
+    which is also padding, so an embedding needs `vocab_size + 1` rows.
 
     Args:
         vocab_size: number of tokens that can be written.
-        end_token: ends a sequence when it is sampled.
+        end_token: ends a sequence in sampling.
 
     Raises:
-        ValueError: a vocabulary of fewer than two tokens, or an end token that is none of them.
+        ValueError: the vocabulary has fewer than two tokens, or the end token is not one of them.
     """
 
     output: nn.Module
@@ -56,26 +56,26 @@ class TokenModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The parameters' device."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The parameters' type."""
+        """The parameters' dtype."""
         return next(self.parameters()).dtype
 
     def inputs(self, tokens: Tensor) -> Tensor:
-        """What is read to predict `tokens` `(n, length)`: the start token, then all but the last of them."""
+        """The inputs that predict `tokens` `(n, length)`: the start token, then all tokens but the last."""
         start = torch.full_like(tokens[:, :1], self.vocab_size)
         return torch.cat([start, tokens[:, :-1]], dim=1)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Logits `(n, length, vocab_size)` of each token of `tokens` `(n, length)`, given those before it."""
+        """Logits `(n, length, vocab_size)` of each token of `tokens` `(n, length)`, given the tokens before it."""
         logits: Tensor = self.output(self.hidden(tokens))
         return logits
 
     def log_prob(self, tokens: Tensor) -> Tensor:
-        """Log-probability in nats of each token given those before it, from the start token on.
+        """Log-probability in nats of each token given the tokens before it.
 
         Args:
             tokens: `(n, length)` int64, padded with `vocab_size`.
@@ -90,7 +90,7 @@ class TokenModel(nn.Module, ABC):
         return zeros.masked_scatter(written, log_probs)
 
     def log_likelihood(self, tokens: Tensor) -> Tensor:
-        """The sum of `log_prob(tokens)`, a scalar: the faster form where gradients are wanted, and no token's own."""
+        """The sum of `log_prob(tokens)`, a scalar; faster if only its gradient is needed."""
         layer = self.linear_output()
         if layer is None or not still_agree(self, "log_likelihood", "log_prob"):
             return self.log_prob(tokens).sum()
@@ -98,22 +98,22 @@ class TokenModel(nn.Module, ABC):
         return linear_log_likelihood(hidden, *layer, targets)
 
     def _predicted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states `(m, width)` and the tokens `(m,)` that are predicted from them."""
+        """Hidden states `(m, width)` and the tokens `(m,)` predicted from them."""
         hidden = self.hidden(tokens)
-        if self.end_token is None:  # sequences are full, and to look for padding would wait for a GPU
+        if self.end_token is None:  # no sequence is padded, and looking for padding would wait for a GPU
             return hidden.flatten(0, 1), tokens.flatten()
-        written = tokens < self.vocab_size  # padding needs no logits, which are nearly all of the work
+        written = tokens < self.vocab_size  # skip the logits of padding: logits are nearly all of the work
         return hidden[written], tokens[written]
 
     def _log_prob_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities `(n,)` of tokens `(n,)` after hidden states `(n, width)`; 0 at padding."""
+        """Log-probabilities `(n,)` of tokens `(n,)` given hidden states `(n, width)`; 0 at padding."""
         layer = self.linear_output()
         if layer is not None:
             return linear_log_prob(hidden, *layer, tokens)
         return -F.cross_entropy(self.output(hidden), tokens, ignore_index=self.vocab_size, reduction="none")
 
     def linear_output(self) -> tuple[Tensor, Tensor] | None:
-        """Weight `(vocab_size, width)` and bias `(vocab_size,)` if `output` is a linear layer and nothing more; else None."""
+        """Weight `(vocab_size, width)` and bias `(vocab_size,)` if `output` is a plain linear layer; else None."""
         output = self.output
         hooked = bool(output._forward_hooks or output._forward_pre_hooks)
         if type(output) in (nn.Linear, TiedOutput) and isinstance(output.bias, Tensor) and not hooked:
@@ -122,13 +122,13 @@ class TokenModel(nn.Module, ABC):
         return None
 
     def masked_logits(self, tokens: Tensor, allowed: Tensor) -> Tensor:
-        """`logits` under a mask: what `allowed` `(n, length, vocab_size)` bool excludes has a probability of 0."""
+        """`logits` with a mask `allowed` `(n, length, vocab_size)` bool: excluded tokens have a probability of 0."""
         logits = self.logits(tokens)
-        return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2)  # finite, as 0 times infinity is no number
+        return logits.masked_fill(~allowed, torch.finfo(logits.dtype).min / 2)  # finite, because 0 times infinity is NaN
 
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
-        """Negative log-likelihood of each sequence, in nats per token: `(n,)`, float64 mean over its own tokens."""
+        """Negative log-likelihood of each sequence, in nats per token: `(n,)` float64, the mean over its tokens."""
         chunk = sequences_per_chunk(self.vocab_size, tokens.shape[1], tokens.device)
         lengths = lengths_of(tokens, self.vocab_size)
         sums = torch.cat([self.log_prob(part).double().sum(dim=1) for part in tokens.split(chunk)])
@@ -159,9 +159,9 @@ class TokenModel(nn.Module, ABC):
 
     @torch.no_grad()
     def draw_parameters(self, generator: torch.Generator, std: float) -> None:
-        """Draw all parameters from N(0, `std`²), by a generator on the CPU: torch's own initialisers move its global one.
+        """Draw all parameters from N(0, `std`²) by a generator on the CPU: torch's own initialisers advance its global one.
 
-        The seed of a `SeededDropout` that drops anything is drawn after them.
+        The seed of each `SeededDropout` with a positive share is drawn after them.
         """
         for parameter in self.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
@@ -170,21 +170,22 @@ class TokenModel(nn.Module, ABC):
                 module.seed = int(torch.randint(2**62, (), generator=generator))
 
     def extra_repr(self) -> str:
-        """What torch prints beside the layers."""
+        """Part of torch's printed representation."""
         return f"vocab_size={self.vocab_size}, end_token={self.end_token}"
 
 
 class SeededDropout(nn.Dropout):
-    """Dropout that draws from a generator of its own; torch's draws from its global one.
+    """Dropout with its own random generator; torch's dropout draws from the global one.
 
-    Where `rows` is set to `(n, rows)`, the features are these rows of `n`, and it draws for all; see `training_mode`.
+    If `rows` is set to `(n, rows)`, the features are these rows of a batch of `n`, and it draws for the whole batch; see
+    `training_mode`.
 
     Args:
         p: the share of the features that training sets to 0; the others are scaled by 1 / (1 - p).
-        seed: of what it draws; see also `TokenModel.draw_parameters`.
+        seed: of its random numbers; see also `TokenModel.draw_parameters`.
 
     Raises:
-        ValueError: a share outside [0, 1).
+        ValueError: the share is outside [0, 1).
     """
 
     def __init__(self, p: float, seed: int = 0) -> None:
@@ -193,10 +194,10 @@ class SeededDropout(nn.Dropout):
         super().__init__(p)
         self.seed = seed
         self.rows: tuple[int, slice] | None = None
-        self._rng: torch.Generator | None = None  # made on the device of the features when it is first needed
+        self._rng: torch.Generator | None = None  # created at first use, on the features' device
 
     def forward(self, input: Tensor) -> Tensor:
-        """The features, some of them dropped in training mode."""
+        """The features; in training mode some are dropped."""
         if not self.training or self.p == 0:
             return input
         if self._rng is None or self._rng.device != input.device:
@@ -208,12 +209,12 @@ class SeededDropout(nn.Dropout):
 
 @contextmanager
 def training_mode(model: nn.Module, *, dropout: bool = True, rows: tuple[int, slice] | None = None) -> Iterator[None]:
-    """Training mode, and evaluation mode afterwards, whatever happens: nobody shall sample from a network that drops out.
+    """Training mode in this context, evaluation mode afterwards in any case, so that nothing samples with dropout.
 
     Args:
-        model: what is trained.
-        dropout: false leaves it out, in all else of training mode: cuDNN differentiates recurrent layers in no other.
-        rows: `(n, rows)` where the model is given these rows of a batch of `n`: a `SeededDropout` then draws for the batch.
+        model: the module to train.
+        dropout: false turns only dropout off: cuDNN can differentiate recurrent layers only in training mode.
+        rows: `(n, rows)` if the model gets these rows of a batch of `n`; a `SeededDropout` then draws for the whole batch.
     """
     model.train()
     try:
@@ -231,16 +232,16 @@ def training_mode(model: nn.Module, *, dropout: bool = True, rows: tuple[int, sl
 
 
 class TiedOutput(nn.Module):
-    """Logits by the embedding's own rows, without that of the start token (Press and Wolf, 2017), and a bias of its own."""
+    """Logits from the embedding's rows without the start token's (Press and Wolf, 2017), plus a bias."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        self._embedding = (embedding,)  # in a tuple, or torch would list its weight here a second time
+        self._embedding = (embedding,)  # in a tuple, so that torch does not list its weight here a second time
         self.bias = nn.Parameter(torch.empty(embedding.num_embeddings - 1))
 
     @property
     def weight(self) -> Tensor:
-        """The rows of the tokens, `(vocab_size, width)`."""
+        """The embedding's rows of the tokens, `(vocab_size, width)`."""
         return self._embedding[0].weight[:-1]
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small causal Transformer as the generator."""
+"""A small causal Transformer, usable as the generator."""
 
 import torch
 import torch.nn.functional as F
@@ -12,24 +12,25 @@ State = tuple[Tensor, ...]
 class TokenTransformer(TokenModel):
     """A causal Transformer (Vaswani et al., 2017): layer norms before attention and feed-forward, GELU, learned positions.
 
-    `hidden` reads whole sequences at once; `step` reads a token and keeps the keys and values of those before it.
+    `hidden` reads whole sequences at once; `step` reads one token and caches the keys and values of those before it.
 
     Args:
         vocab_size: number of tokens that can be written.
         embedding_dim: width of the token embedding and of all layers' inputs and outputs.
-        hidden_dim: width inside the feed-forward parts.
-        max_length: the most tokens that a sequence can have.
+        hidden_dim: width inside the feed-forward layers.
+        max_length: the maximum number of tokens in a sequence.
         n_layers: blocks of attention and feed-forward.
-        n_heads: attention heads of a block; they share `embedding_dim`.
-        dropout: share of the features that is dropped in training mode, of the embedding and of what each part adds.
-        tied: the output layer's weights are the embedding's rows (Press and Wolf, 2017).
-        end_token: ends a sequence when it is sampled.
+        n_heads: attention heads of a block, which divide `embedding_dim` among them.
+        dropout: share of the features that training drops, of the embedding and of each residual branch.
+        tied: use the embedding's rows as the output layer's weights (Press and Wolf, 2017).
+        end_token: ends a sequence in sampling.
         initial_std: weights and embeddings start as N(0, `initial_std`²), biases as 0.
-        generator: source of the initial parameters, on the CPU; without one they are left for a file to fill.
-        device: where the parameters lie.
+        generator: draws the initial parameters, on the CPU; without it, they are left uninitialised, to be loaded.
+        device: of the parameters.
 
     Raises:
-        ValueError: no layer, heads that do not divide `embedding_dim`, no length, or a dropout outside [0, 1).
+        ValueError: there is no layer, the heads do not divide `embedding_dim`, the length is below 1, or dropout is outside
+            [0, 1).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class TokenTransformer(TokenModel):
             raise ValueError(f"A Transformer needs n_layers and max_length of at least 1, got {n_layers} and {max_length}.")
         if n_heads < 1 or embedding_dim % n_heads:
             raise ValueError(
-                f"The heads share embedding_dim, so that n_heads must divide it; got embedding_dim={embedding_dim}, "
+                f"The heads share embedding_dim, so n_heads must divide it; got embedding_dim={embedding_dim}, "
                 f"n_heads={n_heads}."
             )
         self.max_length = max_length
@@ -63,7 +64,7 @@ class TokenTransformer(TokenModel):
         self.dropout = SeededDropout(dropout)
         with torch.device("meta"):  # see TokenLSTM
             self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
-            self.positions = nn.Embedding(max_length + 1, embedding_dim)  # the start token, then the tokens
+            self.positions = nn.Embedding(max_length + 1, embedding_dim)  # of the start token, then of the tokens
             self.blocks = nn.ModuleList(_Block(embedding_dim, hidden_dim, n_heads, self.dropout) for _ in range(n_layers))
             self.norm = nn.LayerNorm(embedding_dim)
             self.output = TiedOutput(self.embedding) if tied else nn.Linear(embedding_dim, vocab_size)
@@ -74,7 +75,7 @@ class TokenTransformer(TokenModel):
 
     @torch.no_grad()
     def draw_parameters(self, generator: torch.Generator, std: float) -> None:
-        """Draw weights from N(0, `std`²); biases start at 0, and layer norms as the identity."""
+        """Draw weights from N(0, `std`²); biases start at 0, layer norms as the identity."""
         super().draw_parameters(generator, std)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -87,7 +88,7 @@ class TokenTransformer(TokenModel):
         """The states `(n, length, embedding_dim)` from which each token of `tokens` `(n, length)` is predicted.
 
         Raises:
-            ValueError: longer than `max_length` and one.
+            ValueError: the sequences are longer than `max_length` + 1.
         """
         length = tokens.shape[1]
         self._check_inputs(length)
@@ -99,11 +100,11 @@ class TokenTransformer(TokenModel):
         return normed
 
     def initial_state(self, n: int) -> State:
-        """The state before the start token: no keys and values, and position 0.
+        """The state before the start token: empty caches, and position 0.
 
         Returns:
-            For each layer keys and values, `(n, 2, n_heads, max_length + 1, embedding_dim / n_heads)`, zeros; then the
-            position of each row's next input, `(n,)` int64. Rows may stand at different positions.
+            For each layer its keys and values, `(n, 2, n_heads, max_length + 1, embedding_dim / n_heads)`, zeros; then the
+            position of each row's next input, `(n,)` int64. Rows may have different positions.
         """
         head_dim = self.embedding.embedding_dim // self.n_heads
         shape = (n, 2, self.n_heads, self.max_length + 1, head_dim)
@@ -116,11 +117,11 @@ class TokenTransformer(TokenModel):
         return self.output(features), state
 
     def advance(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """`step` without its last layer: the features `(n, embedding_dim)` that `output` makes logits of, and the new state.
+        """`step` without the last layer: return the features `(n, embedding_dim)` that `output` reads, and the new state.
 
         Raises:
-            ValueError: a row has read `max_length` tokens already. (On a GPU, torch's own device assertion: to look at the
-                position would wait for it.)
+            ValueError: a row has already read `max_length` tokens. (On a GPU torch's own device assertion, because checking
+                the position would wait for the GPU.)
         """
         *caches, position = state
         if not position.is_cuda and len(position):
@@ -138,13 +139,13 @@ class TokenTransformer(TokenModel):
     def _check_inputs(self, n_inputs: int) -> None:
         if n_inputs > self.max_length + 1:
             raise ValueError(
-                f"This Transformer has positions for sequences of max_length={self.max_length} tokens and was given more: "
-                f"{n_inputs - 1}. Make it with a larger max_length."
+                f"This Transformer has positions for sequences of max_length={self.max_length} tokens, but got "
+                f"{n_inputs - 1}. Create it with a larger max_length."
             )
 
 
 class _Block(nn.Module):
-    """Attention and feed-forward, each added to what came in."""
+    """Attention, then feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, hidden_dim: int, n_heads: int, dropout: SeededDropout) -> None:
         super().__init__()
@@ -158,12 +159,12 @@ class _Block(nn.Module):
         self.narrow = nn.Linear(hidden_dim, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """All positions at once, `(n, length, width)`; each looks at itself and those before it."""
+        """All positions at once, `(n, length, width)`; each attends to itself and to those before it."""
         queries, keys, values = self._split(features)
         return self._add(features, F.scaled_dot_product_attention(queries, keys, values, is_causal=True))
 
     def step(self, features: Tensor, cache: Tensor, here: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """One position a row, `(n, 1, width)`: its keys and values go to the slot `here`; it looks at the slots `seen`."""
+        """One position per row, `(n, 1, width)`: store its keys and values at `here`, and attend to the slots `seen`."""
         queries, *keys_and_values = self._split(features)
         cache = torch.where(here[:, None, None, :, None], torch.stack(keys_and_values, dim=1), cache)
         attended = F.scaled_dot_product_attention(queries, cache[:, 0], cache[:, 1], attn_mask=seen[:, None, None, :])
@@ -176,7 +177,7 @@ class _Block(nn.Module):
         return every.view(n, length, 3, self.n_heads, width // self.n_heads).permute(2, 0, 3, 1, 4)
 
     def _add(self, features: Tensor, attended: Tensor) -> Tensor:
-        """Add what attention found, `(n, heads, length, head_dim)`, then what the feed-forward part makes of it."""
+        """Add attention's result `(n, heads, length, head_dim)`, then the feed-forward layer's."""
         features = features + self.dropout(self.projection(attended.transpose(1, 2).flatten(2)))
         added: Tensor = self.dropout(self.narrow(F.gelu(self.widen(self.feed_norm(features)))))
         return features + added

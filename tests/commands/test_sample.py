@@ -340,7 +340,7 @@ def test_a_run_without_generators_is_refused(text_run: Path, tmp_path: Path) -> 
 def test_a_prefix_for_an_oracle_is_ids(oracle_run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: The run has no text, so a prefix is token ids .* got 'a man'"):
         sampled(oracle_run, tmp_path / "s.txt", "--prefix", "a man")
-    with pytest.raises(SystemExit, match=r"error: The prefix \[9\] has ids beyond the vocabulary's 0 \.\.\. 8"):
+    with pytest.raises(SystemExit, match=r"error: The prefix \[9\] has ids outside the vocabulary's 0 \.\.\. 8"):
         sampled(oracle_run, tmp_path / "s.txt", "--prefix", "9")
 
 

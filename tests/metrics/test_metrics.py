@@ -292,7 +292,7 @@ CURVE = [SweepPoint(1.0, nll_oracle=9.0, nll_test=7.0), SweepPoint(3.0, 7.0, 10.
 
 def test_best_sum_is_the_lowest_sum_and_not_the_lowest_of_either() -> None:
     assert best_sum(CURVE) == SweepPoint(2.0, 8.0, 7.5)
-    with pytest.raises(ValueError, match="without points"):
+    with pytest.raises(ValueError, match="at least one point"):
         best_sum([])
 
 

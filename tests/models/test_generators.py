@@ -212,7 +212,7 @@ class TestBadInput:
             new_agent({"make_generator": lambda vocab_size, **rest: Bigram(7, **rest)})
 
     def test_a_generator_without_a_name_has_no_description(self) -> None:
-        with pytest.raises(TypeError, match=r"A Bigram has no name to be made from again.*save_weights"):
+        with pytest.raises(TypeError, match=r"A Bigram cannot be recreated by name.*save_weights"):
             describe_generator(new_agent({"make_generator": Bigram}).generator)
 
 

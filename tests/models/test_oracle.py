@@ -170,7 +170,7 @@ def test_missing_arrays_are_named(npz: Callable[[Arrays], Path]) -> None:
 
 
 def test_an_npz_of_objects_is_refused(npz: Callable[[Arrays], Path]) -> None:
-    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"not an \.npz file of plain arrays"):
         load_oracle(npz(parameters(logits_b=np.array([{}] * VOCAB))))
 
 
@@ -195,7 +195,7 @@ OBJECTS = np.array([1.0, {"a": 1}], dtype=object)
 )
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_of_anything_but_float_arrays_is_refused(content: object, protocol: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a pickle of nothing but float arrays"):
+    with pytest.raises(ValueError, match="not a pickle of only float arrays"):
         load_oracle(write_pickle(tmp_path / "oracle.pkl", content, protocol))
 
 
@@ -220,7 +220,7 @@ def test_nothing_in_a_pickle_is_executed(protocol: int, hidden: bool, tmp_path: 
     marker = tmp_path / "executed"
     content = [*list(parameters().values())[:-1], Hostile(marker)] if hidden else Hostile(marker)
     path = write_pickle(tmp_path / "oracle.pkl", content, protocol)
-    with pytest.raises(ValueError, match="not a pickle of nothing but float arrays"):
+    with pytest.raises(ValueError, match="not a pickle of only float arrays"):
         load_oracle(path)
     assert not marker.exists()
 

@@ -381,13 +381,13 @@ def test_a_sequence_may_end_after_its_prefix() -> None:
     ("options", "message"),
     [
         ({"prefix": [1] * 7}, "A prefix of 7 tokens leaves nothing to write in sequences of at most 7"),
-        ({"prefix": [1, V]}, r"The prefix \[1, 6\] has ids beyond the vocabulary's 0 \.\.\. 5"),
-        ({"prefix": [-1]}, r"The prefix \[-1\] has ids beyond"),
+        ({"prefix": [1, V]}, r"The prefix \[1, 6\] has ids outside the vocabulary's 0 \.\.\. 5"),
+        ({"prefix": [-1]}, r"The prefix \[-1\] has ids outside"),
         ({"prefix": [1, 2], "end_token": 2}, r"The prefix \[1, 2\] has the end token 2"),
         ({"prefix": [1, 3, 1], "mask": no_repeats}, r"The mask forbids the prefix \[1, 3, 1\]: 1 may not follow \[1, 3\]"),
         ({"mask": nothing_allowed}, r"allows no token after the prefix \[\]"),
     ],
 )
-def test_prefixes_that_cannot_be_gone_on_with_are_refused(options: dict[str, object], message: str) -> None:
+def test_prefixes_that_cannot_be_continued_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(**options)  # type: ignore[arg-type]

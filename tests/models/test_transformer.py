@@ -201,7 +201,7 @@ def test_parameters_start_as_said() -> None:
 class TestBadInput:
     def test_longer_sequences_than_it_has_positions_for(self) -> None:
         model = small_transformer()
-        message = r"positions for sequences of max_length=5 tokens and was given more: 6\. Make it with a larger max_length"
+        message = r"positions for sequences of max_length=5 tokens, but got 6\. Create it with a larger max_length"
         model.logits(some_tokens(2, T + 1))  # what follows a whole sequence can be asked for
         with pytest.raises(ValueError, match=message):
             model.logits(some_tokens(2, T + 2))
