@@ -33,7 +33,7 @@ from agents.experiment.training import Phase, Terminated, Training
 from seqgan_env.data.vocabulary import lines_of, one_line
 from seqgan_env.metrics.temperature import SweepPoint, temperature_sweep
 from seqgan_env.rendering import spell_what_cannot_be_encoded
-from seqgan_env.rewards.reward_models import learns
+from seqgan_env.rewards.reward_model import learns
 from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, save_game, save_sequences
 from seqgan_env.support import seeds
 from seqgan_env.support.cuda_graphs import without_graphs

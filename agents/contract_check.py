@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStac
 
 from agents.callbacks import DiscriminatorCallback, every_callback
 from seqgan_env.game import SequenceGame
-from seqgan_env.rewards.reward_models import parts_that_learn
+from seqgan_env.rewards.reward_model import adapt
 
 MOST_QUANTILE_OUTPUTS = 200_000
 """Of a quantile network, whose last layer is that many times as wide as the one before it."""
@@ -99,7 +99,7 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
     callbacks = [] if callback is None else list(every_callback(callback))
     by_hand = any(isinstance(one, DiscriminatorCallback) for one in callbacks)
     trained = [game for game in games_of(model.env) if by_hand or game.retrain_every is not None]
-    moving = {id(part) for game in trained for part in parts_that_learn(game.reward_model)}
+    moving = {id(part) for game in trained for part in what_learns(game)}
     for evaluation in callbacks:
         if not isinstance(evaluation, EvalCallback):
             continue
@@ -107,13 +107,18 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
         names = ["EvalCallback's best_model_save_path"] if evaluation.best_model_save_path else []
         names += [type(one).__name__ for one in every_callback(evaluation) if isinstance(one, stopping)]
         judges = games_of(evaluation.eval_env)
-        shared = moving.intersection(id(part) for game in judges for part in parts_that_learn(game.reward_model))
+        shared = moving.intersection(id(part) for game in judges for part in what_learns(game))
         if names and (shared or any(game.retrain_every is not None for game in judges)):
             yield (
                 f"{' and '.join(names)}: mean rewards of different times are compared, but the reward model is retrained in "
                 "between, so that a higher one may be a milder judge's. Watch oracle_nll or the likelihood of held-out "
                 "sequences instead, as in an EvaluationCallback, or evaluate on a game whose reward model nobody retrains."
             )
+
+
+def what_learns(game: SequenceGame) -> list[Any]:
+    """A game's reward model if it learns, or the parts of a mixture that do, as the objects that the user passed."""
+    return [part.unwrapped for part in adapt(game.reward_model).parts if part.learns]
 
 
 def games_of(env: VecEnv) -> list[SequenceGame]:

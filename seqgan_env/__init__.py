@@ -21,20 +21,15 @@ from seqgan_env.models.oracle import load_oracle, seeded_oracle
 from seqgan_env.models.sampling import TokenPolicy
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.models.transformer import TokenTransformer
+from seqgan_env.rewards.bleu import BleuReward
+from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.custom import FunctionReward, RewardError, load_function
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.mixture import MixtureReward, ObjectiveMixture
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.ranking import RankConfig, RankReward
-from seqgan_env.rewards.reward_models import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    LearningRewardModel,
-    MixtureReward,
-    ObjectiveMixture,
-    RandomReward,
-    RewardModel,
-)
+from seqgan_env.rewards.reward_model import LearningRewardModel, RewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.saved_game import load_game, load_generator
 from seqgan_env.sequence_env import OracleEnv, SequenceEnv, TextEnv

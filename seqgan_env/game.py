@@ -16,21 +16,12 @@ from seqgan_env.data.padding import played_positions
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import Mask, TokenPolicy
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
-from seqgan_env.rewards.reward_models import (
-    JudgesPolicy,
-    RewardModel,
-    ScoresTokens,
-    SharesWork,
-    completion_score,
-    find_discriminator,
-    learns,
-    parts_that_learn,
-)
+from seqgan_env.rewards.reward_model import HasScore, adapt
 from seqgan_env.support.errors import room_for
 from seqgan_env.support.hashed_random import as_seed
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
-from seqgan_env.support.state_dicts import Resumable, load_random_state, random_state
+from seqgan_env.support.state_dicts import load_random_state, random_state
 
 TokenIds = Tensor | npt.NDArray[Any]
 RewardContract = Literal["terminal", "rollout", "shaped"]
@@ -75,7 +66,7 @@ class SequenceGame(ReadOnly):
         end_token: or at this one, where there is one.
         real: real sequences `(n, sequence_length)` of token ids, padded, a tensor or an array; or a function that makes them
             when they are first needed.
-        reward_model: what a finished sequence is worth.
+        reward_model: what a finished sequence is worth: any object with `score`; see `seqgan_env.rewards.reward_model.adapt`.
         reward: the reward contract, see `contract_rewards`.
         n_rollouts: Monte Carlo completions of each prefix.
         retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
@@ -98,7 +89,7 @@ class SequenceGame(ReadOnly):
     vocab_size: int
     sequence_length: int
     real: TokenIds | Callable[[], TokenIds]
-    reward_model: RewardModel
+    reward_model: HasScore
     reward: RewardContract = "terminal"
     n_rollouts: int = 16
     retrain_every: int | None = None
@@ -125,7 +116,7 @@ class SequenceGame(ReadOnly):
             raise ValueError(f"end_token must be a token from 0 to {self.vocab_size - 1}, or None, got {self.end_token}.")
         if self.retrain_every is not None and self.retrain_every < 1:
             raise ValueError(f"retrain_every must be at least 1 episode or None, got {self.retrain_every}.")
-        if self.retrain_every is not None and not learns(self.reward_model):
+        if self.retrain_every is not None and not self._model.learns:
             raise ValueError(
                 f"retrain_every={self.retrain_every}, but {type(self.reward_model).__name__} does not learn: "
                 "it has no fit(real, generated). Pass retrain_every=None."
@@ -168,10 +159,10 @@ class SequenceGame(ReadOnly):
         """Completes prefixes by the attached policy, and scores them, under the rules as they are now."""
         return MonteCarloSearch(
             self._policy,
-            self.reward_model.score,
+            self._model.score,
             self.n_rollouts,
             self.vocab_size,
-            score_completions=completion_score(self.reward_model),
+            score_completions=self._model.score_completions,
             end_token=self.end_token,
             mask=self.mask,
         )
@@ -186,6 +177,8 @@ class SequenceGame(ReadOnly):
         if made and name in ("reward_model", "n_rollouts", "retrain_every"):
             replace(self, **{name: value})  # refuses what no game can be made with
         super().__setattr__(name, value)
+        if name == "reward_model":
+            self._model = adapt(value)  # what the game asks, while `reward_model` remains the object that was passed
         if made and name == "reward_model":
             if not isinstance(self._policy, UniformPolicy):  # which stands for none
                 self.attach_policy(self._policy)
@@ -219,17 +212,15 @@ class SequenceGame(ReadOnly):
                 f"{type(policy).__name__} lacks them."
             )
         self._policy = policy
-        if isinstance(self.reward_model, JudgesPolicy):
-            self.reward_model.attach_policy(policy)
+        self._model.attach_policy(policy)
 
     def share_work(self, workers: Workers) -> None:
         """Let `play` and `retrain` be done by several processes together, which all call them with the same sequences.
 
-        A reward model of one's own that learns, and is no `SharesWork`, learns from everything in each of them.
+        A custom reward model without `share_work` learns from everything in each of them.
         """
         self._workers = workers
-        if isinstance(self.reward_model, SharesWork):
-            self.reward_model.share_work(workers)
+        self._model.share_work(workers)
 
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Tensor:
         """Q of the actions at `positions`, as far as the reward contract needs it; see `MonteCarloSearch.action_values`.
@@ -243,10 +234,11 @@ class SequenceGame(ReadOnly):
         if len(tokens) == 0:
             return torch.zeros(0, len(positions), device=self.device)
         rows = f"the environment's rows (a run's batch_size), {len(tokens):,}"
-        if isinstance(self.reward_model, ScoresTokens) and self.reward != "terminal":
-            with room_for("the scores of a batch", rows):
-                return self.token_values(self.reward_model, tokens, lengths)[:, positions.start : positions.stop]
         if self.reward != "terminal":
+            with room_for("the scores of a batch", rows):
+                token_values = self.token_values(tokens, lengths)
+            if token_values is not None:
+                return token_values[:, positions.start : positions.stop]
             with room_for("the completions of a batch", f"{rows}, or n_rollouts, {self.n_rollouts:,}"):
                 return self.search.action_values(tokens, lengths, keys, positions)
         values = torch.zeros(len(tokens), len(positions), device=self.device)
@@ -254,17 +246,17 @@ class SequenceGame(ReadOnly):
         last = lengths - 1 - positions.start
         finished &= (last >= 0) & (last < len(positions))
         if finished.any():
-            values[finished, last[finished]] = self.reward_model.score(tokens[finished], lengths[finished])
+            values[finished, last[finished]] = self._model.score(tokens[finished], lengths[finished])
         return values
 
-    def token_values(self, model: ScoresTokens, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Q `(n, sequence_length)` of each action, 0 at and beyond `lengths`, where a reward model scores tokens.
+    def token_values(self, tokens: Tensor, lengths: Tensor) -> Tensor | None:
+        """Q `(n, sequence_length)` of each action, 0 at and beyond `lengths`; None unless the reward model scores tokens.
 
         Under `"rollout"`, whose discount is 0, Q is the token's own score. Else it is the sum of scores up to the token, which
         at the last one is R, so that the rewards of `"shaped"` are again the tokens' scores, under the discount 1.
         """
-        scores = model.token_scores(tokens, lengths)
-        if self.reward == "rollout":
+        scores = self._model.token_scores(tokens, lengths)
+        if scores is None or self.reward == "rollout":
             return scores
         return scores.cumsum(dim=1) * played_positions(lengths, scores.shape[1])
 
@@ -276,9 +268,9 @@ class SequenceGame(ReadOnly):
     def final_info(self, tokens: Tensor, lengths: Tensor) -> dict[str, npt.NDArray[np.float64]]:
         """What is known of finished sequences, `(n,)` each: probability of being real; the oracle's NLL in nats per token."""
         info = {}
-        discriminator = find_discriminator(self.reward_model)
-        if discriminator is not None:
-            info["discriminator_probability"] = discriminator.probability(tokens)
+        probability = self._model.probability(tokens)
+        if probability is not None:
+            info["discriminator_probability"] = probability
         if self.oracle is not None:
             info["oracle_nll"] = self.oracle.nll(tokens)
         return {key: value.double().cpu().numpy() for key, value in info.items()}
@@ -297,21 +289,20 @@ class SequenceGame(ReadOnly):
     def training_state(self) -> dict[str, Any]:
         """What changes while the game is played: its reward model, and sequences kept for retraining.
 
-        A reward model that learns without being `Resumable` is left out, with a warning.
+        A reward model that learns and has no `training_state` is left out, with a warning.
         """
-        model = self.reward_model
-        for part in parts_that_learn(model):
-            if isinstance(part, Resumable):
+        for part in self._model.parts:
+            if not part.learns or part.training_state() is not None:
                 continue
             warnings.warn(
-                f"{type(part).__name__} learns, but what it learns is not saved: where training goes on, it starts anew. Give "
-                "it training_state() and load_training_state(state); see seqgan_env.support.state_dicts.Resumable.",
+                f"{type(part.unwrapped).__name__} learns, but what it learns is not saved: where training goes on, it starts "
+                "anew. Give it training_state() and load_training_state(state); see seqgan_env.RewardModel.",
                 stacklevel=2,
             )
         return {
             "rng": random_state(self._rng),
             "finished": list(self._finished),
-            "reward_model": model.training_state() if isinstance(model, Resumable) else None,
+            "reward_model": self._model.training_state(),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -319,8 +310,7 @@ class SequenceGame(ReadOnly):
         self._has_learned = True
         load_random_state(self._rng, state["rng"])
         self._finished = [part.to(self.device) for part in state["finished"]]
-        if isinstance(self.reward_model, Resumable):
-            self.reward_model.load_training_state(state["reward_model"])
+        self._model.load_training_state(state["reward_model"])
 
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
@@ -331,14 +321,14 @@ class SequenceGame(ReadOnly):
             TypeError: the reward model does not learn; or the sequences are no int64 tensor.
             ValueError: no sequences, of another length, or with ids that are no tokens.
         """
-        if not learns(self.reward_model):
+        if not self._model.learns:
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
         self._check_generated(generated)
         n_real, passes = len(self.real_sequences), -(-len(generated) // len(self.real_sequences))
         orders = [torch.randperm(n_real, generator=self._rng, device=self.device) for _ in range(passes)]
         self._has_learned = True
         with torch.inference_mode(False), torch.enable_grad():  # step() is often called where gradients are turned off
-            return self.reward_model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
+            return self._model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
 
     def _check_generated(self, generated: Tensor) -> None:
         """Refuse what the reward model would choke on half-way, before anything has changed."""

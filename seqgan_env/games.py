@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,24 +13,16 @@ from seqgan_env.game import RewardContract, SequenceGame, TokenIds, as_sequences
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import load_oracle, seeded_oracle
 from seqgan_env.models.sampling import Mask
-from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.rewards.monte_carlo import UniformPolicy
-from seqgan_env.rewards.ranking import RankConfig, RankReward
-from seqgan_env.rewards.reward_models import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    DiscriminatorScaling,
-    ObjectiveMixture,
-    RandomReward,
-    RewardModel,
-    as_reward_model,
-)
-from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.rewards.custom import as_reward_model
+from seqgan_env.rewards.density_ratio import DensityRatioConfig
+from seqgan_env.rewards.discriminator_reward import DiscriminatorScaling
+from seqgan_env.rewards.mixture import ObjectiveMixture
+from seqgan_env.rewards.ranking import RankConfig
+from seqgan_env.rewards.registry import REWARD_MODELS, RewardName, RewardSettings
+from seqgan_env.rewards.reward_model import HasScore, has_score
+from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.device import resolve_device
 from seqgan_env.support.hashed_random import as_seed
-
-RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant", "random"]
 
 
 def make_game(
@@ -40,12 +32,12 @@ def make_game(
     *,
     reward: RewardContract = "terminal",
     n_rollouts: int = 16,
-    reward_model: RewardName | RewardModel = "discriminator",
+    reward_model: RewardName | HasScore = "discriminator",
     discriminator: TextCNNConfig | None = None,
     scaling: DiscriminatorScaling = "probability",
     density_ratio: DensityRatioConfig | None = None,
     ranking: RankConfig | None = None,
-    objective: RewardModel | Callable[[Any], Any] | None = None,
+    objective: HasScore | Callable[[Any], Any] | None = None,
     objective_weight: float = 0.5,
     objective_batched: bool = False,
     model_seed: int = 0,
@@ -93,36 +85,28 @@ def make_game(
 
     if not callable(real):
         real = real_now()
-    if reward_model in ("discriminator", "rank"):
-        config = widths_within(sequence_length, TextCNNConfig()) if discriminator is None else discriminator
-        network = TextCNN(vocab_size, sequence_length, config, seed=model_seed, device=on)
-        if reward_model == "discriminator":
-            model: RewardModel = DiscriminatorReward(network, scaling)
-        else:
-            model = RankReward(network, real_now(), ranking or RankConfig(), seed=model_seed)
-    elif reward_model == "density-ratio":
-        model = DensityRatioReward(
+    model: HasScore
+    if isinstance(reward_model, str) and reward_model in REWARD_MODELS:
+        settings = RewardSettings(
             vocab_size,
             sequence_length,
-            UniformPolicy(vocab_size, on),
-            density_ratio or DensityRatioConfig(),
+            real_now,
             end_token=end_token,
             mask=mask,
+            discriminator=discriminator,
+            scaling=scaling,
+            density_ratio=density_ratio,
+            ranking=ranking,
             seed=model_seed,
             device=on,
         )
-    elif reward_model == "bleu":
-        model = BleuReward(real_now(), vocab_size)
-    elif reward_model == "constant":
-        model = ConstantReward()
-    elif reward_model == "random":
-        model = RandomReward(model_seed)
-    elif isinstance(reward_model, RewardModel):
+        model = REWARD_MODELS[reward_model](settings)
+    elif has_score(reward_model):
         model = reward_model
     else:
         raise ValueError(
-            f"reward_model must be one of {get_args(RewardName)}, or an object with score(tokens, lengths), "
-            f"got {reward_model!r}. A function of one's own is objective=function, with objective_weight=1 for nothing else."
+            f"reward_model must be one of {(*REWARD_MODELS,)}, or an object with score(tokens, lengths), "
+            f"got {reward_model!r}. For a custom function pass objective=function, with objective_weight=1 for nothing else."
         )
     if objective is not None:
         wanted = as_reward_model(objective, None if vocabulary is None else vocabulary.decode, objective_batched)

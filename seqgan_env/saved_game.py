@@ -1,6 +1,5 @@
 """A game and its generators in a folder: JSON for what they are, safetensors for their numbers. Nothing here is executed."""
 
-import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,17 +20,8 @@ from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.custom import MissingReward, describe
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.rewards.ranking import RankConfig, RankReward
-from seqgan_env.rewards.reward_models import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    MixtureReward,
-    ObjectiveMixture,
-    RandomReward,
-    RewardModel,
-    find_discriminator,
-)
+from seqgan_env.rewards.ranking import RankConfig
+from seqgan_env.rewards.reward_model import HasScore, adapt
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.atomic_files import write_atomically
 from seqgan_env.support.settings import without_deleted
@@ -76,7 +66,7 @@ def save_game(game: SequenceGame, folder: Path) -> None:
     save_sequences(folder / REAL, game.real_sequences)
     if game.oracle is not None:
         save_weights(game.oracle, folder / "oracle.safetensors")
-    for name, network in _networks(game.reward_model).items():
+    for name, network in adapt(game.reward_model).networks().items():
         save_weights(network, folder / name, game=game)
 
 
@@ -99,7 +89,7 @@ def load_sequences(path: Path) -> Tensor:
 
 
 def load_game(
-    folder: str | Path, device: str | torch.device = "cpu", *, own_reward: RewardModel | Callable[[Any], Any] | None = None
+    folder: str | Path, device: str | torch.device = "cpu", *, own_reward: HasScore | Callable[[Any], Any] | None = None
 ) -> SequenceGame:
     """The game that `save_game` wrote.
 
@@ -146,15 +136,16 @@ def load_game(
             device=device,
             **description,
         )
-        ratio = find_discriminator(game.reward_model)
-        if start is not None and isinstance(ratio, DensityRatioReward):
+        for ratio in adapt(game.reward_model).parts:
+            if start is None or not isinstance(ratio, DensityRatioReward):
+                continue
             rules: dict[str, Any] = {"sequence_length": game.sequence_length, "end_token": game.end_token}
             ratio.join(make_generator(start, game.vocab_size, **rules, device=game.device))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
         raise ValueError(f"{path} does not describe a game: {error}") from error
     if oracle is not None:
         load_weights(oracle, folder / "oracle.safetensors")
-    for name, network in _networks(game.reward_model).items():
+    for name, network in adapt(game.reward_model).networks().items():
         load_weights(network, folder / name, game=game)
     return game
 
@@ -399,37 +390,15 @@ def _lstm_sizes(lstm: TokenLSTM) -> dict[str, int]:
     return {"embedding_dim": lstm.embedding.embedding_dim, "hidden_dim": lstm.hidden_dim}
 
 
-def _describe_reward_model(model: RewardModel) -> dict[str, Any]:
+def _describe_reward_model(model: HasScore) -> dict[str, Any]:
     """The arguments of `make_game` that make a model like this one; `own` is what they cannot make, by its name."""
-    if isinstance(model, ObjectiveMixture):
-        named = _describe_named_model(model.model)
-        if named is not None:
-            return named | {"objective_weight": model.weight, "own": describe(model.objective)}
-    named = _describe_named_model(model)
-    return {"discriminator": None, "objective_weight": 1.0, "own": describe(model)} if named is None else named
+    description = adapt(model).description()
+    if description is None:
+        return {"discriminator": None, "objective_weight": 1.0, "own": describe(model)}
+    return {"discriminator": None, **description}
 
 
-def _describe_named_model(model: RewardModel) -> dict[str, Any] | None:
-    none: dict[str, Any] = {"discriminator": None}
-    if isinstance(model, DiscriminatorReward):
-        config = dataclasses.asdict(model.discriminator.config)
-        return {"reward_model": "discriminator", "scaling": model.scaling, "discriminator": config}
-    if isinstance(model, DensityRatioReward):
-        start = None if model.start is None else describe_generator(model.start)
-        return {"reward_model": "density-ratio", "density_ratio": {**dataclasses.asdict(model.config), "start": start}} | none
-    if isinstance(model, RankReward):
-        config, ranking = dataclasses.asdict(model.encoder.config), dataclasses.asdict(model.config)
-        return {"reward_model": "rank", "ranking": ranking, "discriminator": config}
-    if isinstance(model, BleuReward):
-        return {"reward_model": "bleu"} | none
-    if isinstance(model, ConstantReward) and model.value == ConstantReward().value:
-        return {"reward_model": "constant"} | none
-    if isinstance(model, RandomReward):
-        return {"reward_model": "random", "model_seed": model.seed} | none
-    return None
-
-
-def _put_own_reward(description: dict[str, Any], own_reward: RewardModel | Callable[[Any], Any] | None) -> None:
+def _put_own_reward(description: dict[str, Any], own_reward: HasScore | Callable[[Any], Any] | None) -> None:
     """Turn what `_describe_reward_model` wrote into arguments of `make_game`; a file can name a function, but not call it."""
     ranking, own = description.pop("ranking", None), description.pop("own", None)
     description["ranking"] = None if ranking is None else RankConfig(**ranking)
@@ -440,18 +409,3 @@ def _put_own_reward(description: dict[str, Any], own_reward: RewardModel | Calla
     description.setdefault("reward_model", "constant")  # of weight 0 beside an objective of weight 1
     description["objective_batched"] = bool(own["batched"])
     description["objective"] = MissingReward(own["name"], own["batched"]) if own_reward is None else own_reward
-
-
-def _networks(model: RewardModel) -> dict[str, nn.Module]:
-    """The networks that a reward model learns with, the first of each kind, by the names of their files."""
-    if isinstance(model, DiscriminatorReward):
-        return {"discriminator.safetensors": model.discriminator}
-    if isinstance(model, DensityRatioReward):
-        return {"density.safetensors": model.density}
-    if isinstance(model, RankReward):
-        return {"ranker.safetensors": model}
-    networks: dict[str, nn.Module] = {}
-    if isinstance(model, MixtureReward):
-        for _, part in reversed(model.weighted_models):
-            networks |= _networks(part)
-    return networks

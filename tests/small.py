@@ -10,7 +10,7 @@ from torch import Tensor
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.transformer import TokenTransformer
-from seqgan_env.rewards.reward_models import DiscriminatorReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 

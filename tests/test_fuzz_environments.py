@@ -23,15 +23,11 @@ from torch import Tensor
 from agents.vec_env import info_of_row
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.lstm import TokenLSTM
-from seqgan_env.rewards.reward_models import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    FunctionReward,
-    MixtureReward,
-    RandomReward,
-    RewardModel,
-)
+from seqgan_env.rewards.bleu import BleuReward
+from seqgan_env.rewards.controls import ConstantReward, RandomReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.mixture import MixtureReward
+from seqgan_env.rewards.reward_model import FunctionReward, RewardModel
 from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv

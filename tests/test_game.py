@@ -18,8 +18,11 @@ from torch import Tensor
 from seqgan_env.data.corpus import read_corpus
 from seqgan_env.game import SequenceGame, contract_rewards
 from seqgan_env.games import make_game, oracle_game, text_game
+from seqgan_env.rewards.bleu import BleuReward
+from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.density_ratio import DensityRatioReward
-from seqgan_env.rewards.reward_models import BleuReward, ConstantReward, DiscriminatorReward, MixtureReward, RandomReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.device import resolve_device
 from seqgan_env.support.process_group import Workers

@@ -23,6 +23,7 @@ from seqgan_env.data.corpus import read_corpus
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.generators import GeneratorConfig, describe_generator, make_generator
 from seqgan_env.rewards.density_ratio import DensityRatioConfig
+from seqgan_env.rewards.reward_model import learns
 from seqgan_env.saved_game import (
     load_game,
     load_generator,
@@ -59,7 +60,7 @@ def game(request: pytest.FixtureRequest) -> SequenceGame:
 
 
 def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> None:
-    if hasattr(game.reward_model, "fit"):
+    if learns(game.reward_model):
         game.retrain(game.real_sequences[:10])
     save_game(game, tmp_path)
     loaded = load_game(str(tmp_path))
@@ -345,7 +346,7 @@ OWN: dict[str, dict[str, Any]] = {
 def test_a_reward_of_ones_own_is_passed_in_again(tmp_path: Path, name: str, text: bool) -> None:
     rules = OWN[name]
     game = text_game(LINES, **rules) if text else oracle_game(5, 9, n_real=30, **rules)
-    if hasattr(game.reward_model, "fit"):
+    if learns(game.reward_model):
         game.retrain(game.real_sequences[:10])
     save_game(game, tmp_path)
     loaded = load_game(tmp_path, own_reward=rules.get("objective", game.reward_model))

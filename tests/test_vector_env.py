@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqgan_env.game import SequenceGame
 from seqgan_env.games import oracle_game, text_game
-from seqgan_env.rewards.reward_models import ConstantReward
+from seqgan_env.rewards.controls import ConstantReward
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import (

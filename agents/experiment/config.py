@@ -12,14 +12,14 @@ import tyro
 from agents.experiment.collapse import CollapseConfig
 from seqgan_env.data.corpus import Format, Tokenizer, TooLong
 from seqgan_env.game import RewardContract
-from seqgan_env.games import RewardName
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.likelihood import PretrainConfig
 from seqgan_env.policy_gradient import Baseline
 from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.density_ratio import DensityRatioConfig
+from seqgan_env.rewards.discriminator_reward import DiscriminatorScaling
 from seqgan_env.rewards.ranking import RankConfig
-from seqgan_env.rewards.reward_models import DiscriminatorScaling
+from seqgan_env.rewards.registry import RewardName
 from seqgan_env.rewards.text_cnn import TextCNNConfig, check_windows
 from seqgan_env.support.settings import (
     FewInt,

@@ -19,7 +19,7 @@ from seqgan_env.metrics.bleu import BleuScorer, self_bleu
 from seqgan_env.metrics.shares import unique_share, without_end_token
 from seqgan_env.metrics.temperature import mean_nll
 from seqgan_env.rewards.custom import load_function
-from seqgan_env.rewards.reward_models import find_discriminator
+from seqgan_env.rewards.reward_model import adapt
 from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.support import seeds
@@ -209,10 +209,10 @@ def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
 
     What it knows beyond the sequences that it was trained on is all that it can teach.
     """
-    discriminator = find_discriminator(task.game.reward_model)
-    if discriminator is None:
+    model = adapt(task.game.reward_model)
+    real, generated = model.log_odds(task.held_out), model.log_odds(samples)
+    if real is None or generated is None:
         return {}
-    real, generated = discriminator.log_odds(task.held_out), discriminator.log_odds(samples)
     losses = (-F.logsigmoid(real).mean() - F.logsigmoid(-generated).mean()) / 2
     right = ((real > 0).float().mean() + (generated <= 0).float().mean()) / 2
     return {"discriminator_accuracy": right.item(), "discriminator_loss": losses.item()}

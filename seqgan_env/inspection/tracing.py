@@ -17,7 +17,6 @@ from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
 from seqgan_env.inspection.trace import EpisodeTrace, TracedCompletion, TracedStep
 from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
-from seqgan_env.rewards.reward_models import ScoresTokens
 from seqgan_env.support.hashed_random import mix
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -271,10 +270,11 @@ def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) ->
     tokens, there are none.
     """
     n, length = tokens.shape
-    if isinstance(game.reward_model, ScoresTokens):
+    token_values = game.token_values(tokens, lengths)
+    if token_values is not None:
         exact = [[_Judgement(0.0, ())] * own_length for own_length in lengths.tolist()]
-        values = game.token_values(game.reward_model, tokens, lengths)
-        return exact, values, contract_rewards(values, lengths, game.reward).sum(dim=1)  # the tokens' scores, or R at the end
+        # The sum of the contract's rewards is that of the tokens' scores, or R at the end.
+        return exact, token_values, contract_rewards(token_values, lengths, game.reward).sum(dim=1)
     streams = torch.tensor([stream_key(seed) for seed in seeds], device=game.device)
     values = torch.zeros(n, length, device=game.device)
     worth = game.search.score(tokens, lengths)

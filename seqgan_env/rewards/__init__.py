@@ -1,21 +1,14 @@
 """What a finished sequence is worth, and what a prefix is worth: the mean of its completions."""
 
+from seqgan_env.rewards.bleu import BleuReward
+from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.custom import FunctionReward, RewardError, load_function
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward, DiscriminatorScaling
+from seqgan_env.rewards.mixture import MixtureReward, ObjectiveMixture
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.ranking import RankConfig, RankReward
-from seqgan_env.rewards.reward_models import (
-    BleuReward,
-    ConstantReward,
-    DiscriminatorReward,
-    DiscriminatorScaling,
-    LearningRewardModel,
-    MixtureReward,
-    ObjectiveMixture,
-    RandomReward,
-    RewardModel,
-    learns,
-)
+from seqgan_env.rewards.reward_model import LearningRewardModel, RewardModel, learns
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
 
 __all__ = [

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqgan_env.rewards.reward_model import HasScore, RewardModel, has_score
+
 Decode = Callable[[list[int]], Any]
 
 
@@ -15,7 +17,7 @@ class RewardError(ValueError):
     """A reward function of one's own raised, or returned something else than finite numbers."""
 
 
-class FunctionReward:
+class FunctionReward(RewardModel):
     """A function of one's own, of decoded sequences.
 
     Args:
@@ -123,7 +125,7 @@ def _show(value: Any) -> str:
     return short.repr(value)
 
 
-class MissingReward:
+class MissingReward(RewardModel):
     """Stands for a reward model of one's own in a game that was loaded without it: it cannot score.
 
     Args:
@@ -146,6 +148,13 @@ class MissingReward:
             f"because a file names it. Pass it: on the command line --objective {self.name}; in Python "
             f"load_game(folder, own_reward=...), where for a function serves load_function({self.name!r})."
         )
+
+
+def as_reward_model(reward: HasScore | Callable[[Any], Any], decode: Decode | None, batched: bool) -> HasScore:
+    """An object with `score` as it is; a function as a `FunctionReward`."""
+    if has_score(reward):
+        return reward
+    return FunctionReward(reward, decode, batched=batched)  # type: ignore[arg-type]
 
 
 def load_function(name: str) -> Callable[[Any], Any]:

@@ -1,18 +1,20 @@
 """A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqgan_env.data.padding import lengths_of, played_positions
-from seqgan_env.models.generators import GeneratorConfig, make_generator
+from seqgan_env.models.generators import GeneratorConfig, describe_generator, make_generator
 from seqgan_env.models.mixture import TokenMixture
 from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_where, forbid, sequences_per_chunk
 from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.support import seeds
 from seqgan_env.support.errors import StepRecord, room_for
 from seqgan_env.support.precision import Precision, check_precision, products_in
@@ -59,7 +61,7 @@ class DensityRatioConfig:
     bfloat16 on processors with AMX, in TF32 on a GPU. Rewards are in float32."""
 
 
-class DensityRatioReward(ReadOnly):
+class DensityRatioReward(ReadOnly, LearningRewardModel):
     """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
 
     With p the density of real sequences that is known here, a mixture of autoregressive models, and q the generator's own:
@@ -71,7 +73,7 @@ class DensityRatioReward(ReadOnly):
     2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. Summed
     over a sequence, the generator's expected reward is -KL(q || p), in nats.
 
-    A prefix has a score of its own: no completions are needed, and none are made. See `ScoresTokens`.
+    A prefix has a score of its own: no completions are needed, and none are made.
 
     Args:
         vocab_size: number of tokens, and the pad id.
@@ -206,7 +208,7 @@ class DensityRatioReward(ReadOnly):
         return torch.stack([nats, count.to(nats.dtype)])
 
     def share_work(self, workers: Workers) -> None:
-        """See `seqgan_env.rewards.reward_models.SharesWork`."""
+        """See `RewardModel`."""
         self.workers = workers
 
     def training_state(self) -> dict[str, Any]:
@@ -230,6 +232,15 @@ class DensityRatioReward(ReadOnly):
             self.join(start)
         load_optimizer_state(self.optimizer, state["optimizer"])
         load_random_state(self._rng, state["rng"])
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The mixture, with the generator that joined it."""
+        return {"density.safetensors": self.density}
+
+    def description(self) -> dict[str, Any]:
+        """See `RewardModel`; `start` describes the generator that joined."""
+        start = None if self.start is None else describe_generator(self.start)
+        return {"reward_model": "density-ratio", "density_ratio": {**dataclasses.asdict(self.config), "start": start}}
 
 
 @torch.no_grad()

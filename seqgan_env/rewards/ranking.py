@@ -1,5 +1,6 @@
 """RankGAN's reward: how high a sequence ranks among real ones, seen from other real ones."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
 from seqgan_env.support.precision import products_in
@@ -34,7 +36,7 @@ class RankConfig:
     """Sequences among which one is ranked."""
 
 
-class RankReward(ReadOnly, nn.Module):
+class RankReward(ReadOnly, LearningRewardModel, nn.Module):
     """The log of a sequence's rank (Lin et al., 2017, "Adversarial Ranking for Language Generation", section 3.3).
 
     With features y of a sequence, a reference u and a comparison set C:
@@ -179,6 +181,15 @@ class RankReward(ReadOnly, nn.Module):
         """Go on where `training_state` was taken down."""
         load_module_state(self, state["network"])
         load_optimizer_state(self.encoder.optimizer, state["optimizer"])
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The ranker: its encoder and sets."""
+        return {"ranker.safetensors": self}
+
+    def description(self) -> dict[str, Any]:
+        """See `RewardModel`."""
+        config, ranking = dataclasses.asdict(self.encoder.config), dataclasses.asdict(self.config)
+        return {"reward_model": "rank", "ranking": ranking, "discriminator": config}
 
 
 def log_rank(own: Tensor, rivals: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from agents import (
 )
 from agents.contract_check import departures
 from seqgan_env import SequenceEnv, SequenceGame, SequenceVectorEnv
-from seqgan_env.rewards.reward_models import MixtureReward
+from seqgan_env.rewards.mixture import MixtureReward
 from tests.small import Ordinal, T, V, real_sequences, small_discriminator, small_game
 
 EXTRACTOR: dict[str, Any] = {"features_extractor_class": PrefixExtractor, "features_extractor_kwargs": {"vocab_size": V}}

@@ -24,7 +24,8 @@ from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game
 from seqgan_env.policy_gradient import advantages, mean_divergence, policy_gradient_loss
-from seqgan_env.rewards.reward_models import ConstantReward, MixtureReward
+from seqgan_env.rewards.controls import ConstantReward
+from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.support.state_dicts import detached
 from tests.agents.small_agents import new_agent, new_game, text_env, weights
 from tests.small import KeepsEpisodes, Recorder, T, V, no_repeats, seeded, small_game

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv
-from seqgan_env.rewards.reward_models import ConstantReward
+from seqgan_env.rewards.controls import ConstantReward
 from tests.agents.small_agents import new_agent, new_game, note_rewards, text_env, weights
 
 

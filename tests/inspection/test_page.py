@@ -16,7 +16,7 @@ from seqgan_env.inspection.page import html_page, write_html
 from seqgan_env.inspection.trace import EpisodeTrace, TracedStep
 from seqgan_env.inspection.tracing import trace_batch, trace_episode
 from seqgan_env.models.oracle import seeded_oracle
-from seqgan_env.rewards.reward_models import RandomReward
+from seqgan_env.rewards.controls import RandomReward
 from tests.inspection.hostile import HOSTILE, hostile_game
 from tests.pages import Page, Scripts
 from tests.small import T, small_game, small_policy

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from seqgan_env.rewards.custom import FunctionReward, MissingReward, RewardError, describe, find_culprit, load_function
-from seqgan_env.rewards.reward_models import as_reward_model
+from seqgan_env.rewards.custom import (
+    FunctionReward,
+    MissingReward,
+    RewardError,
+    as_reward_model,
+    describe,
+    find_culprit,
+    load_function,
+)
 from tests.small import Ordinal, V
 
 TOKENS = torch.tensor([[0, 1, 2, 3, 4], [5, 5, V, V, V], [3, V, V, V, V]])

@@ -16,17 +16,11 @@ from seqgan_env.inspection.tracing import trace_batch
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.sampling import Mask
 from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rewards.controls import ConstantReward
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward, policy_log_prob
+from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.rewards.monte_carlo import UniformPolicy
-from seqgan_env.rewards.reward_models import (
-    ConstantReward,
-    Discriminates,
-    JudgesPolicy,
-    LearningRewardModel,
-    MixtureReward,
-    ScoresTokens,
-    SharesWork,
-)
+from seqgan_env.rewards.reward_model import LearningRewardModel, learns
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import Resumable, detached
@@ -76,9 +70,19 @@ class Steps:
 
 
 def test_is_what_it_says() -> None:
-    model = ratio()
-    for protocol in (ScoresTokens, JudgesPolicy, Discriminates, LearningRewardModel, Resumable, SharesWork):
-        assert isinstance(model, protocol)
+    model, tokens = ratio(), real_sequences(3)
+    assert isinstance(model, LearningRewardModel)
+    assert learns(model)
+    lengths = (tokens < V).sum(dim=1)
+    for scores in (model.token_scores(tokens, lengths).sum(dim=1), model.log_odds(tokens)):
+        torch.testing.assert_close(scores, model.score(tokens, lengths))
+    policy = small_policy(1)
+    model.attach_policy(policy)
+    assert model.policy is policy
+    workers = Workers()
+    model.share_work(workers)
+    assert model.workers is workers
+    assert isinstance(model, Resumable)
 
 
 def test_scores_by_hand() -> None:

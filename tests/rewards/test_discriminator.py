@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.rewards.reward_models import DiscriminatorReward
+from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
 from seqgan_env.support import precision
 from seqgan_env.support.precision import has_bfloat16, products_in

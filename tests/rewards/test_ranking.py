@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqgan_env.games import make_game
 from seqgan_env.rewards.ranking import RankConfig, RankReward, log_rank, log_rank_of_others
-from seqgan_env.rewards.reward_models import LearningRewardModel
+from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.state_dicts import Resumable, detached

@@ -10,10 +10,8 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import LinearDraws, NextTokens
 from seqgan_env.models.transformer import TokenTransformer
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
-from seqgan_env.rewards.reward_models import DiscriminatorReward, MixtureReward, completion_score
-from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.support.overriding import still_agree
-from tests.small import END, SMALL_CNN, T, V, real_sequences, seeded
+from tests.small import END, T, V, real_sequences, seeded
 
 CPU = torch.device("cpu")
 
@@ -90,24 +88,6 @@ def test_another_output_layer_counts_as_it_is(output: nn.Module) -> None:
     expected = torch.log_softmax(model.logits(tokens), dim=-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
     torch.testing.assert_close(model.log_prob(tokens), expected)
     assert model.sample(5, T, seeded())[0].shape == (5, T)
-
-
-class Always(DiscriminatorReward):
-    """A reward of one's own by `score` alone."""
-
-    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        return torch.full((len(tokens),), 7.0)
-
-
-def test_a_score_of_ones_own_scores_completions_too() -> None:
-    discriminator = TextCNN(V, T, SMALL_CNN)
-    plain, own = DiscriminatorReward(discriminator), Always(discriminator)
-    tokens = real_sequences(3, 0)
-    assert completion_score(plain) == plain.score_completions
-    assert (completion_score(own)(tokens, tokens[:, 0]) == 7).all()
-    mixture = MixtureReward([(1.0, own), (2.0, plain)])
-    expected = 7 + 2 * plain.score(tokens, tokens[:, 0])
-    torch.testing.assert_close(completion_score(mixture)(tokens, tokens[:, 0]), expected)
 
 
 def test_a_finished_sequences_own_reward_is_scored_exactly_also_if_it_ends_early() -> None:
