@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.models.sampling import Mask, sample_sequences, sequences_per_chunk
+from seqgan_env.support.cuda_graphs import Recordable
 from seqgan_env.support.overriding import still_agree
 
 
-class TokenModel(nn.Module, ABC):
+class TokenModel(Recordable, ABC):
     """A network that predicts the next token; the base class of all generators.
 
     A custom generator derives from it, calls `super().__init__`, sets `output`, and defines `hidden`, `initial_state` and

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.convolution import max_over_windows
-from seqgan_env.support.cuda_graphs import replayed
+from seqgan_env.support.cuda_graphs import Recordable, replayed
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
 from seqgan_env.support.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.support.process_group import ALONE, Workers
@@ -69,7 +69,7 @@ class TextCNNConfig:
         return windows + 2 * 2 * n_features**2 + 2 * n_features * 2
 
 
-class TextCNN(ReadOnly, nn.Module):
+class TextCNN(ReadOnly, Recordable):
     """Windows of several widths, ReLU, max over time, one highway layer, two-way softmax (paper, appendix).
 
     Args:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -28,13 +28,13 @@ _MOST = 64
 """Limit on the recordings of one owner, and on the calls remembered after one use; further calls run without a recording."""
 
 
-@runtime_checkable
-class Recordable(Protocol):
+class Recordable(nn.Module):
     """A module that can say whether its computation may be recorded."""
 
     @property
     def recordable(self) -> bool:
         """Whether its kernels depend only on shapes, and read only arguments, parameters and buffers."""
+        return False
 
 
 class Recording:
@@ -161,7 +161,7 @@ def _can_record(device: torch.device) -> bool:
 
 def _is_recordable(owner: object) -> TypeGuard[nn.Module]:
     """Whether the module says so and has no hooks, because hooks may do anything."""
-    if not isinstance(owner, nn.Module) or not isinstance(owner, Recordable) or not owner.recordable:
+    if not isinstance(owner, Recordable) or not owner.recordable:
         return False
     hooked = (
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks

@@ -21,7 +21,7 @@ from seqgan_env.models.sampling import _write, sample_sequences
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
-from seqgan_env.support.cuda_graphs import Function, replayed, without_graphs
+from seqgan_env.support.cuda_graphs import Function, Recordable, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
 from tests.small import seeded, small_transformer
 
@@ -63,7 +63,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
     return Emulated
 
 
-class Affine(nn.Module):
+class Affine(Recordable):
     """A product with a weight."""
 
     recordable = True
