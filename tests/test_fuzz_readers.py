@@ -272,7 +272,7 @@ def deep_json(path: Path) -> None:
 def test_small_files_that_ask_for_much_are_refused(
     name: str, write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seqgan_env.models.oracle._MOST_BYTES", 2**24)
+    monkeypatch.setattr("seqgan_env.models.oracle.MOST_BYTES", 2**24)
     path = write_files(tmp_path)[name]
     write(path)
     size = path.stat().st_size / 2**20

@@ -282,7 +282,7 @@ def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bo
         return False
 
     training = Training.start(oracle_config(tmp_path, cuda_graphs=graphs), "run", ALONE)
-    monkeypatch.setattr("seqgan_env.support.cuda_graphs._can_record", can_record)
+    monkeypatch.setattr("seqgan_env.support.cuda_graphs.can_record", can_record)
     train(training)
     assert bool(asked) is graphs
 

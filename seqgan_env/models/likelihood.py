@@ -150,7 +150,7 @@ class LikelihoodTraining:
         rows, weight = self.workers.part(len(batch))
         with training_mode(self.generator, rows=(len(batch), rows)):
             if feed_own:
-                log_likelihood = _log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
+                log_likelihood = log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
             else:
                 log_likelihood = self.generator.log_likelihood(batch[rows])
             count = (batch < self.generator.vocab_size).sum()
@@ -185,7 +185,7 @@ def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
     return float((config.final_learning_rate / config.learning_rate) ** (1 / n_steps))
 
 
-def _log_prob_with_own_tokens(
+def log_prob_with_own_tokens(
     generator: TokenModel, batch: Tensor, probability: float, rng: torch.Generator, rows: slice = slice(None)
 ) -> Tensor:
     """`generator.log_prob` of some rows of a batch, but each input token is the generator's own draw with `probability`."""

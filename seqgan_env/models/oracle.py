@@ -22,7 +22,7 @@ PARAMETER_NAMES = (
 _TORCH_GATE_ORDER = ("input", "forget", "cell", "output")
 _PUBLISHED_START_TOKEN = 0
 _LARGEST = np.finfo(np.float32).max
-_MOST_BYTES = 1 << 30  # limit on unpacked bytes, because a small archive can claim any size
+MOST_BYTES = 1 << 30  # limit on unpacked bytes, because a small archive can claim any size
 
 # Pickle opcodes that stand for a value, and those that carry one; a global is read as its name.
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
@@ -105,8 +105,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _MOST_BYTES:
-            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the limit of {_MOST_BYTES:,}")
+        if unpacked > MOST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the limit of {MOST_BYTES:,}")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             read = {name: arrays[name] for name in PARAMETER_NAMES if name in arrays}
         return {name: array for name, array in read.items() if isinstance(array, np.ndarray)}

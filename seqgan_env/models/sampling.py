@@ -24,7 +24,7 @@ _LOGITS_PER_CHUNK_ON_GPU = 1 << 26
 # The chunk of `LinearDraws` and `linear_log_prob`; with the probabilities 12 MB.
 _LOGITS_IN_CACHE = 3 << 19
 # Limit for rows that a policy advances together if `LinearDraws` draws: not all of their logits are in memory at once.
-_LINEAR_LOGITS_PER_CHUNK = 1 << 24
+LINEAR_LOGITS_PER_CHUNK = 1 << 24
 _BLOCK = 64  # tokens in a block, whose probabilities are summed first to find the block
 
 Mask = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
@@ -127,7 +127,7 @@ class LinearDraws:
         return _draw_by_blocks(torch.softmax(logits, dim=1, out=self._weights[: len(features)]), uniforms)
 
 
-def _linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
+def linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
     """`LinearDraws` for a policy whose logits come from a linear layer; None for others."""
     if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
         return None
@@ -157,13 +157,14 @@ class NextTokens:
     ) -> None:
         self._policy = policy
         self._inverse_temperature = inverse_temperature
-        self._linear: LinearDraws | None = None
+        self.linear: LinearDraws | None = None
+        """Draws straight from the policy's features; None if its tokens are drawn from logits."""
         if device.type == "cpu" and not masked:
-            self._linear = _linear_draws(policy, inverse_temperature)
+            self.linear = linear_draws(policy, inverse_temperature)
         self.rows_together = rows_per_chunk(vocab_size, device)
         """The best number of rows per call."""
-        if self._linear is not None:
-            self.rows_together = max(1, _LINEAR_LOGITS_PER_CHUNK // vocab_size)
+        if self.linear is not None:
+            self.rows_together = max(1, LINEAR_LOGITS_PER_CHUNK // vocab_size)
 
     def __call__(self, tokens: Tensor, state: Any, uniforms: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Any]:
         """Read tokens `(n,)` int64; draw the next ones.
@@ -177,10 +178,10 @@ class NextTokens:
         Returns:
             `(n, k)` int64 token ids, and the new state.
         """
-        if self._linear is not None:
+        if self.linear is not None:
             assert isinstance(self._policy, FeaturePolicy)
             features, state = self._policy.advance(tokens, state)
-            return self._linear(features, uniforms), state
+            return self.linear(features, uniforms), state
         logits, state = self._policy.step(tokens, state)
         if self._inverse_temperature != 1.0:
             logits = logits * self._inverse_temperature
@@ -327,7 +328,7 @@ def sample_sequences(
     uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
 
     def write(uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        return _write(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask, chunk)
+        return write_sequences(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask, chunk)
 
     if end_token is None and mask is None and len(uniforms):  # then every sequence takes the same steps
         key = ("sample", tuple(prefix), vocab_size, inverse_temperature, chunk)
@@ -336,7 +337,7 @@ def sample_sequences(
     return write(uniforms)
 
 
-def _write(
+def write_sequences(
     policy: TokenPolicy,
     uniforms: Tensor,
     prefix: tuple[int, ...],

@@ -65,7 +65,9 @@ class TokenTransformer(TokenModel):
         with torch.device("meta"):  # see TokenLSTM
             self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
             self.positions = nn.Embedding(max_length + 1, embedding_dim)  # of the start token, then of the tokens
-            self.blocks = nn.ModuleList(_Block(embedding_dim, hidden_dim, n_heads, self.dropout) for _ in range(n_layers))
+            self.blocks = nn.ModuleList(
+                TransformerBlock(embedding_dim, hidden_dim, n_heads, self.dropout) for _ in range(n_layers)
+            )
             self.norm = nn.LayerNorm(embedding_dim)
             self.output = TiedOutput(self.embedding) if tied else nn.Linear(embedding_dim, vocab_size)
         self.to_empty(device=device)
@@ -131,7 +133,7 @@ class TokenTransformer(TokenModel):
         features = self.dropout(self.embedding(tokens) + self.positions(position)).unsqueeze(1)
         new_caches = []
         for block, cache in zip(self.blocks, caches, strict=True):
-            assert isinstance(block, _Block)
+            assert isinstance(block, TransformerBlock)
             features, cache = block.step(features, cache, here, seen)
             new_caches.append(cache)
         return self.norm(features.squeeze(1)), (*new_caches, position + 1)
@@ -144,7 +146,7 @@ class TokenTransformer(TokenModel):
             )
 
 
-class _Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, hidden_dim: int, n_heads: int, dropout: SeededDropout) -> None:

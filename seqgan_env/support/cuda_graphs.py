@@ -24,7 +24,7 @@ from seqgan_env.support.precision import present_precision
 
 Function = Callable[..., tuple[Tensor, ...]]
 
-_MOST = 64
+MOST_RECORDINGS = 64
 """Limit on the recordings of one owner, and on the calls remembered after one use; further calls run without a recording."""
 
 
@@ -76,7 +76,8 @@ _living: dict[torch.device, WeakSet[Recording]] = {}
 _places: dict[torch.device, tuple[Any, torch.cuda.Stream]] = {}
 _lock = RLock()  # only one thread at a time may use a recording's inputs and outputs
 _switched_off = False
-_failed = False
+failed = False
+"""Whether recording has failed in this process, after which every call is plain."""
 
 
 def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, copies: bool = True) -> tuple[Tensor, ...]:
@@ -94,7 +95,7 @@ def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, 
         inputs: at least one tensor; all on one device.
         copies: whether to return copies of a recording's outputs; otherwise the next call of any kind may overwrite them.
     """
-    if _switched_off or _failed or not _can_record(inputs[0].device) or not _is_recordable(owner):
+    if _switched_off or failed or not can_record(inputs[0].device) or not _is_recordable(owner):
         return function(*inputs)
     kind = (key, *_modes(owner), *((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs))
     with _lock:
@@ -113,10 +114,10 @@ def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: 
         known = _known[owner] = _Known(places)
     if kind in known.recordings:
         return known.recordings[kind]
-    if kind not in known.seen or len(known.recordings) >= _MOST:
+    if kind not in known.seen or len(known.recordings) >= MOST_RECORDINGS:
         known.seen[kind] = None
         known.seen.move_to_end(kind)
-        if len(known.seen) > _MOST:
+        if len(known.seen) > MOST_RECORDINGS:
             known.seen.popitem(last=False)
         return None
     try:
@@ -129,8 +130,8 @@ def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: 
 
 def _give_up(owner: nn.Module, error: RuntimeError) -> None:
     """Use no recordings from now on: after a failed capture, torch's state makes later captures unreliable."""
-    global _failed
-    _failed = True
+    global failed
+    failed = True
     _known.clear()
     cause = error.__context__ or error  # the error inside the capture, not the one from ending it
     said = (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -152,7 +153,7 @@ def without_graphs() -> Iterator[None]:
         _switched_off = before
 
 
-def _can_record(device: torch.device) -> bool:
+def can_record(device: torch.device) -> bool:
     """On a GPU, but not under autocast, whose cached copies of weights a recording would keep reading."""
     if device.type != "cuda":
         return False

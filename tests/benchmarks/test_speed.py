@@ -326,7 +326,7 @@ def test_the_pieces_run_with_graphs_or_without(monkeypatch: pytest.MonkeyPatch, 
         seen.add(device.type)
         return False
 
-    monkeypatch.setattr("seqgan_env.support.cuda_graphs._can_record", look)
+    monkeypatch.setattr("seqgan_env.support.cuda_graphs.can_record", look)
     report = speed.main(config(tmp_path, pieces=("sampling",), growth=False, graphs=graphs))
     assert seen == ({"cpu"} if graphs else set())
     assert report["graphs"] is False  # there are none on a CPU

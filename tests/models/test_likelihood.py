@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqgan_env.models.likelihood import PretrainConfig, _decay_per_step, _log_prob_with_own_tokens, pretrain
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig, log_prob_with_own_tokens, pretrain
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import seeded_oracle
 
@@ -88,8 +88,8 @@ def test_scheduled_sampling_with_true_tokens_only_is_maximum_likelihood(real: to
     generator = trained(real)
     padded = real.clone()
     padded[:, 4:] = 12
-    fed_true = _log_prob_with_own_tokens(generator, padded, 0.0, torch.Generator().manual_seed(0))
-    fed_own = _log_prob_with_own_tokens(generator, padded, 1.0, torch.Generator().manual_seed(0))
+    fed_true = log_prob_with_own_tokens(generator, padded, 0.0, torch.Generator().manual_seed(0))
+    fed_own = log_prob_with_own_tokens(generator, padded, 1.0, torch.Generator().manual_seed(0))
     assert torch.allclose(fed_true, generator.log_prob(padded), atol=1e-5)
     assert torch.allclose(fed_own[:, 0], generator.log_prob(padded)[:, 0], atol=1e-5)  # nothing was fed yet
     assert not torch.allclose(fed_own[:, 1:4], fed_true[:, 1:4], atol=1e-3)
@@ -134,6 +134,9 @@ def test_products_are_made_in_the_configured_precision_while_it_learns_alone(
 
 def test_the_learning_rate_falls_geometrically_to_its_final_value(real: torch.Tensor) -> None:
     config = dataclasses.replace(CONFIG, learning_rate=0.01, final_learning_rate=0.0001)
-    n_steps = config.epochs * 10  # 300 sequences in batches of 32
-    assert _decay_per_step(config, len(real)) ** n_steps == pytest.approx(0.01)
-    assert _decay_per_step(CONFIG, len(real)) == 1.0
+    rates: dict[PretrainConfig, list[float]] = {config: [], CONFIG: []}
+    for one, seen in rates.items():
+        training = LikelihoodTraining(new_generator(), real, one, torch.Generator())
+        training.run(lambda *_, seen=seen, training=training: seen.append(training.optimizer.param_groups[0]["lr"]))  # type: ignore[misc]
+    assert rates[config] == pytest.approx([0.01 ** (1 + epoch / 4) for epoch in (1, 2, 3, 4)])
+    assert rates[CONFIG] == [CONFIG.learning_rate] * 4

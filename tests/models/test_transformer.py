@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqgan_env.models.likelihood import PretrainConfig, _log_prob_with_own_tokens, pretrain
+from seqgan_env.models.likelihood import PretrainConfig, log_prob_with_own_tokens, pretrain
 from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.models.token_model import training_mode
-from seqgan_env.models.transformer import TokenTransformer, _Block
+from seqgan_env.models.transformer import TokenTransformer, TransformerBlock
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from tests.references import KEYS, action_values_by_loops, all_sequences, log_prob_by_steps, variants, whole_episodes
 from tests.small import Ordinal, T, V, seeded, small_transformer
@@ -35,7 +35,7 @@ def logits_by_the_equations(model: TokenTransformer, tokens: list[int]) -> list[
     size = width // heads
     features = [model.embedding.weight[t] + model.positions.weight[p] for p, t in enumerate([V, *tokens])]
     for block in model.blocks:
-        assert isinstance(block, _Block)
+        assert isinstance(block, TransformerBlock)
         projected = [block.query_key_value(block.attention_norm(x)) for x in features]
         after = []
         for position, x in enumerate(features):
@@ -73,8 +73,8 @@ def test_cached_steps_equal_whole_sequences_and_the_equations(options: dict[str,
 def test_a_step_that_looks_at_empty_slots_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control of the test above: a mask that lets through what is not there yet."""
     model, tokens = small_transformer(), some_tokens()
-    right = _Block.step
-    monkeypatch.setattr(_Block, "step", lambda self, x, cache, here, seen: right(self, x, cache, here, seen | True))
+    right = TransformerBlock.step
+    monkeypatch.setattr(TransformerBlock, "step", lambda self, x, cache, here, seen: right(self, x, cache, here, seen | True))
     difference = (logits_by_steps(model, tokens) - model.logits(tokens)).abs().amax(dim=(0, 2))
     assert (difference[:-1] > 1e-3).all()  # with the last token, every slot but that of a token beyond is taken
 
@@ -160,7 +160,7 @@ def test_samples_have_the_likelihood_that_the_model_gives_them() -> None:
 def test_gradients_flow_through_steps_as_through_whole_sequences() -> None:
     """Scheduled sampling trains through steps."""
     model, tokens = small_transformer().requires_grad_(True), some_tokens()
-    by_steps = _log_prob_with_own_tokens(model, tokens, 0.0, seeded())
+    by_steps = log_prob_with_own_tokens(model, tokens, 0.0, seeded())
     gradients = [torch.autograd.grad(x.sum(), list(model.parameters())) for x in (by_steps, model.log_prob(tokens))]
     for name, a, b in zip(dict(model.named_parameters()), *gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)

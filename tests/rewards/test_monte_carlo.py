@@ -52,7 +52,7 @@ def test_chunks_do_not_change_the_values(options: dict[str, Any], monkeypatch: p
     tokens, lengths = whole_episodes(5, options)
     expected = search(**options).action_values(tokens, lengths, KEYS[:5])
     monkeypatch.setattr("seqgan_env.models.sampling.rows_per_chunk", lambda vocab_size, device: 7)
-    monkeypatch.setattr("seqgan_env.models.sampling._LINEAR_LOGITS_PER_CHUNK", 7 * V)
+    monkeypatch.setattr("seqgan_env.models.sampling.LINEAR_LOGITS_PER_CHUNK", 7 * V)
     assert torch.equal(search(**options).action_values(tokens, lengths, KEYS[:5]), expected)
 
 
@@ -177,7 +177,7 @@ def test_completions_may_all_have_ended(
     """On both sides of the size from which tokens are drawn by blocks: what a prefix is worth is by hand."""
     if rows_together is not None:
         monkeypatch.setattr("seqgan_env.models.sampling.rows_per_chunk", lambda *_: rows_together)
-        monkeypatch.setattr("seqgan_env.models.sampling._LINEAR_LOGITS_PER_CHUNK", rows_together * vocab_size)
+        monkeypatch.setattr("seqgan_env.models.sampling.LINEAR_LOGITS_PER_CHUNK", rows_together * vocab_size)
     one = MonteCarloSearch(ends_at_once(vocab_size, kind), Ordinal().score, 3, vocab_size, end_token=END)
     pad = vocab_size
     tokens = torch.tensor([[4, 3, 1, 0, 1], [4, END, pad, pad, pad], [END, pad, pad, pad, pad]])

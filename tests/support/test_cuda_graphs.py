@@ -6,9 +6,10 @@ On a GPU the last tests compare the graphs themselves with plain calls.
 
 import copy
 import gc
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.models.lstm import TokenLSTM
-from seqgan_env.models.sampling import _write, sample_sequences
+from seqgan_env.models.sampling import sample_sequences, write_sequences
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
@@ -33,9 +34,11 @@ class Emulated:
     """What a CUDA graph keeps of a function: its operators and the memory they work on, and none of its Python."""
 
     made = 0
+    living: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
     def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
         Emulated.made += 1
+        Emulated.living.add(self)
         self._inputs = [tensor.clone() for tensor in inputs]
         trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
         self._graph = trace(*self._inputs)
@@ -56,10 +59,11 @@ class Emulated:
 def emulated(monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
     """Recordings on the CPU, emulated, of what a GPU would compute."""
     monkeypatch.setattr(cuda_graphs, "Recording", Emulated)
-    monkeypatch.setattr(cuda_graphs, "_can_record", lambda device: True)
-    monkeypatch.setattr("seqgan_env.models.sampling._linear_draws", lambda *_: None)  # a way for CPUs
-    monkeypatch.setattr(cuda_graphs, "_failed", False)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda device: True)
+    monkeypatch.setattr("seqgan_env.models.sampling.linear_draws", lambda *_: None)  # a way for CPUs
+    monkeypatch.setattr(cuda_graphs, "failed", False)
     monkeypatch.setattr(Emulated, "made", 0)
+    monkeypatch.setattr(Emulated, "living", weakref.WeakSet())
     return Emulated
 
 
@@ -190,17 +194,20 @@ def test_where_recording_fails_a_warning_says_so_and_all_calls_are_plain(emulate
     for _ in range(3):
         assert replayed(other, "", other.call, torch.ones(1))[0].item() == 2
     assert emulated.made == 2  # the one that failed was the last
-    assert not cuda_graphs._known
+    gc.collect()
+    assert not emulated.living
 
 
 def test_calls_that_come_once_take_no_place_and_the_first_recordings_stay(
     emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "_MOST", 3)
+    monkeypatch.setattr(cuda_graphs, "MOST_RECORDINGS", 3)
     owner = Affine()
-    for n in range(1, 10):
+    for n in (*range(1, 10), 6):  # the second 6 comes after three others, and is as good as the first
         replayed(owner, "", owner.call, torch.ones(n))
-    assert (emulated.made, len(cuda_graphs._known[owner].seen)) == (0, 3)
+    assert emulated.made == 0
+    replayed(owner, "", owner.call, torch.ones(8))  # the latest three are 8, 9 and 6
+    assert emulated.made == 1
     for n in (1, 2, 3, 4, 1, 4):
         for _ in range(2):
             assert replayed(owner, "", owner.call, torch.ones(n))[0].tolist() == [2] * n
@@ -208,13 +215,21 @@ def test_calls_that_come_once_take_no_place_and_the_first_recordings_stay(
 
 
 def test_recordings_go_with_their_owner(emulated: type[Emulated]) -> None:
-    owner, before = Affine(), len(cuda_graphs._known)
+    owner = Affine()
     for _ in range(2):
         replayed(owner, "", owner.call, torch.ones(1))
-    assert copy.deepcopy(owner) not in cuda_graphs._known  # a copy begins with none
+    twin = copy.deepcopy(owner)  # which begins with none
+    made = []
+    for _ in range(3):
+        replayed(twin, "", twin.call, torch.ones(1))
+        made.append(emulated.made)
+    assert made == [1, 2, 2]
     del owner
     gc.collect()
-    assert len(cuda_graphs._known) == before
+    assert len(emulated.living) == 1
+    del twin
+    gc.collect()
+    assert not emulated.living
 
 
 @pytest.mark.parametrize("module", [lstm(), network()])
@@ -354,7 +369,7 @@ def without_values(module: Any) -> Any:
 def test_sampling_never_waits_for_the_host(prefix: tuple[int, ...]) -> None:
     policy, uniforms = without_values(lstm()), torch.empty(9, T - len(prefix), device="meta")
     with NothingFromTheHost(), torch.no_grad():
-        tokens, _ = _write(policy, uniforms, prefix, V, None, 1.0, None, 4)
+        tokens, _ = write_sequences(policy, uniforms, prefix, V, None, 1.0, None, 4)
     assert tokens.shape == (9, T)
 
 
@@ -400,17 +415,26 @@ def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> N
 on_a_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no CUDA device here")
 
 
-def recorded(owner: nn.Module) -> bool:
-    """Whether something was."""
-    return bool(cuda_graphs._known[owner].recordings) and not cuda_graphs._failed
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """An entry for each recording that has been made."""
+    made: list[None] = []
+
+    class Counted(cuda_graphs.Recording):
+        def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
+            super().__init__(function, inputs)
+            made.append(None)
+
+    monkeypatch.setattr(cuda_graphs, "Recording", Counted)
+    return made
 
 
 @on_a_gpu
 @pytest.mark.parametrize("what", SAMPLERS)
-def test_what_a_policy_writes_is_the_same_with_graphs(what: str) -> None:
+def test_what_a_policy_writes_is_the_same_with_graphs(what: str, recordings: list[None]) -> None:
     policy = lstm(device="cuda")
     with_graphs = SAMPLERS[what](policy, 4)
-    assert recorded(policy)
+    assert recordings
     with without_graphs():
         plain = SAMPLERS[what](policy, 4)
     differing = torch.stack([(a != b).float().mean() for a, b in zip(with_graphs, plain, strict=True)])
@@ -419,10 +443,10 @@ def test_what_a_policy_writes_is_the_same_with_graphs(what: str) -> None:
 
 @on_a_gpu
 @pytest.mark.parametrize("settings", DISCRIMINATORS)
-def test_a_fit_is_the_same_with_graphs(settings: str) -> None:
+def test_a_fit_is_the_same_with_graphs(settings: str, recordings: list[None]) -> None:
     module = network("cuda", **DISCRIMINATORS[settings])
     with_graphs = fitted(module, 3)
-    assert recorded(module)
+    assert recordings
     with without_graphs():
         plain = fitted(network("cuda", **DISCRIMINATORS[settings]), 3)
     for a, b in zip(with_graphs, plain, strict=True):
@@ -430,14 +454,17 @@ def test_a_fit_is_the_same_with_graphs(settings: str) -> None:
 
 
 @on_a_gpu
-def test_graphs_begin_anew_when_all_are_gone() -> None:
+def test_graphs_begin_anew_when_all_are_gone(recordings: list[None]) -> None:
     for seed in range(3):
         policy, module = lstm(seed, device="cuda"), network("cuda")
+        made = [len(recordings)]
         sampled(policy, 3)
+        made.append(len(recordings))
         fitted(module, 2)
+        made.append(len(recordings))
         completed(policy, 3)
-        assert recorded(policy)
-        assert recorded(module)
+        made.append(len(recordings))
+        assert made == sorted(set(made))  # each has recorded something
         del policy, module
         gc.collect()
     assert torch.rand(1, device="cuda").item() < 1  # torch's own numbers still come
@@ -446,7 +473,7 @@ def test_graphs_begin_anew_when_all_are_gone() -> None:
 
 @on_a_gpu
 def test_a_capture_that_fails_leaves_a_process_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graphs, "_failed", False)
+    monkeypatch.setattr(cuda_graphs, "failed", False)
     owner = Affine().cuda()
     x = torch.ones(1, device="cuda")
 

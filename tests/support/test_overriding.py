@@ -38,7 +38,7 @@ def test_a_plain_form_that_was_redefined_alone_has_no_fast_one(kind: type, agree
 
 
 def draws_from_features(model: Any, **options: Any) -> bool:
-    return isinstance(NextTokens(model, CPU, model.vocab_size, **options)._linear, LinearDraws)
+    return isinstance(NextTokens(model, CPU, model.vocab_size, **options).linear, LinearDraws)
 
 
 class Backwards(TokenLSTM):
