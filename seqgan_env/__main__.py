@@ -1,4 +1,4 @@
-"""What train.py has left: look at episodes, sample from the generator, evaluate it."""
+"""Work with a finished run of train.py: inspect episodes, sample from the generator, evaluate it."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ COMMANDS: dict[str, Callable[..., Callable[[], object]]] = {"inspect": Inspect, 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line asks for; what cannot be done ends the program with a sentence that says why."""
+    """Run the requested command; on an error, exit with a sentence that says why."""
     spell_what_cannot_be_encoded()
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m seqgan_env", description=__doc__, args=arguments)
     try:
@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with room_for("this", "the number of sequences"):
             command()
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads standard output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python will flush once more
+    except BrokenPipeError:  # the reader of standard output, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""A sequence of tokens with their rewards as text: what `render()` shows, and the head of the episode inspector's view."""
+"""Draw a sequence of tokens with their rewards as text, for `render()` and for the episode inspector."""
 
 import io
 import sys
@@ -13,13 +13,13 @@ from rich.text import Text
 from seqgan_env.data.corpus import Vocabulary
 
 RENDER_MODES = ["ansi", "human", "rgb_array"]
-_WIDTH = 100  # of a text that no terminal limits
+_WIDTH = 100  # of text outside a terminal
 _LONGEST_NAME = 24
-_MOST_ROWS = 3  # of tokens: a long sequence is shown around the marked one
+_MOST_ROWS = 3  # rows of tokens; of a long sequence, those around the marked token are shown
 
 
 def check_render_mode(mode: str | None) -> None:
-    """Raise a ValueError for a mode that there is not."""
+    """Raise a ValueError for an unknown mode."""
     if mode is not None and mode not in RENDER_MODES:
         raise ValueError(f"render_mode must be one of {RENDER_MODES} or None, got {mode!r}.")
 
@@ -31,13 +31,13 @@ def draw_step(
     sequence_length: int,
     vocabulary: Vocabulary | None,
 ) -> Text:
-    """How far an episode is, and the sequence so far with what each token earned, the last one marked.
+    """The progress of an episode, and the sequence so far with each token's reward, the last token marked.
 
     Args:
-        tokens: `(sequence_length,)`, of which the first `length` are looked at.
+        tokens: `(sequence_length,)`; only the first `length` are used.
         rewards: `(sequence_length,)`.
         length: of the prefix.
-        sequence_length: the most tokens that the episode may have.
+        sequence_length: the maximum number of tokens in the episode.
         vocabulary: names the tokens.
     """
     heading = Text(f"token {length} of at most {sequence_length}", style="bold")
@@ -48,12 +48,12 @@ def draw_step(
 
 
 def draw_strip(names: Sequence[str], rewards: Sequence[float], marked: int, width: int = _WIDTH) -> list[Text]:
-    """Tokens side by side with their rewards below, as lines; more than a few rows are cut to those around the marked token.
+    """Lines with tokens side by side and their rewards below; at most a few rows, those around the marked token.
 
     Args:
         names: the tokens' texts.
-        rewards: one a token.
-        marked: which token stands in brackets; those after it are dim.
+        rewards: one per token.
+        marked: index of the token in brackets; those after it are dim.
         width: of the screen, in cells.
     """
     rows: list[tuple[Text, Text]] = [(Text(), Text())]
@@ -80,46 +80,46 @@ def draw_strip(names: Sequence[str], rewards: Sequence[float], marked: int, widt
 
 
 def show(text: Text) -> None:
-    """Print a drawing, as render mode "human" does; coloured where the terminal can, and `NO_COLOR` does not forbid it."""
+    """Print a drawing, as render mode "human" does; in colour if the terminal supports it and `NO_COLOR` is not set."""
     Console(highlight=False).print(text, soft_wrap=True)
 
 
 def as_image(text: Text) -> npt.NDArray[np.uint8]:
-    """A drawing as an image `(height, width, 3)`, of the same size at every step of every game."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # only those who want images wait for its import
+    """A drawing as an image `(height, width, 3)`, of the same size for every step and game."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late, because it is slow and rarely needed
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH * 0.09, (2 * _MOST_ROWS + 1) * 0.2), dpi=100)
     canvas = FigureCanvasAgg(figure)
     figure.text(0.01, 0.97, text.plain, family="monospace", size=10, va="top", parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # they become boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as boxes
         canvas.draw()  # type: ignore[no-untyped-call]
     image: npt.NDArray[np.uint8] = np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     return image
 
 
 def short_name(name: str) -> Text:
-    """A printable name, shortened to a column; never read as markup."""
+    """A name shortened to fit a column; never read as markup."""
     text = Text(name)
     text.truncate(_LONGEST_NAME, overflow="ellipsis")
     return text
 
 
 def spell_what_cannot_be_encoded() -> None:
-    """Let this process print a sign that its terminal's encoding lacks by its code point, instead of ending at it."""
+    """Make printing escape characters that the terminal's encoding lacks, in this process, instead of crashing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def printable(name: str) -> str:
-    """A token's text with what a terminal would obey or hide spelled out."""
+    """A token's text with control and invisible characters escaped."""
     if not name or name.isspace():
         return "␣" * len(name) or "∅"
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
 
 
 def signed(value: float, digits: int = 4) -> Text:
-    """A number with its sign, which the colour repeats."""
+    """A number with its sign, coloured by it."""
     return Text(f"{value:+.{digits}f}", style="green" if value > 0 else "red" if value < 0 else "")

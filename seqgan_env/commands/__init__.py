@@ -1,1 +1,1 @@
-"""The commands of `python -m seqgan_env`, one in each file."""
+"""The commands of `python -m seqgan_env`, one per file."""

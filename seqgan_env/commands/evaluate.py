@@ -1,4 +1,4 @@
-"""`python -m seqgan_env evaluate`: the whole evaluation of a run as a table, `evaluation.json` and pictures."""
+"""`python -m seqgan_env evaluate`: the full evaluation of a run as a table, `evaluation.json` and pictures."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -39,45 +39,45 @@ Pair = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run's generator beside its own start after likelihood: quality, coverage, variety, memorisation."""
+    """Compare a run's generator with its start after likelihood: quality, coverage, diversity, memorisation."""
 
     run: Path
     """The run's folder."""
     reference: Path | None = None
-    """A file of sequences that nothing was trained on, text or a table; by default what the run held out."""
+    """A file of sequences that the run was not trained on, text or a table; by default the run's held-out sequences."""
     format: Format | None = None
-    """The reference's: text, csv (with a header) or jsonl; by default what its name ends with."""
+    """The reference's format: text, csv (with a header) or jsonl; by default its name decides."""
     column: str | None = None
-    """The column of CSV, or the field of JSONL, that holds the reference's sequences."""
+    """The CSV column, or JSONL field, that holds the reference's sequences."""
     valid: str | None = None
-    """A function of your own, module:name, which says of a decoded sequence whether it is valid: True or False."""
+    """A custom function, module:name, that returns True if a decoded sequence is valid, else False."""
     out: Path | None = None
-    """The folder to write to; by default evaluation, in the run's."""
+    """The folder to write to; by default evaluation in the run's folder."""
     n: Annotated[SampleCount, tyro.conf.arg(aliases=["-n"])] = 10_000
-    """Samples of each generator, at each temperature."""
+    """Samples per generator and temperature."""
     seed: Seed = 0
     """Draws the samples."""
     n_neighbours: PositiveInt = 1000
-    """How many samples the nearest training sequence is found of."""
+    """How many samples to find the nearest training sequence for."""
     inverse_temperatures: tuple[Temperature, ...] = INVERSE_TEMPERATURES
-    """Of the sweep: above 1 the generators are sharpened, below 1 flattened."""
+    """Of the sweep; above 1 sharpens the generators, below 1 flattens them."""
     checkpoint: str = LAST
-    """Which generator stands beside the one after likelihood."""
+    """The generator to compare with the one after likelihood."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where to compute."""
 
     def __call__(self) -> dict[str, Any]:
-        """Evaluate; write and print what was found.
+        """Evaluate the run; write and print the results.
 
         Returns:
-            What is written to `evaluation.json`.
+            The content of `evaluation.json`.
 
         Raises:
-            ValueError: numbers out of range, or files that are damaged or do not fit.
-            OSError: no such run, checkpoint or text, or nowhere to write.
+            ValueError: a number is out of range, or a file is damaged or does not fit.
+            OSError: the run, checkpoint or text does not exist, or the results cannot be written.
         """
         if self.reference is None and (self.format is not None or self.column is not None):
-            raise ValueError("--format and --column are of the --reference, but there is none. Pass one, or leave them out.")
+            raise ValueError("--format and --column describe the --reference, but there is none. Pass one, or leave them out.")
         if self.out is not None:
             check_folder(self.out, "--out")
         settings = EvaluationSettings(self.n, self.seed, self.n_neighbours, self.inverse_temperatures)
@@ -88,8 +88,8 @@ class Evaluate:
         missing = [name for name in names if name not in generators]
         if missing:
             raise FileNotFoundError(
-                f"No checkpoint {' or '.join(missing)} in {self.run}: an evaluation shows the generator beside its start "
-                "after likelihood, or it would not tell what the training after it has changed."
+                f"No checkpoint {' or '.join(missing)} in {self.run}. An evaluation compares the generator with its start "
+                "after likelihood, to show what the later training has changed."
             )
         reference = reference_of(self.run, game, self.reference, self.n, self.seed, format=self.format, column=self.column)
         out = self.out or self.run / "evaluation"
@@ -109,7 +109,7 @@ def _titles(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _report(command: Evaluate, game: SequenceGame, evaluation: Evaluation) -> dict[str, Any]:
-    """All findings with the settings that they come from, for JSON."""
+    """All results and their settings, for JSON."""
     reference = evaluation.reference
     return {
         "schema": SCHEMA,
@@ -145,13 +145,13 @@ def _shapes(findings: Findings) -> dict[str, Any]:
 
 
 def _best_sum(findings: Findings) -> dict[str, Any]:
-    """Of an oracle's run, the temperature at which NLL_oracle + NLL_test is lowest."""
+    """For an oracle's run, the sweep's point with the lowest NLL_oracle + NLL_test."""
     points = [point for point in findings.sweep if isinstance(point, SweepPoint)]
     return {"best_sum": dict(vars(best_sum(points)))} if points else {}
 
 
 def _closest(game: SequenceGame, findings: Findings) -> list[Pair]:
-    """The samples that are closest to the training data, with their neighbours."""
+    """The samples closest to the training data, with their neighbours."""
     pairs = []
     neighbours = findings.neighbours
     for row in closest_pairs(findings):
@@ -174,7 +174,7 @@ def _text(game: SequenceGame, ids: list[int]) -> str:
 
 
 def _print(console: Console, report: dict[str, Any]) -> None:
-    """The table, and the closest pairs of the last generator."""
+    """Print the table, and the closest pairs of the last generator."""
     generators, data = report["generators"], report["data"]
     table = Table(title="Evaluation at temperature 1", title_justify="left")
     table.add_column("")

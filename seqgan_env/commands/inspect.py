@@ -21,21 +21,21 @@ class Inspect:
     run: Path
     """The run's folder."""
     checkpoint: str | None = None
-    """Which generator writes and completes; by default the last one, and on a page the one after likelihood beside it."""
+    """The generator that writes and completes; by default the last one, on a page also the one after likelihood."""
     seed: Seed = 0
     """Draws tokens and completions."""
     episodes: PositiveInt = 1
     """How many episodes to show."""
     batch: PositiveInt = 64
-    """How many episodes make the batch that advantages are computed from."""
+    """How many episodes form the batch for the advantages."""
     baseline: Baseline = "leave-one-out"
     """What is subtracted from returns."""
     html: Path | None = None
     """Write a page to this file; - is standard output."""
     objective: str | None = None
-    """The run's --adversarial.objective again, if it has one: its code is run."""
+    """The run's --adversarial.objective, if it has one; its code is executed."""
     plain: bool = False
-    """Print tables, also where keys could step through."""
+    """Print tables, even if keys would work."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where to compute."""
 
@@ -43,8 +43,8 @@ class Inspect:
         """Trace the batch, and show its first episodes.
 
         Raises:
-            ValueError: numbers that do not fit, damaged files, or an objective that is missing, or of a run that has none.
-            OSError: no such run or checkpoint, or the page cannot be written.
+            ValueError: numbers do not fit, files are damaged, or the objective is missing or not needed.
+            OSError: the run or checkpoint does not exist, or the page cannot be written.
         """
         if self.episodes > self.batch:
             raise ValueError(f"--episodes must be at most --batch, got {self.episodes} and {self.batch}.")

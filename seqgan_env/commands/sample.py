@@ -1,4 +1,4 @@
-"""`python -m seqgan_env sample`: what a run's generator writes, to a file, as much as one likes."""
+"""`python -m seqgan_env sample`: write any number of a generator's samples to a file."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -24,33 +24,33 @@ from seqgan_env.support import seeds
 from seqgan_env.support.atomic_files import STANDARD_OUTPUT, text_output
 from seqgan_env.support.settings import PositiveInt, Seed, Temperature, check_number
 
-_CHUNK = 1000  # sequences that are held at once; one number, because the draws of a seed depend on it
+_CHUNK = 1000  # sequences in memory at once; fixed, because the draws of a seed depend on it
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Write what a run's generator samples to a file, a sequence a line."""
+    """Write samples of a run's generator to a file, one sequence per line."""
 
     run: Path
     """The run's folder."""
     out: Path
-    """The file to write; it is overwritten. - is standard output."""
+    """The file to write; an existing one is overwritten. - is standard output."""
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
     """How many sequences."""
     temperature: Temperature = 1.0
-    """Divides the logits: below 1 the samples are safer and more alike, above 1 wilder."""
+    """Divides the logits: below 1 samples are safer and more alike, above 1 more varied."""
     prefix: str = ""
-    """What every sequence starts with, white space at the ends included: text, or the token ids of an oracle's run."""
+    """The beginning of every sequence, including white space at its ends: text, or token ids for an oracle's run."""
     mask: str | None = None
-    """A function of your own, module:name, of what is written: token ids (k,) to a bool for each token, whether it may
-    follow."""
+    """A custom function, module:name, that limits the tokens: maps the token ids so far (k,) to a bool per token, whether it
+    may follow."""
     seed: Seed = 0
     """Draws the tokens."""
     format: Literal["text", "jsonl"] | None = None
-    """text: a sequence a line, its own line ends written as ␤; jsonl: objects with tokens, text, length, and nll in nats per
-    token. By default what the name ends with: .jsonl or .ndjson, else text."""
+    """text: one sequence per line, line ends inside it written as ␤; jsonl: objects with tokens, text, length, and nll in nats
+    per token. By default the file's name decides: .jsonl or .ndjson, else text."""
     checkpoint: str = LAST
-    """Which generator writes."""
+    """The generator to sample from."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     """Where to compute."""
 
@@ -58,9 +58,9 @@ class Sample:
         """Sample, and write line by line.
 
         Raises:
-            ValueError: numbers out of range, a prefix that cannot be gone on with, a mask that is none or allows nothing, or
-                damaged files.
-            OSError: no such run or checkpoint, or the file cannot be written.
+            ValueError: a number is out of range, the prefix cannot be continued, the mask is invalid or allows no token, or a
+                file is damaged.
+            OSError: the run or checkpoint does not exist, or the file cannot be written.
         """
         game = load_game(self.run, self.device)
         (generator,) = load_checkpoints(self.run, game, [self.checkpoint]).values()
@@ -75,7 +75,7 @@ class Sample:
             if self._format() == "jsonl"
             else _text_lines(game.vocabulary, game.vocab_size)
         )
-        chunks = chain([next(chunks)], chunks)  # what cannot be sampled is refused before the file is overwritten
+        chunks = chain([next(chunks)], chunks)  # fail before the file is overwritten, if sampling is impossible
         with text_output(self.out) as file, tqdm(total=self.n, desc="sampling", unit="sequence", disable=None) as bar:
             for tokens in chunks:
                 file.writelines(line + "\n" for line in line_of(tokens))
@@ -84,10 +84,10 @@ class Sample:
             print(f"{self.n:,} sequences in {self.out}")
 
     def _format(self) -> str:
-        """What is asked for, or what a reader will take the file for."""
+        """The requested format, or the one that the file's name stands for."""
         format = self.format or format_of(self.out)
         if format == "csv":
-            raise ValueError(f"--out {self.out}: CSV is not written. Take a name that ends with .txt or .jsonl, or --format.")
+            raise ValueError(f"--out {self.out}: CSV cannot be written. Use a name ending in .txt or .jsonl, or --format.")
         return format
 
 
@@ -101,13 +101,13 @@ def sample_with(
     prefix: Sequence[int] = (),
     mask: Mask | None = None,
 ) -> Iterator[Tensor]:
-    """Sample from a generator, on conditions; a part at a time, so that any number fits into memory.
+    """Sample from a generator with a temperature, prefix and mask, in chunks, so that any number fits into memory.
 
     Args:
-        generator: what writes.
+        generator: writes the sequences.
         n: how many sequences.
-        length: the most tokens of a sequence.
-        rng: on the generator's device; the same one samples the same sequences.
+        length: the maximum number of tokens in a sequence.
+        rng: on the generator's device; the same seed gives the same sequences.
         temperature: divides the logits.
         prefix: ids that every sequence starts with, fewer than `length`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
@@ -116,8 +116,8 @@ def sample_with(
         An iterator over sequences `(m, length)` int64, `n` in all, padded with the vocabulary size.
 
     Raises:
-        ValueError: fewer than one sequence, or a temperature out of its range; and, once sequences are asked for, a
-            prefix that cannot be gone on with, or a mask that allows nothing.
+        ValueError: `n` is below 1, or the temperature is out of range. While iterating: the prefix cannot be continued, or
+            the mask allows no token.
     """
     if n < 1:
         raise ValueError(f"The number of sequences must be at least 1, got {n}.")
@@ -141,10 +141,10 @@ def sample_with(
 
 
 def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
-    """The ids of a prefix: of its text by the vocabulary; without one, ids separated by spaces.
+    """The ids of a prefix: text in the vocabulary, or without a vocabulary ids separated by spaces.
 
     Raises:
-        ValueError: tokens that the vocabulary does not have, or that are no ids.
+        ValueError: a token is not in the vocabulary, or is not an id.
     """
     if vocabulary is None:
         try:
@@ -156,7 +156,7 @@ def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
     try:
         ids = vocabulary.encode(prefix)
     except ValueError as error:
-        raise ValueError(f"The prefix {prefix!r} cannot be gone on with: {error}") from error
+        raise ValueError(f"The prefix {prefix!r} cannot be continued: {error}") from error
     if vocabulary.unknown_token in ids:
         raise ValueError(
             f"The prefix {prefix!r} has tokens that the run's vocabulary does not have; it reads {vocabulary.decode(ids)!r}."
@@ -167,24 +167,23 @@ def encode_prefix(prefix: str, vocabulary: Vocabulary | None) -> list[int]:
 def begin_with(
     text: str, vocabulary: Vocabulary | None, length: int, mask: Mask | None = None
 ) -> tuple[list[int], Mask | None]:
-    """How to sample sequences whose text begins with a given one, to the letter.
+    """The fixed ids and the mask with which all sampled texts begin exactly with a given text.
 
-    A tokenizer of subwords may join the end of the text with what follows it: after the tokens of "the ", which are "the" and
-    " ", no text goes on with "cat", for texts have " cat" in one token. So the last tokens are left to be drawn: they are the
-    text's own, or one that covers the rest of it. Of words this is so where the text ends with a space: a word has to follow.
+    A subword tokenizer may join the end of the text with what follows. The tokens of "the " are "the" and " ", but no text
+    continues them with "cat", because " cat" is one token. So the last tokens are drawn, not fixed: either the text's own, or
+    one that covers the rest of it. The same holds for words if the text ends with a space: another word must follow.
 
     Args:
-        text: or token ids separated by spaces, where there is no vocabulary.
+        text: the beginning, or token ids separated by spaces if there is no vocabulary.
         vocabulary: of the run.
-        length: the most tokens of a sequence.
-        mask: what else limits the tokens.
+        length: the maximum number of tokens in a sequence.
+        mask: further limits on the tokens, if any.
 
     Returns:
-        The ids that are fixed, and the mask to draw the others by.
+        The fixed ids, and the mask for drawing the others.
 
     Raises:
-        ValueError: tokens that the vocabulary does not have, or that are no ids; or a text that no sequence begins with, or
-            that is too long.
+        ValueError: a token is not in the vocabulary, or is not an id; or no sequence begins with the text, or it is too long.
     """
     ids = encode_prefix(text, vocabulary)
     if not text or vocabulary is None or vocabulary.kind == "integers":
@@ -194,11 +193,11 @@ def begin_with(
         return ids, mask
     start = last = len(ids) - is_whole
     if last >= length:
-        raise ValueError(f"The prefix {text!r} takes {last + 1} tokens, more than the {length} of a sequence: shorten it.")
+        raise ValueError(f"The prefix {text!r} takes {last + 1} tokens, more than the {length} of a sequence; shorten it.")
     limits = {last: _covering(text, ids[:last], vocabulary)}
     if not limits[last].any():
         raise ValueError(
-            f"No sequence begins with {text!r}: in the run's {vocabulary.kind} it reads {vocabulary.decode(ids)!r}. Take that."
+            f"No sequence begins with {text!r}: in the run's {vocabulary.kind} it reads {vocabulary.decode(ids)!r}. Use that."
         )
     longest = max(map(len, vocabulary.tokens)) if subwords else 0
     for position in reversed(range(last)):
@@ -218,7 +217,7 @@ def begin_with(
 
 
 def _covering(text: str, ids: list[int], vocabulary: Vocabulary) -> npt.NDArray[np.bool_]:
-    """Which tokens, after some ids, complete the beginning of a text: `(vocab_size,)`."""
+    """The tokens that, appended to some ids, spell the beginning of a text or more: `(vocab_size,)` bool."""
     return np.array([vocabulary.decode([*ids, token]).startswith(text) for token in range(vocabulary.size)])
 
 
@@ -227,7 +226,7 @@ def _text_lines(vocabulary: Vocabulary | None, pad: int) -> Callable[[Tensor], l
 
 
 def _json_lines(generator: TokenModel, vocabulary: Vocabulary | None) -> Callable[[Tensor], list[str]]:
-    """Sequences as JSON objects; the end token is among the tokens, and counts in the length and the likelihood."""
+    """Sequences as JSON objects; tokens, length and likelihood include the end token."""
     pad = generator.vocab_size
 
     def lines(tokens: Tensor) -> list[str]:

@@ -17,12 +17,12 @@ _DATA: dict[str, Any] = {"color": "0.35", "linestyle": (0, (1, 1.5)), "linewidth
 
 
 def draw_evaluation(evaluation: Evaluation, titles: Mapping[str, str], folder: Path) -> list[Path]:
-    """Draw all pictures that there is something to show on, as PNG.
+    """Draw all pictures that apply to the run, as PNG.
 
     Args:
-        evaluation: what was found.
-        titles: what to call each generator.
-        folder: to write them in.
+        evaluation: the results.
+        titles: the label of each generator.
+        folder: where to write them.
 
     Returns:
         Their paths.
@@ -67,9 +67,9 @@ def _draw_bleu_sweep(findings: Mapping[str, Findings], real: Findings) -> Figure
             axis.plot(*at_one, "o", color=colour, markersize=9, fillstyle="none")
         data = real.metrics[f"self_bleu_{k}"], real.metrics[f"bleu_{k}"]
         axis.plot(*data, "*", color=_DATA["color"], markersize=12, label="training data")
-        axis.set(xlabel=f"Self-BLEU-{k} (lower: more varied)", ylabel=f"BLEU-{k} against held-out (higher: better)")
+        axis.set(xlabel=f"Self-BLEU-{k} (lower: more diverse)", ylabel=f"BLEU-{k} against held-out (higher: better)")
         _finish(axis)
-    figure.suptitle("Temperature sweep; the circle is temperature 1. Up and to the left is better.")
+    figure.suptitle("Temperature sweep; the circle is temperature 1. Upper left is better.")
     return figure
 
 
@@ -93,7 +93,7 @@ def _draw_neighbours(findings: Mapping[str, Findings], real: Findings) -> Figure
         _draw_cumulative(axis, found.neighbours.shares, color=colour, linestyle=line, label=title)
     _draw_cumulative(axis, real.neighbours.shares, **_DATA, label="held-out data")
     axis.set(
-        xlabel="edits to the nearest training sequence, share of its tokens (0: a copy)",
+        xlabel="edits to the nearest training sequence, as a share of its tokens (0: a copy)",
         ylabel="share of sequences that are nearer",
         title="Left of the held-out line: nearer to the training data than new data are",
         xlim=(0, 1),

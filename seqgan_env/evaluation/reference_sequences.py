@@ -1,4 +1,4 @@
-"""Held-out sequences that an evaluation measures by: those of the run, the oracle's, or a text of one's own."""
+"""Held-out sequences for an evaluation: the run's own, the oracle's, or a custom file's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from seqgan_env.support import seeds
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Real sequences that nothing was trained on."""
+    """Real sequences that no model was trained on."""
 
     source: str
-    """Where they are from."""
+    """Where they come from."""
     sequences: Tensor
-    """`(m, sequence_length)` int64, on the game's device, padded with the vocabulary's size: those that have a likelihood."""
+    """`(m, sequence_length)` int64 on the game's device, padded with the vocabulary size: those with a likelihood."""
     words: npt.NDArray[np.int64]
-    """`(n, length)`, all of them without end tokens, padded with `pad`; new words have ids from the vocabulary's size on."""
+    """`(n, length)`: all of them, without end tokens, padded with `pad`; new words have ids from the vocabulary size on."""
     pad: int
-    """The vocabulary's size, plus the number of words that the vocabulary does not have."""
+    """The vocabulary size plus the number of new words."""
     left_out: int = 0
-    """Sequences without a likelihood: they have words that the vocabulary does not have."""
+    """Sequences without a likelihood, because they contain words outside the vocabulary."""
     truncated: int = 0
-    """Lines with more tokens than a sequence may have, cut."""
+    """Lines that were longer than a sequence may be, and were cut."""
 
     def spelled_alike(self, words: npt.NDArray[np.int64], vocab_size: int) -> npt.NDArray[np.int64]:
-        """Sequences `(n, length)` that are padded with the vocabulary's size, padded with `pad` instead."""
+        """Sequences `(n, length)` padded with the vocabulary size, padded with `pad` instead."""
         return np.where(words == vocab_size, self.pad, words)
 
 
@@ -51,25 +51,25 @@ def reference_of(
     format: Format | None = None,
     column: str | None = None,
 ) -> Reference:
-    """The held-out sequences to measure a run by.
+    """The held-out sequences to evaluate a run with.
 
     Args:
         folder: of the run.
-        game: that it played.
-        text: a file of sequences, which comes before all else.
-        n: how many sequences the oracle shall write, where there are none in the folder.
-        seed: of what the oracle writes.
-        format: of the text, as of `read_corpus`.
-        column: of the text, as of `read_corpus`.
+        game: the run's game.
+        text: a file of sequences, used instead of the run's own.
+        n: how many sequences the oracle writes, if the folder has none.
+        seed: of the oracle's sequences.
+        format: of the text, as in `read_corpus`.
+        column: of the text, as in `read_corpus`.
 
     Raises:
-        FileNotFoundError: there are none, and no oracle to write them.
-        ValueError: a text for a run without a vocabulary, or files that cannot be read.
+        FileNotFoundError: the run has no held-out sequences, and no oracle to write them.
+        ValueError: a text is given for a run without a vocabulary, or a file cannot be read.
     """
     if text is not None:
         if game.vocabulary is None:
             raise ValueError(
-                f"--reference {text}: this run has an oracle and no text, so a text cannot be read for it. Leave it out."
+                f"--reference {text}: this run has an oracle instead of a text, so it cannot read one. Leave it out."
             )
         return read_reference(text, game, game.vocabulary, format, column)
     if (folder / HELD_OUT).is_file():
@@ -78,15 +78,15 @@ def reference_of(
         rng = torch.Generator(game.device).manual_seed(seed + seeds.REFERENCES)
         return _of_game(game, game.oracle.sample(n, game.sequence_length, rng)[0], f"written by the oracle, seed {seed}")
     raise FileNotFoundError(
-        f"{folder} holds no {HELD_OUT}, so there is nothing to measure by. Pass --reference FILE, a text that the run was not "
-        "trained on, a sequence a line."
+        f"{folder} has no {HELD_OUT}, so there is nothing to compare with. Pass --reference FILE, a text that the run was not "
+        "trained on, one sequence per line."
     )
 
 
 def _of_game(game: SequenceGame, sequences: Tensor, source: str) -> Reference:
     if sequences.shape[1] != game.sequence_length or not len(sequences) or int(sequences.max()) > game.vocab_size:
         raise ValueError(
-            f"The held-out sequences ({source}) are of shape {tuple(sequences.shape)} and do not fit the run's game: expected "
+            f"The held-out sequences ({source}) have shape {tuple(sequences.shape)}, but the run's game expects "
             f"rows of {game.sequence_length} ids up to {game.vocab_size}."
         )
     words = without_end_token(sequences.cpu().numpy(), game.end_token, game.vocab_size)
@@ -96,22 +96,22 @@ def _of_game(game: SequenceGame, sequences: Tensor, source: str) -> Reference:
 def read_reference(
     path: Path, game: SequenceGame, vocabulary: Vocabulary, format: Format | None = None, column: str | None = None
 ) -> Reference:
-    """The sequences of a file, by a run's vocabulary.
+    """Read the sequences of a file with a run's vocabulary.
 
-    A line with a word that the vocabulary does not have, nor an unknown token for it, has no likelihood (it is 0), and is left
-    out of `sequences`. In `words` such a word has an id of its own, which no generated word has, so BLEU sees it as it is.
+    If the vocabulary has neither a word nor an unknown token for it, the likelihood of its line would be 0, so `sequences`
+    leaves the line out. In `words` each such word has a new id, which matches no generated word in BLEU.
 
     Args:
         path: of the file.
-        game: that the run played.
-        vocabulary: its vocabulary.
-        format: as of `read_corpus`.
-        column: as of `read_corpus`.
+        game: the run's game.
+        vocabulary: the run's vocabulary.
+        format: as in `read_corpus`.
+        column: as in `read_corpus`.
 
     Raises:
-        OSError: no such file.
-        ValueError: not UTF-8; not of the format, or without the column; no lines; ids beyond the vocabulary's; or no line that
-            has a likelihood, as from another tokenization.
+        OSError: the file does not exist.
+        ValueError: the file is not UTF-8 or not of the format, or lacks the column; has no lines, or ids outside the
+            vocabulary; or no line has a likelihood, for example because the tokenization differs.
     """
     with naming(str(path)):
         coder = make_coder(list, "words", 1, None, vocabulary)
@@ -119,13 +119,13 @@ def read_reference(
         lines = coder.tokenize(read_records(path, format, column))
         encoded = [_encode(line, tokens, coder, new_words, vocabulary.size) for line, tokens in lines if tokens]
         if not encoded:
-            raise ValueError("no sequences. Expected a text, a sequence a line.")
+            raise ValueError("no sequences. Expected a text with one sequence per line.")
         length, size = game.sequence_length, vocabulary.size
         known = [ids[:length] for ids in encoded if max(ids[:length]) < size]
         if not known:
             raise ValueError(
                 f"every one of its {len(encoded):,} lines has words that the run's vocabulary does not have, such as "
-                f"{next(iter(new_words))!r}. Is it in another tokenization than the text that the run learned from?"
+                f"{next(iter(new_words))!r}. Does its tokenization differ from that of the run's training text?"
             )
         _refuse_other_tokenization(encoded, vocabulary)
         coder.finish(np.bincount(np.concatenate(known)), min(map(len, known)) < length)
@@ -145,13 +145,13 @@ def _refuse_other_tokenization(encoded: list[list[int]], vocabulary: Vocabulary)
     n_unknown = sum(token == vocabulary.unknown_token or token >= vocabulary.size for ids in encoded for token in ids)
     if n_unknown > MOST_UNKNOWN * n_tokens:
         raise ValueError(
-            f"{n_unknown:,} of its {n_tokens:,} tokens are not in the run's vocabulary of {vocabulary.size:,}. Is it in "
-            "another tokenization than the text that the run learned from?"
+            f"{n_unknown:,} of its {n_tokens:,} tokens are not in the run's vocabulary of {vocabulary.size:,}. Does its "
+            "tokenization differ from that of the run's training text?"
         )
 
 
 def _encode(line: int, tokens: Sequence[str] | Sequence[int], coder: Coder, new_words: dict[str, int], size: int) -> list[int]:
-    """The ids of a line's tokens; a word that has none gets one from the vocabulary's `size` on, noted in `new_words`."""
+    """The ids of a line's tokens; a new word gets the next id from the vocabulary's `size` on, recorded in `new_words`."""
     try:
         ids = [coder.numbers[token] for token in tokens]
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""The honest evaluation of a run: quality and coverage together, over temperatures, beside the likelihood start.
+"""Evaluate a run: quality and coverage together, over temperatures, compared with the likelihood start.
 
-`docs/evaluation.md` defines each metric, says where it is from, and what it cannot show.
+`docs/evaluation.md` defines each metric, and says where it comes from and what it cannot show.
 """
 
 import math
@@ -38,16 +38,16 @@ BLEU_ORDERS = (2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a run is evaluated."""
+    """Settings of an evaluation."""
 
     n: SampleCount = 10_000
-    """Samples of each generator, at each temperature."""
+    """Samples per generator and temperature."""
     seed: Seed = 0
-    """Draws the samples, and chooses training sequences to compare with."""
+    """Draws the samples, and chooses the training sequences to compare with."""
     n_neighbours: PositiveInt = 1000
-    """How many of the samples, and of the held-out sequences, the nearest training sequence is found of."""
+    """How many samples, and held-out sequences, to find the nearest training sequence for."""
     inverse_temperatures: tuple[Temperature, ...] = INVERSE_TEMPERATURES
-    """Of the sweep: above 1 the generators are sharpened, below 1 flattened."""
+    """Of the sweep; above 1 sharpens the generators, below 1 flattens them."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -61,28 +61,28 @@ class BleuPoint:
 
     inverse_temperature: float
     bleu: tuple[float, ...]
-    """Quality: higher is better, and can be had by collapsing."""
+    """Quality: higher is better, but collapsing raises it, too."""
     self_bleu: tuple[float, ...]
-    """Lower is more varied."""
+    """Lower is more diverse."""
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What is known of a generator, or of real sequences in its place."""
+    """The results for a generator, or for real sequences in its place."""
 
     metrics: dict[str, float]
-    """By name, as in `LABELS`; what does not apply is not there."""
+    """By name, as in `LABELS`; metrics that do not apply are missing."""
     neighbours: Neighbours
     neighbour_words: Tokens
-    """The sequences `(m, length)` whose neighbours these are, without end tokens."""
+    """The sequences `(m, length)` of `neighbours`, without end tokens."""
     lengths: npt.NDArray[np.float64]
-    """`(sequence_length + 1,)`: the share of each length, the end token not counted."""
+    """`(sequence_length + 1,)`: the share of each length, not counting the end token."""
     sweep: tuple[SweepPoint, ...] | tuple[BleuPoint, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The findings on all generators, and on real sequences."""
+    """The results for all generators and for real sequences."""
 
     generators: dict[str, Findings]
     real: Findings
@@ -107,7 +107,7 @@ LABELS = {
     "neighbour_share": ("nearest: share of edits", "as the data"),
     "neighbour_copies": ("nearest: copies", "as the data"),
 }
-"""What to call each metric, and where a good one is."""
+"""The label of each metric, and the direction that is better."""
 
 
 def evaluate(
@@ -117,17 +117,17 @@ def evaluate(
     settings: EvaluationSettings,
     valid: Callable[[str], bool] | None = None,
 ) -> Evaluation:
-    """Measure generators, each with the same random numbers, and real sequences in their place.
+    """Measure generators, all with the same random numbers, and real sequences in their place.
 
     Args:
-        game: that they play; its real sequences are what they learned from.
-        generators: by name; one of them should be the likelihood start, or nothing is compared.
+        game: the generators' game; its real sequences are their training data.
+        generators: by name; include the likelihood start to compare with.
         reference: held-out sequences.
         settings: numbers and seed.
-        valid: tells whether a text (or, of an oracle's game, ids separated by spaces) is a valid sequence.
+        valid: decides whether a text (in an oracle's game: ids separated by spaces) is a valid sequence.
 
     Raises:
-        ValueError: a checker that returns something else than a bool.
+        ValueError: the checker does not return a bool.
     """
     evaluator = _Evaluator(game, reference, settings, valid)
     per_generator = 2 + len(settings.inverse_temperatures)
@@ -142,7 +142,7 @@ def evaluate(
 
 
 class _Evaluator:
-    """What all generators of a game are measured by, prepared once."""
+    """Data shared by the measurements of all generators of a game, prepared once."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Evaluator:
         return without_end_token(sequences.cpu().numpy(), self.game.end_token, self.pad)
 
     def sample(self, generator: TokenModel, inverse_temperature: float = 1.0) -> Tensor:
-        """The generator's samples `(n, sequence_length)`: the same random numbers at each call."""
+        """The generator's samples `(n, sequence_length)`, with the same random numbers in each call."""
         return generator.sample(
             self.settings.n, self.game.sequence_length, self._rng(), inverse_temperature=inverse_temperature
         )[0]
@@ -172,7 +172,7 @@ class _Evaluator:
         return torch.Generator(self.game.device).manual_seed(self.settings.seed + seeds.EVALUATION)
 
     def measure(self, generator: TokenModel, after_step: Callable[[], object]) -> Findings:
-        """All there is to know of a generator; `after_step` is called twice and once for each temperature."""
+        """All results for a generator; calls `after_step` twice, and once per temperature."""
         samples = self.sample(generator)
         words = self.words_of(samples)
         nll_test = mean_nll(generator, self.reference.sequences)
@@ -191,10 +191,10 @@ class _Evaluator:
         return Findings(metrics, neighbours, words[: self.settings.n_neighbours], lengths, sweep)
 
     def real(self) -> Findings:
-        """Real sequences in a generator's place: the training data against the held-out where both are needed.
+        """Results for real sequences in a generator's place.
 
-        What counts sequences among themselves, and BLEU, looks at as many training sequences as there are samples, or all;
-        what compares with the training data looks at the held-out ones.
+        Diversity and BLEU use as many training sequences as there are samples, or all; comparisons with the training data use
+        the held-out sequences.
         """
         rows = np.random.default_rng(self.settings.seed).permutation(len(self.training))[: self.settings.n]
         held_out = self.reference.words
@@ -210,7 +210,7 @@ class _Evaluator:
         return Findings(metrics, neighbours, some, lengths)
 
     def _among_themselves(self, sequences: Tensor, words: Tokens) -> dict[str, float]:
-        """BLEU, Self-BLEU and shares of sequences `(n, sequence_length)`."""
+        """BLEU, Self-BLEU, and shares of distinct, unique and valid sequences among `(n, sequence_length)`."""
         metrics: dict[str, float] = {}
         if self.bleu is not None:
             bleu, own = self._bleus(words)
@@ -223,7 +223,7 @@ class _Evaluator:
         return metrics
 
     def _against_training(self, words: Tokens, pad: int) -> dict[str, float]:
-        """What share of sequences `(n, length)` is new, and how their lengths are beside the training data's."""
+        """The share of sequences `(n, length)` that are new, and their lengths compared with the training data's."""
         novel = novel_share(np.where(words == pad, -1, words), np.where(self.training == self.pad, -1, self.training))
         metrics = {"novel": novel}
         if self.game.end_token is not None:
@@ -270,7 +270,7 @@ def _neighbour_metrics(neighbours: Neighbours) -> dict[str, float]:
 
 
 def closest_pairs(findings: Findings, n: int = 10) -> list[int]:
-    """Rows of the samples that are closest to the training data, each once: by share of edits, longer ones first."""
+    """Rows of the distinct samples closest to the training data: by share of edits, longer ones first."""
     rows: list[int] = []
     seen: set[bytes] = set()
     for row in np.lexsort((-findings.neighbours.lengths, findings.neighbours.shares)).tolist():
@@ -284,7 +284,7 @@ def closest_pairs(findings: Findings, n: int = 10) -> list[int]:
 
 
 def sweep_as_rows(sweep: Sequence[SweepPoint | BleuPoint]) -> list[dict[str, float]]:
-    """A sweep's points as flat objects."""
+    """A sweep's points as flat dicts."""
     rows = []
     for point in sweep:
         if isinstance(point, SweepPoint):

@@ -1,4 +1,4 @@
-"""Where the rewards of an episode come from, token by token: the trace, and its views in the terminal and on a page."""
+"""Show where an episode's rewards come from, token by token: the trace, a terminal view and an HTML page."""
 
 from seqgan_env.inspection.page import write_html
 from seqgan_env.inspection.terminal import step_through

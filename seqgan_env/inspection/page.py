@@ -1,4 +1,4 @@
-"""Episodes as one page of HTML that opens from disk: everything is in the file, nothing is fetched."""
+"""Episodes as a single HTML page that opens from disk and loads nothing else."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from string import Template
 from seqgan_env.inspection.trace import EpisodeTrace
 from seqgan_env.support.atomic_files import text_output
 
-# Signs by which text inside a script element could end it or start another; JSON may spell any of them out.
+# Characters with which text inside a script element could end it or start another; JSON may escape any of them.
 _SPELLED_OUT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 _HEADER = """<header>
@@ -25,8 +25,8 @@ def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequenc
 
     Args:
         traces: the episodes.
-        path: of the file; its folder must exist. `-` is standard output.
-        titles: one an episode.
+        path: of the file, in an existing folder. `-` is standard output.
+        titles: one per episode.
     """
     text = html_page(traces, titles)
     with text_output(Path(path)) as file:
@@ -34,23 +34,23 @@ def write_html(traces: Sequence[EpisodeTrace], path: str | Path, titles: Sequenc
 
 
 def html_page(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:
-    """A page that steps through episodes, side by side at the same position.
+    """A page that steps through episodes side by side, all at the same position.
 
     Args:
         traces: the episodes, at least one: of several prompts, or of several checkpoints with the same tokens.
-        titles: one an episode; by default they are numbered.
+        titles: one per episode; by default their numbers.
 
     Raises:
-        ValueError: no episodes, titles of another number, or a trace without a JSON form.
+        ValueError: there are no episodes, the number of titles differs, or a trace has no JSON form.
     """
     completed = any(step.completions for trace in traces for step in trace.steps)
-    scores = "which completions were tried, and what they scored" if completed else "and what the reward model says of it"
-    header = _HEADER.format(sources=f"what the policy thought, {scores}")
+    scores = "which completions were tried, and how they scored" if completed else "and how the reward model scores it"
+    header = _HEADER.format(sources=f"the policy’s probabilities, {scores}")
     return page("Episode inspector", f'<body id="inspector">\n{header}\n<main>\n{inspector(traces, titles)}</main>\n</body>')
 
 
 def inspector(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = None) -> str:
-    """The inspector as a part of a `page`, to stand once in an element with the id `inspector`; see `html_page`."""
+    """The inspector as part of a `page`, to use once, in an element with the id `inspector`; see `html_page`."""
     if titles is None:
         titles = [f"Episode {number}" for number in range(1, len(traces) + 1)]
     if not traces or len(titles) != len(traces):
@@ -63,15 +63,14 @@ def inspector(traces: Sequence[EpisodeTrace], titles: Sequence[str] | None = Non
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A page of HTML that fetches nothing.
+    """An HTML page that loads nothing.
 
-    Its content security policy lets the browser run the inspector's script, known by its hash, show pictures that are in the
-    page itself, and load nothing.
+    Its content security policy allows only the inspector's script, by its hash, and pictures that are in the page itself.
 
     Args:
-        title: of the page, HTML.
+        title: of the page, as HTML.
         body: the body element.
-        style: CSS beside the inspector's.
+        style: extra CSS.
     """
     digest = base64.b64encode(hashlib.sha256(_template("inspect.js").encode()).digest()).decode()
     policy = (

@@ -1,4 +1,4 @@
-"""Episodes of a run of train.py, traced under the generators that it saved on its way."""
+"""Trace episodes of a run of train.py with the generators that it saved."""
 
 from collections.abc import Mapping
 
@@ -14,15 +14,15 @@ from seqgan_env.policy_gradient import Baseline, advantages, discounted_returns
 def trace_checkpoints(
     game: SequenceGame, generators: Mapping[str, TokenModel], n: int, *, seed: int, baseline: Baseline
 ) -> dict[str, list[EpisodeTrace]]:
-    """The same episodes under each of several generators, each of which writes its own completions.
+    """Trace the same episodes with each of several generators; each writes its own completions.
 
-    The last generator writes the episodes, and the game's reward model, as it is now, judges for all. The episodes together
-    are the batch that the advantages are computed from.
+    The last generator writes the episodes, and the game's current reward model judges all of them. The episodes together are
+    the batch for the advantages.
 
     Args:
-        game: that the generators play; its rollout policy is as before afterwards.
+        game: the game to play; its rollout policy is restored afterwards.
         generators: by name.
-        n: how many episodes.
+        n: the number of episodes.
         seed: of tokens and completions.
         baseline: of the advantages, see `seqgan_env.policy_gradient.advantages`.
     """

@@ -1,4 +1,4 @@
-"""An episode in the terminal: a static table, or a view that steps through it by single keys."""
+"""An episode in the terminal: a table, or a view to step through with single keys."""
 
 import math
 import os
@@ -19,9 +19,9 @@ from seqgan_env.rendering import draw_strip, printable, short_name, signed
 
 _BAR_WIDTH = 18
 _WIDE = 100
-_ROWS_BELOW = 3  # lines of the stepping view that its list leaves free: a title, a blank line and the help
+_ROWS_BELOW = 3  # lines of the view below its list: a title, a blank line and the help
 
-# A key as a terminal sends it: an escape sequence, or one character.
+# A key press as a terminal sends it: an escape sequence, or one character.
 _KEY = re.compile(r"\x1b(?:\[|O)[0-9;]*[A-Za-z~]|.", re.DOTALL)
 _ACTIONS = {
     "next": ("n", "l", " ", "\x1b[C", "\x1bOC"),
@@ -38,7 +38,7 @@ _HELP = "→ n next   ← b back   g first   G last   c completions   ↑ ↓ sc
 
 
 def render_table(trace: EpisodeTrace, width: int = _WIDE) -> RenderableType:
-    """The whole episode: what is known of the sequence, and a row for each token; with bars of Q where the screen is wide."""
+    """The whole episode: a summary, and one row per token; on wide screens also bars of Q."""
     scale = _span(step.q for step in trace.steps)
     with_advantages = any(step.advantage is not None for step in trace.steps)
     table = Table(box=None, padding=(0, 1), header_style="bold")
@@ -57,20 +57,20 @@ def render_table(trace: EpisodeTrace, width: int = _WIDE) -> RenderableType:
         table.add_row(str(step.prefix_length + 1), *thought, *worth, *advantage)
     value = f"Q ± se: mean score of {trace.n_rollouts} completions and its standard error; for the last token R itself."
     if not any(step.completions for step in trace.steps):
-        value = "Q: what the reward model itself says; no prefix was completed."
+        value = "Q: the reward model's own score of each token; no prefix was completed."
     legend = f"p, rank, entropy (nats): the policy's. {value}"
     return Group(_header(trace), Text(""), table, Text(""), Text(legend, style="dim"))
 
 
 @dataclass(frozen=True)
 class StepView:
-    """One token of an episode, as large as the screen allows: what the policy thought of it and what it was worth.
+    """One token of an episode, filling the screen: the policy's probabilities, and the token's value.
 
     Args:
         trace: the episode.
         position: of the token, from 0.
-        completions: show the completions behind Q in place of the policy's likeliest tokens.
-        scroll: how many completions to leave out at the top.
+        completions: show the completions behind Q instead of the policy's likeliest tokens.
+        scroll: how many completions to skip at the top.
     """
 
     trace: EpisodeTrace
@@ -79,7 +79,7 @@ class StepView:
     scroll: int = 0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw it; rich's protocol."""
+        """Draw the view (rich's protocol)."""
         trace, step = self.trace, self.trace.steps[self.position]
         strip = _strip(trace, self.position, options.max_width)
         top = Group(_header(trace), Text(""), strip, Text(""), _facts(trace, step), Text(""))
@@ -92,7 +92,7 @@ class StepView:
         yield Text(_HELP, style="dim", no_wrap=True, overflow="ellipsis")
 
     def after(self, action: str) -> "StepView":
-        """The view after one of the reader's actions."""
+        """The view after one of the user's actions."""
         last = len(self.trace.steps) - 1
         if action in ("down", "up"):
             furthest = max(0, len(self.trace.steps[self.position].completions) - 1)
@@ -107,11 +107,11 @@ class StepView:
 def step_through(
     trace: EpisodeTrace, *, plain: bool = False, console: Console | None = None, keyboard: TextIO | None = None
 ) -> None:
-    """Let the reader step through an episode by keys until they quit; without a terminal, or with `plain`, print the table.
+    """Let the user step through an episode with keys until they quit; without a terminal, or if `plain`, print the table.
 
     Args:
         trace: the episode.
-        plain: print the table in any case.
+        plain: always print the table.
         console: where to draw; standard output by default.
         keyboard: where keys come from; standard input by default.
     """
@@ -133,7 +133,7 @@ def step_through(
 
 
 def _has_termios() -> bool:
-    """Whether the system can hand out single keys; Windows cannot in this way."""
+    """Whether the system can read single keys; Windows has no termios."""
     try:
         import termios  # noqa: F401
     except ImportError:
@@ -143,7 +143,7 @@ def _has_termios() -> bool:
 
 @contextmanager
 def _single_keys(keyboard: TextIO) -> Iterator[Iterator[str]]:
-    """The keys of a terminal, one by one and not echoed, until it is closed; afterwards it is as it was before."""
+    """The keys of a terminal one by one, without echo, until it closes; restores the terminal's mode afterwards."""
     import termios
     import tty
 
@@ -175,7 +175,7 @@ def _header(trace: EpisodeTrace) -> Text:
 
 
 def _strip(trace: EpisodeTrace, position: int, width: int) -> RenderableType:
-    """The sequence with its rewards, the token looked at in brackets."""
+    """The sequence with its rewards; the current token is in brackets."""
     names, rewards = [trace.name(token) for token in trace.tokens], [step.reward for step in trace.steps]
     heading = Text(f"token {position + 1} of {len(trace.steps)}, rewards below", style="bold")
     return Group(heading, *draw_strip(names, rewards, position, width))
@@ -196,7 +196,7 @@ def _facts(trace: EpisodeTrace, step: TracedStep) -> RenderableType:
 
 
 def _likeliest(trace: EpisodeTrace, step: TracedStep, rows: int) -> RenderableType:
-    """The policy's likeliest tokens with a line for the chosen one, wherever it ranks."""
+    """The policy's likeliest tokens, always including the chosen one."""
     table = Table(box=None, padding=(0, 1), show_header=False)
     table.add_column(justify="right", style="dim")
     table.add_column(no_wrap=True)
@@ -215,7 +215,7 @@ def _likeliest(trace: EpisodeTrace, step: TracedStep, rows: int) -> RenderableTy
 
 def _completions(trace: EpisodeTrace, step: TracedStep, scroll: int, rows: int) -> RenderableType:
     if not step.completions:
-        return Text("The last token completes the sequence itself: its Q is the reward R, there is nothing to complete.")
+        return Text("The last token completes the sequence itself, so there is nothing to complete: its Q is the reward R.")
     best_first = sorted(step.completions, key=lambda completion: -completion.score)
     shown = best_first[scroll : scroll + rows]
     title = f"Completions {scroll + 1}–{scroll + len(shown)} of {len(best_first)}, best first; their mean score is Q"
@@ -246,14 +246,14 @@ def _labelled(label: str, value: str | Text) -> Text:
 
 
 def _spread(step: TracedStep) -> str:
-    """How sure Q is."""
+    """The standard error of Q as text."""
     if not step.completions:
         return "= R"
     return "± ?" if step.q_standard_error is None else f"± {step.q_standard_error:.4f}"
 
 
 def _effect(advantage: float) -> str:
-    """What the gradient does with an action of this advantage."""
+    """How the gradient changes the probability of an action with this advantage."""
     return (
         "the gradient makes it likelier"
         if advantage > 0
@@ -268,12 +268,12 @@ def _percent(p: float) -> str:
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:
-    """A scale that holds values and zero."""
+    """The range of some values and zero."""
     listed = [0.0, *values]
     return min(listed), max(listed)
 
 
 def _bar(value: float, scale: tuple[float, float]) -> Bar:
-    """A bar from zero to the value, on a scale that holds both."""
+    """A bar from zero to the value, on a scale that contains both."""
     low, high = scale
     return Bar(high - low or 1.0, min(value, 0.0) - low, max(value, 0.0) - low, width=_BAR_WIDTH, color="cyan")

@@ -1,4 +1,4 @@
-"""The trace of an episode as data: what the inspector shows, token by token, and its form in JSON."""
+"""The trace of an episode: the data that the inspector shows for each token, and its JSON form."""
 
 import dataclasses
 import json
@@ -8,45 +8,45 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
-"""The version of the traces' JSON; it grows with every change of meaning."""
+"""The schema version of a trace's JSON; it grows whenever a field changes its meaning."""
 
 
 @dataclass(frozen=True)
 class TracedCompletion:
-    """One way in which the rollout policy ended the sequence."""
+    """One of the rollout policy's completions of the sequence."""
 
     tokens: tuple[int, ...]
-    """What it wrote after the prefix."""
+    """The tokens written after the prefix."""
     score: float
-    """What the reward model says of the whole."""
+    """The reward model's score of the whole sequence."""
 
 
 @dataclass(frozen=True)
 class TracedStep:
-    """One token of an episode: a state, the action taken there, and what the action was worth."""
+    """One token of an episode: a state, the action taken there, and its value."""
 
     prefix_length: int
-    """How many tokens were there before."""
+    """The number of tokens before this one."""
     token: int
     """The action."""
     log_prob: float
     """Its log-probability in nats."""
     rank: int
-    """How many tokens were likelier, plus 1."""
+    """The number of likelier tokens, plus 1."""
     entropy: float
-    """Of the policy's choice here, in nats."""
+    """Entropy of the policy here, in nats."""
     top_k: tuple[tuple[int, float], ...]
-    """The likeliest tokens and their probabilities, falling."""
+    """The likeliest tokens and their probabilities, in falling order."""
     q: float
     """Mean score of the completions (paper, eq. 4); for the last token the reward of the sequence."""
     q_standard_error: float | None
-    """Of that mean; 0 for the last token, None where one completion cannot tell."""
+    """Standard error of that mean; 0 for the last token, None if there is only one completion."""
     completions: tuple[TracedCompletion, ...]
-    """All of them; none for the last token, which completes the sequence itself."""
+    """All completions; none for the last token, because it completes the sequence itself."""
     reward: float
-    """What the environment paid under its reward contract."""
+    """The environment's reward under its reward contract."""
     advantage: float | None
-    """What the policy gradient weighs this token's log-probability with, where the tracer was told how to compute it."""
+    """The weight of this token's log-probability in the policy gradient; None if no `advantage_fn` was given."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,29 @@ class EpisodeTrace:
     """A whole episode.
 
     Raises:
-        ValueError: it has no steps, or more than `sequence_length`, or not in their order.
+        ValueError: there are no steps, more than `sequence_length`, or steps in the wrong order.
     """
 
     reward_contract: str
     """See `seqgan_env.game.contract_rewards`."""
     gamma: float
-    """The discount that belongs to it."""
+    """The contract's discount."""
     n_rollouts: int
     """Completions of each prefix."""
     vocab_size: int
     sequence_length: int
-    """The most tokens that an episode has."""
+    """The maximum number of tokens in an episode."""
     end_token: int | None
     joiner: str
-    """Stands between the names of neighbouring tokens."""
+    """The string between the names of two tokens."""
     token_names: dict[int, str]
-    """Text of the tokens that occur; empty where tokens are mere numbers."""
+    """Text of the tokens that occur; empty if the tokens are only numbers."""
     discriminator_probability: float | None
-    """Of the sequence being real, where a discriminator judges."""
+    """The discriminator's probability that the sequence is real, if the game has a discriminator."""
     oracle_nll: float | None
-    """Negative log-likelihood of the sequence in nats per token, where nature is known."""
+    """Negative log-likelihood under the oracle, in nats per token, if the game has an oracle."""
     sequence_reward: float
-    """What the sequence is worth: R."""
+    """The sequence's reward, R."""
     steps: tuple[TracedStep, ...]
 
     def __post_init__(self) -> None:
@@ -91,11 +91,11 @@ class EpisodeTrace:
         return tuple(step.token for step in self.steps)
 
     def name(self, token: int) -> str:
-        """A token's text, or its number where it has none."""
+        """A token's text, or its number if it has none."""
         return self.token_names.get(token, str(token))
 
     def to_json(self) -> str:
-        """The trace as a JSON object, in ASCII.
+        """The trace as a JSON object, ASCII only.
 
         Raises:
             ValueError: a score or another number in it is not finite.
@@ -103,14 +103,14 @@ class EpisodeTrace:
         try:
             return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, allow_nan=False, separators=(",", ":"))
         except ValueError as error:
-            raise ValueError("A trace with a NaN or an infinity in it has no JSON form; is every reward finite?") from error
+            raise ValueError("A trace with NaN or infinite numbers has no JSON form; are all rewards finite?") from error
 
     @classmethod
     def from_json(cls, text: str) -> "EpisodeTrace":
         """The trace that `to_json` wrote.
 
         Raises:
-            ValueError: it did not write this, or a version of it with another schema did.
+            ValueError: the text was not written by `to_json`, or has another schema version.
         """
         try:
             fields = json.loads(text, parse_constant=_refuse_constant)
@@ -120,14 +120,14 @@ class EpisodeTrace:
         if schema != SCHEMA:
             raise ValueError(
                 f"This trace has schema {schema!r}, but this version of seqgan_env reads schema {SCHEMA}: "
-                "trace the episode anew, or read it with the version that wrote it."
+                "trace the episode again, or use the version that wrote it."
             )
         trace: EpisodeTrace = _decode(cls, fields, "trace")
         return trace
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

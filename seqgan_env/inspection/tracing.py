@@ -1,6 +1,6 @@
-"""Tracing an episode: what the policy thought at each token, which completions were tried, and what they were worth.
+"""Trace an episode: for each token the policy's probabilities, the completions that were tried, and their scores.
 
-The terminal view (`inspection_terminal.py`) and the page (`inspection_html.py`) are both drawn from the same trace.
+The terminal view (`terminal.py`) and the page (`page.py`) both show such a trace.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,10 +20,10 @@ from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens,
 from seqgan_env.support.hashed_random import mix
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
-"""What episodes are played in: a game, or an environment over one, wrapped or not."""
+"""A game, or an environment that plays one, wrapped or not."""
 
 AdvantageFunction = Callable[[Tensor, Tensor], Tensor]
-"""Maps rewards `(n, sequence_length)` and lengths `(n,)` of a batch of episodes to advantages `(n, sequence_length)`."""
+"""Maps a batch's rewards `(n, sequence_length)` and lengths `(n,)` to advantages `(n, sequence_length)`."""
 
 
 def trace_episode(
@@ -36,20 +36,20 @@ def trace_episode(
 ) -> EpisodeTrace:
     """Trace one episode: the one that an environment would play after `reset(seed=seed)`.
 
-    Completions are written by the policy that is attached to the game, not by `policy`, and Q is computed under every reward
-    contract, also under `"terminal"`, which itself needs none. The game's mask binds the policy. Nothing is retrained, and no
-    environment moves.
+    The policy attached to the game, not `policy`, writes the completions. Q is computed for every reward contract, even for
+    `"terminal"`, which does not use it. The game's mask applies to the policy. Nothing is retrained, and no environment
+    changes its state.
 
     Args:
-        source: a `SequenceGame`, or an environment of either form, wrapped or not.
-        policy: whose thoughts to trace.
-        seed: of the completions, and of the tokens where none are given.
+        source: a `SequenceGame`, or a single or vector environment, wrapped or not.
+        policy: the policy to trace.
+        seed: of the completions, and of the tokens if none are given.
         tokens: the episode; by default `policy` writes it.
         top_k: how many of the likeliest tokens to keep at each position.
 
     Raises:
-        TypeError: `source` plays no `SequenceGame`, or `policy` is no `TokenPolicy`.
-        ValueError: `tokens` are no whole episode of the game, or the policy cannot write them.
+        TypeError: `source` does not play a `SequenceGame`, or `policy` is not a `TokenPolicy`.
+        ValueError: `tokens` are not a complete episode of the game, or the policy gives one of them no probability.
     """
     if tokens is None:
         return trace_batch(source, policy, 1, seed=seed, top_k=top_k)[0]
@@ -67,16 +67,16 @@ def trace_batch(
     advantage_fn: AdvantageFunction | None = None,
     top_k: int = 10,
 ) -> list[EpisodeTrace]:
-    """Trace several episodes, which together make the batch of a policy gradient; see `trace_episode`.
+    """Trace several episodes that form one batch of a policy gradient; see `trace_episode`.
 
-    Episode `i` is the one of `trace_episode` under seed `seed + i`, as in `SequenceVectorEnv`.
+    Episode `i` is that of `trace_episode` with seed `seed + i`, as in `SequenceVectorEnv`.
 
     Args:
-        source: a `SequenceGame`, or an environment of either form, wrapped or not.
-        policy: whose thoughts to trace.
-        n: how many episodes it shall write,
+        source: a `SequenceGame`, or a single or vector environment, wrapped or not.
+        policy: the policy to trace.
+        n: how many episodes it writes; or pass `tokens`.
         seed: of the first episode.
-        tokens: or the episodes themselves, padded or not.
+        tokens: the episodes, padded or not; or pass `n`.
         advantage_fn: computes the advantages of the batch; without it they are None.
         top_k: how many of the likeliest tokens to keep at each position.
     """
@@ -87,7 +87,7 @@ def trace_batch(
             "lacks them. ObservationPolicy makes one from a function of observations."
         )
     if (n is None) == (tokens is None):
-        raise ValueError("Pass either n, how many episodes to write, or tokens, the episodes themselves.")
+        raise ValueError("Pass either n, the number of episodes to write, or tokens, the episodes themselves.")
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}.")
     given = None if tokens is None else _episodes(game, tokens)
@@ -136,14 +136,14 @@ def trace_batch(
 
 
 class ObservationPolicy:
-    """A policy that looks at observations, as most libraries have it, in the form in which the game calls one.
+    """A policy that acts on observations, as in most libraries, in the form that the game needs.
 
-    It can be traced, and it can be attached to write completions. Its state is the prefix so far.
+    It can be traced, or attached to the game to write completions. Its state is the prefix so far.
 
     Args:
         game: the game that it plays.
-        layout: of the observations that `logits` takes.
-        logits: maps observations of `n` prefixes, fresh arrays, to logits or log-probabilities `(n, vocab_size)`.
+        layout: the layout of the observations that `logits` takes.
+        logits: maps observations of `n` prefixes, as new arrays, to logits or log-probabilities `(n, vocab_size)`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class ObservationPolicy:
         return tokens, torch.zeros(n, 1, dtype=torch.int64, device=device)
 
     def step(self, tokens: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Append tokens `(n,)` int64, where they are no start token or padding; return logits `(n, vocab_size)`."""
+        """Append tokens `(n,)` int64, except start tokens and padding; return logits `(n, vocab_size)`."""
         prefixes, lengths = state[0].clone(), state[1].clone()
         rows = (tokens < self._game.vocab_size).nonzero().squeeze(1)
         prefixes[rows, lengths[rows, 0]] = tokens[rows]
@@ -175,7 +175,7 @@ class ObservationPolicy:
 
 
 class _Thought(NamedTuple):
-    """What the policy thinks of one token; see `TracedStep`."""
+    """The policy's probabilities for one token; see `TracedStep`."""
 
     log_prob: float
     rank: int
@@ -184,7 +184,7 @@ class _Thought(NamedTuple):
 
 
 class _Judgement(NamedTuple):
-    """What the completions say of one token, beside their mean; see `TracedStep`."""
+    """The completions of one token and the standard error of their mean; see `TracedStep`."""
 
     q_standard_error: float | None
     completions: tuple[TracedCompletion, ...]
@@ -198,7 +198,7 @@ def _game_of(source: Playable) -> SequenceGame:
 
 
 def _episodes(game: SequenceGame, episodes: Iterable[Iterable[int]]) -> Tensor:
-    """Whole episodes as tokens `(n, sequence_length)`, padded and checked; the mask is checked where they are walked."""
+    """Complete episodes as padded tokens `(n, sequence_length)`, checked; `_think` checks the mask."""
     pad, end = game.vocab_size, game.end_token
     rows = []
     for episode in episodes:
@@ -208,8 +208,8 @@ def _episodes(game: SequenceGame, episodes: Iterable[Iterable[int]]) -> Tensor:
         legal = all(0 <= token < pad for token in tokens) and end not in tokens[:-1] and set(given[len(tokens) :]) <= {pad}
         if not (ended and legal and len(given) <= game.sequence_length):
             raise ValueError(
-                f"{given} is no whole episode. Expected {game.sequence_length} token ids from 0 to {pad - 1}"
-                + ("." if end is None else f", or fewer that close with the end token {end}.")
+                f"{given} is not a complete episode. Expected {game.sequence_length} token ids from 0 to {pad - 1}"
+                + ("." if end is None else f", or fewer that end with the end token {end}.")
             )
         rows.append(tokens + [pad] * (game.sequence_length - len(tokens)))
     return torch.tensor(rows, dtype=torch.int64, device=game.device).view(-1, game.sequence_length)
@@ -218,7 +218,7 @@ def _episodes(game: SequenceGame, episodes: Iterable[Iterable[int]]) -> Tensor:
 def _think(
     game: SequenceGame, policy: TokenPolicy, given: Tensor | None, seeds: range, top_k: int
 ) -> tuple[Tensor, list[list[_Thought]]]:
-    """Walk along episodes, given or drawn, and note what the policy thinks at each token of each."""
+    """Play through the given episodes, or draw new ones, and record the policy's probabilities for each token."""
     n, length, pad = len(seeds), game.sequence_length, game.vocab_size
     tokens = torch.full((n, length), pad, dtype=torch.int64, device=game.device)
     uniforms = torch.stack([_uniforms(seed, length, game.device) for seed in seeds])
@@ -251,7 +251,7 @@ def _think(
 
 
 def _thoughts(logits: Tensor, chosen: Tensor, top_k: int) -> list[_Thought]:
-    """What a policy with logits `(n, vocab_size)` thinks of the tokens `(n,)`."""
+    """The probabilities that logits `(n, vocab_size)` give to the chosen tokens `(n,)`."""
     log_probs = torch.log_softmax(logits, dim=-1)
     of_chosen = log_probs.gather(1, chosen.unsqueeze(1))
     ranks = 1 + (log_probs > of_chosen).sum(dim=1)
@@ -264,10 +264,10 @@ def _thoughts(logits: Tensor, chosen: Tensor, top_k: int) -> list[_Thought]:
 
 
 def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) -> tuple[list[list[_Judgement]], Tensor, Tensor]:
-    """Complete and score every prefix: what is said of each token, Q `(n, sequence_length)`, and R `(n,)`.
+    """Complete and score every prefix; return each token's judgement, Q `(n, sequence_length)`, and R `(n,)`.
 
-    Q is `MonteCarloSearch.action_values`, which does not show the completions that it averages. Where the reward model scores
-    tokens, there are none.
+    Q equals `MonteCarloSearch.action_values`, which does not return its completions. If the reward model scores tokens itself,
+    there are no completions.
     """
     n, length = tokens.shape
     token_values = game.token_values(tokens, lengths)
@@ -303,7 +303,7 @@ def _judge(game: SequenceGame, tokens: Tensor, lengths: Tensor, seeds: range) ->
 
 
 def _uniforms(seed: int, length: int, device: torch.device) -> Tensor:
-    """What `sample_sequences` would draw for one sequence: `(length,)` in [0, 1)."""
+    """The uniforms that `sample_sequences` would draw for one sequence: `(length,)` in [0, 1)."""
     return torch.rand(length, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 

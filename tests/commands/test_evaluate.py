@@ -231,11 +231,11 @@ class TestReference:
             (
                 b"dragons fly\nunicorns too\n",
                 r"every one of its 2 lines has words that the run's vocabulary does not have, such as "
-                "'dragons'. Is it in another tokenization",
+                "'dragons'. Does its tokenization differ",
             ),
             (
                 b"a\nb dragons fly high\nunicorns\n",
-                r"5 of its 6 tokens are not in .* another tokenization",
+                r"5 of its 6 tokens are not in .* Does its tokenization differ",
             ),
             (b"\n \n", r"test\.txt: no sequences"),
             (b"caf\xe9 a", "is not UTF-8: line 1 has 0xe9 at byte 3"),
@@ -250,7 +250,7 @@ class TestReference:
     def test_is_needed_where_nothing_was_held_out(self, text_run: Path, tmp_path: Path) -> None:
         shutil.copytree(text_run, tmp_path / "run")
         (tmp_path / "run" / HELD_OUT).unlink()
-        with pytest.raises(SystemExit, match=r"error: .* holds no held_out\.safetensors, .* Pass --reference FILE"):
+        with pytest.raises(SystemExit, match=r"error: .* has no held_out\.safetensors, .* Pass --reference FILE"):
             main(["evaluate", "--run", str(tmp_path / "run")])
 
     def test_of_a_table_is_its_column(self, text_run: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ class TestReference:
         assert np.array_equal(table.words, text.words)
         with pytest.raises(SystemExit, match=r"error: .*test\.csv, line 1: no column 'texts'\. There are 'id', 'text'"):
             main(["evaluate", "--run", str(text_run), "--reference", str(path), "--column", "texts"])
-        with pytest.raises(SystemExit, match="error: --format and --column are of the --reference, but there is none"):
+        with pytest.raises(SystemExit, match="error: --format and --column describe the --reference, but there is none"):
             main(["evaluate", "--run", str(text_run), "--column", "text"])
 
     def test_of_ids_keeps_to_the_vocabulary(self, tmp_path: Path) -> None:
@@ -296,13 +296,13 @@ class TestReference:
         assert reference.left_out == 0
 
     def test_for_an_oracle_is_refused(self, oracle_run: Path) -> None:
-        with pytest.raises(SystemExit, match=r"error: --reference nothing\.txt: this run has an oracle and no text"):
+        with pytest.raises(SystemExit, match=r"error: --reference nothing\.txt: this run has an oracle instead of a text"):
             main(["evaluate", "--run", str(oracle_run), "--reference", "nothing.txt"])
 
     def test_held_out_sequences_of_another_game_are_refused(self, text_run: Path, tmp_path: Path) -> None:
         shutil.copytree(text_run, tmp_path / "run")
         save_sequences(tmp_path / "run" / HELD_OUT, torch.zeros(2, 99))
-        with pytest.raises(SystemExit, match=r"held-out sequences .* are of shape \(2, 99\) and do not fit"):
+        with pytest.raises(SystemExit, match=r"held-out sequences .* have shape \(2, 99\), but the run.s game expects"):
             main(["evaluate", "--run", str(tmp_path / "run")])
         (tmp_path / "run" / HELD_OUT).write_bytes(b"nothing")
         with pytest.raises(SystemExit, match=r"held_out\.safetensors is damaged"):
@@ -335,7 +335,7 @@ def test_what_is_refused_leaves_no_folder(text_run: Path, tmp_path: Path) -> Non
 def test_without_the_likelihood_checkpoint_nothing_is_compared(text_run: Path, tmp_path: Path) -> None:
     shutil.copytree(text_run, tmp_path / "run")
     (tmp_path / "run" / f"{LIKELIHOOD}.safetensors").unlink()
-    with pytest.raises(SystemExit, match=r"error: No checkpoint generator_likelihood in .* beside its start after likelihood"):
+    with pytest.raises(SystemExit, match=r"error: No checkpoint generator_likelihood in .* with its start after likelihood"):
         main(["evaluate", "--run", str(tmp_path / "run")])
 
 

@@ -127,7 +127,7 @@ def test_a_prefix_that_does_not_fit_is_refused(kind: str) -> None:
     prefix = "the cat " if kind == "words" else "cccccc"  # of subwords, as many tokens
     needed = 3 if kind == "words" else 6
     assert begin_with(prefix, vocabulary, needed)[1] is not None
-    with pytest.raises(ValueError, match=rf"takes {needed} tokens, more than the {needed - 1} of a sequence: shorten it"):
+    with pytest.raises(ValueError, match=rf"takes {needed} tokens, more than the {needed - 1} of a sequence; shorten it"):
         begin_with(prefix, vocabulary, needed - 1)
 
 
@@ -188,7 +188,7 @@ def test_the_name_decides_the_format_as_it_does_in_reading(text_run: Path, tmp_p
     assert json.loads(sampled(text_run, tmp_path / "s.ndjson", "-n", 1)[0])["length"] >= 1
     as_text = sampled(text_run, tmp_path / "s.jsonl", "-n", 3, "--format", "text")
     assert as_text == sampled(text_run, tmp_path / "s.txt", "-n", 3)
-    with pytest.raises(SystemExit, match=r"error: --out .*s\.csv: CSV is not written\. Take a name that ends with"):
+    with pytest.raises(SystemExit, match=r"error: --out .*s\.csv: CSV cannot be written\. Use a name ending in"):
         sampled(text_run, tmp_path / "s.csv", "-n", 1)
 
 
@@ -320,7 +320,7 @@ def none_of_nine_twice(prefix: np.ndarray) -> np.ndarray:
         (["--temperature", "nan"], "error: --temperature must be at least 1e-30 and at most 1e.30, got nan"),
         (["-n", "0"], "error: --n must be at least 1, got 0"),
         (["--prefix", "a man a man a man a"], "error: A prefix of 7 tokens leaves nothing to write in sequences of at most 6"),
-        (["--prefix", "a dragon"], r"error: The prefix 'a dragon' cannot be gone on with: 'dragon' is not in the vocabulary"),
+        (["--prefix", "a dragon"], r"error: The prefix 'a dragon' cannot be continued: 'dragon' is not in the vocabulary"),
         (["--checkpoint", "none"], r"error: No checkpoint 'none' in .*; there is generator, generator_likelihood"),
         (["--out", "/dev/null/samples"], "error: .*samples"),
     ],

@@ -214,7 +214,7 @@ def test_what_is_no_game_or_no_policy_is_refused() -> None:
 
 @pytest.mark.parametrize("tokens", [[], [0, 1], [0, 1, 1, 1, V + 1], [0, -1, 1, 1, 1], [END, 0, 1, 1, 1], [0] * (T + 1)])
 def test_what_is_no_episode_is_refused(tokens: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"is no whole episode. Expected 5 token ids from 0 to 5, or fewer"):
+    with pytest.raises(ValueError, match=r"is not a complete episode. Expected 5 token ids from 0 to 5, or fewer"):
         trace_episode(small_game(end_token=END), small_policy(), seed=0, tokens=tokens)
 
 
@@ -314,7 +314,7 @@ def test_what_is_no_trace_is_refused(text: str) -> None:
 
 def test_numbers_that_json_lacks_are_refused() -> None:
     trace = trace_episode(small_game(), small_policy(), seed=0)
-    with pytest.raises(ValueError, match="is every reward finite"):
+    with pytest.raises(ValueError, match="are all rewards finite"):
         dataclasses.replace(trace, sequence_reward=math.nan).to_json()
     text = trace.to_json().replace('"gamma":1.0', '"gamma":1e999')
     with pytest.raises(ValueError, match=r"trace\.gamma is 'inf'"):

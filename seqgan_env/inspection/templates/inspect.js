@@ -1,6 +1,6 @@
 "use strict";
 
-// Text from the data reaches the page through textContent alone: a token is never read as markup.
+// Insert text from the data only through textContent, so that tokens are never read as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 const { episodes } = JSON.parse(document.getElementById("data").textContent);
@@ -70,7 +70,7 @@ function makeStrip(trace, go) {
     button.addEventListener("click", () => go(index));
     return make("li", {}, button);
   });
-  const strip = make("ol", { className: "strip", ariaLabel: "The sequence; the number below a token is its reward" }, ...items);
+  const strip = make("ol", { className: "strip", ariaLabel: "The sequence, with each token’s reward below it" }, ...items);
   const show = (position) =>
     items.forEach((item, index) => {
       item.className = index > position ? "later" : "";
@@ -108,7 +108,7 @@ function makePlot(trace, [low, high], go) {
   const edge = { left: 44, right: 12, top: 10, bottom: 26 };
   const label = `Q after each token: ${steps.map((step, index) => `${index + 1}: ${number(step.q)}`).join(", ")}`;
   const svg = draw("svg", { role: "img", "aria-label": label, height });
-  const caption = "Q after each token, with a band of one standard error; the dots are the scores of the single completions.";
+  const caption = "Q after each token, with a band of one standard error; dots are the scores of single completions.";
   const figure = make("figure", { className: "plot" }, svg, make("figcaption", { textContent: caption }));
   let [width, shown] = [0, 0];
 
@@ -145,7 +145,7 @@ function makePlot(trace, [low, high], go) {
     const index = Math.floor((across / (width - edge.left - edge.right)) * steps.length);
     go(Math.min(Math.max(index, 0), steps.length - 1));
   });
-  // Drawn at the width that it has, so that its text stays readable on a phone.
+  // Draw at the actual width, so that the text stays readable on a phone.
   new ResizeObserver(() => {
     if (figure.clientWidth !== width && figure.clientWidth > 0) {
       width = figure.clientWidth;
@@ -236,7 +236,7 @@ function makeTree(trace, nodes, scale) {
 
 function makeCompletions(trace, step, scale, isOpen, onToggle) {
   if (step.completions.length === 0) {
-    const text = "The last token completes the sequence itself: its Q is the reward R, there is nothing to complete.";
+    const text = "The last token completes the sequence itself, so there is nothing to complete: its Q is the reward R.";
     return make("section", {}, make("h3", { textContent: "Completions" }), make("p", { className: "note", textContent: text }));
   }
   const scores = step.completions.map(({ score }) => score);
@@ -304,7 +304,7 @@ slider.max = longest;
 slider.addEventListener("input", () => go(Number(slider.value) - 1));
 back.addEventListener("click", () => go(current - 1));
 next.addEventListener("click", () => go(current + 1));
-// The body of a page of its own, where keys work at once; a part of a longer page, where they work once it has the focus.
+// On a page of its own this is the body, where keys always work; as part of a longer page, keys work while it has the focus.
 document.getElementById("inspector").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target === slider) return;
   const moves = { ArrowLeft: current - 1, ArrowRight: current + 1, Home: 0, End: longest - 1 };
