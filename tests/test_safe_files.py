@@ -4,6 +4,7 @@ import ast
 import io
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 import torch
 
 import train
-from agents.experiment.report import _table
 from agents.experiment.run_folder import RunFolder
 from seqgan_env.saved_game import load_checkpoints
 from tests.pages import Scripts
@@ -225,8 +225,11 @@ def test_a_checkpoint_is_looked_for_in_the_run_alone(name: str, tmp_path: Path) 
 # --- what came from data is shown as text; the report's samples and TensorBoard are in experiment/test_report.py ----------
 
 
-def test_cells_of_the_report_are_text() -> None:
-    table = "".join(_table([("<script>alert(1)</script>", "<b>", '"', "&")]))
+def test_cells_of_the_report_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "summary", lambda *_: [("<script>alert(1)</script>", "<b>", '"', "&")])
+    train.main(oracle_config(tmp_path))
+    page = (only_run(tmp_path) / "report.html").read_text(encoding="utf-8")
+    (table,) = re.findall("<table>.*?</table>", page, re.DOTALL)
     assert set(Scripts(table).tags) == {"table", "tr", "th", "td"}
     assert "&lt;script&gt;" in table
 

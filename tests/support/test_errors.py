@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from agents.reinforce import Reinforce
 from seqgan_env.game import SequenceGame
-from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig, pretrain
+from seqgan_env.models.likelihood import PretrainConfig, pretrain
+from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.rewards.ranking import RankReward
 from seqgan_env.rewards.text_cnn import TextCNN
@@ -346,35 +348,56 @@ class TestMemory:
         assert caught.value is error
 
     @pytest.mark.parametrize(
-        ("owner", "method", "message"),
+        ("phase", "message"),
         [
-            (TextCNN, "_train_step", "a fit of the discriminator. Lower its batch_size, 8"),
-            (RankReward, "_train_step", "a fit of the ranker. Lower its batch_size, 8"),
-            (DensityRatioReward, "_train_step", "a fit of the density ratio. Lower its batch_size, 64"),
-            (DensityRatioReward, "token_scores", "the scores of a batch. Lower the environment's rows"),
-            (LikelihoodTraining, "_step", "likelihood training. Lower its batch_size, 4"),
-            (Reinforce, "_loss", "an update of the policy. Lower the batch, of 8 episodes"),
-            (Reinforce, "_take_likelihood_steps", "steps of likelihood. Lower likelihood_batch_size, 64"),
+            (lambda real: small_discriminator().fit(real, real), "a fit of the discriminator. Lower its batch_size, 8"),
+            (lambda real: ranker(real).fit(real, real), "a fit of the ranker. Lower its batch_size, 8"),
+            (lambda real: density_ratio().fit(real, real), "a fit of the density ratio. Lower its batch_size, 64"),
+            (lambda real: pretrain(learner(), real, SHORT, seeded()), "likelihood training. Lower its batch_size, 4"),
+            (lambda _: agent().learn(N * T), "an update of the policy. Lower the batch, of 8 episodes"),
         ],
     )
-    def test_every_phase_names_its_own(self, owner: type, method: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+    def test_every_phase_that_learns_names_its_own(
+        self, phase: Callable[[Tensor], object], message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.Tensor, "backward", no_memory)
+        monkeypatch.setattr(torch.autograd, "grad", no_memory)
+        with pytest.raises(OutOfMemory, match=message):
+            phase(real_sequences())
 
-        real, policy = real_sequences(), small_policy().float().requires_grad_(True)
-        models = [
-            small_discriminator(),
-            RankReward(small_discriminator().discriminator, real),
-            DensityRatioReward(V, T, policy),
-        ]
-        agent = Reinforce(env=SequenceVectorEnv(small_game(), N, autoreset_mode="SameStep"), seed=0)  # type: ignore[arg-type]
-        monkeypatch.setattr(owner, method, fail)
-        with pytest.raises(OutOfMemory, match=message):  # noqa: PT012 - the phase that fails is one of these
-            pretrain(policy, real, PretrainConfig(epochs=1, batch_size=4), seeded())
-            for model in models:
-                model.fit(real, real)
-            values_of(small_game(reward="rollout", reward_model=models[-1]))
-            agent.learn(N * T)
+    def test_steps_of_likelihood_name_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = agent(likelihood_steps=1)
+        monkeypatch.setattr(type(one.generator), "log_likelihood", no_memory)
+        with pytest.raises(OutOfMemory, match=r"steps of likelihood\. Lower likelihood_batch_size, 64"):
+            one.learn(N * T)
+
+    def test_scores_name_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(DensityRatioReward, "token_scores", no_memory)
+        with pytest.raises(OutOfMemory, match=r"the scores of a batch\. Lower the environment's rows"):
+            values_of(small_game(reward="rollout", reward_model=density_ratio()))
+
+
+SHORT = PretrainConfig(epochs=1, batch_size=4)
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def learner() -> TokenLSTM:
+    return small_policy().float().requires_grad_(True)
+
+
+def ranker(real: Tensor) -> RankReward:
+    return RankReward(small_discriminator().discriminator, real)
+
+
+def density_ratio() -> DensityRatioReward:
+    return DensityRatioReward(V, T, learner())
+
+
+def agent(**settings: Any) -> Reinforce:
+    return Reinforce(env=SequenceVectorEnv(small_game(), N, autoreset_mode="SameStep"), seed=0, **settings)  # type: ignore[arg-type]
 
 
 def values_of(game: SequenceGame) -> Tensor:
