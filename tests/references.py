@@ -1,13 +1,15 @@
 """Plain loops, one sequence and one token at a time, that faster code must equal."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens_reference, forbid
+from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, forbid
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.support.hashed_random import mix, uniform
@@ -79,3 +81,20 @@ def action_values_by_loops(one: MonteCarloSearch, tokens: Tensor, lengths: Tenso
                 total += float(one.score(padded, torch.tensor([len(sequence)])))
             values[row, position] = total / one.n_rollouts
     return values
+
+
+def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw `(n, k)` tokens from logits `(n, vocab_size)` and uniforms `(n, k)`: the first with cumulative probability > u."""
+    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    targets = uniforms.double() * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, targets, right=True).clamp_(max=logits.shape[-1] - 1)
+
+
+def max_over_windows_reference(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """See `max_over_windows`; by torch's own convolution."""
+    _, _, dim = embedded.shape
+    pooled = []
+    for weight, bias in filters:
+        kernel = weight.view(len(weight), -1, dim).transpose(1, 2)  # (filters, dim, width)
+        pooled.append(F.conv1d(embedded.permute(1, 2, 0), kernel, bias).amax(dim=2))
+    return torch.cat(pooled, dim=1)

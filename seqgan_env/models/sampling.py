@@ -1,7 +1,6 @@
 """Draw tokens from logits by the inverse transform, with one uniform number per token.
 
 `draw_tokens` is the fast path from logits; `LinearDraws` is faster if the logits come from a linear layer.
-`draw_tokens_reference` is the plain definition that the tests compare both with.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqgan_env.support.cuda_graphs import replayed
-from seqgan_env.support.overriding import still_agree
 from seqgan_env.support.settings import Temperature, check_number
 
 # Limit on rows times vocabulary of logits in memory at once. 16 MB in float32 stay in a CPU's last-level cache; a GPU gets
@@ -60,13 +58,6 @@ class FeaturePolicy(TokenPolicy, Protocol):
 def map_state(function: Callable[[Tensor], Tensor], state: Any) -> Any:
     """Apply a function to each tensor of a policy's state."""
     return tuple(map_state(function, part) for part in state) if isinstance(state, tuple) else function(state)
-
-
-def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw `(n, k)` tokens from logits `(n, vocab_size)` and uniforms `(n, k)`: the first with cumulative probability > u."""
-    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
-    targets = uniforms.double() * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, targets, right=True).clamp_(max=logits.shape[-1] - 1)
 
 
 def draw_tokens(logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -129,7 +120,7 @@ class LinearDraws:
 
 def linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
     """`LinearDraws` for a policy whose logits come from a linear layer; None for others."""
-    if not isinstance(policy, FeaturePolicy) or not still_agree(policy, "advance", "step"):
+    if not isinstance(policy, FeaturePolicy):
         return None
     layer = policy.linear_output()
     return None if layer is None else LinearDraws(*(inverse_temperature * part.detach() for part in layer))

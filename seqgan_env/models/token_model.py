@@ -13,7 +13,6 @@ from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.models.sampling import Mask, sample_sequences, sequences_per_chunk
 from seqgan_env.support.cuda_graphs import Recordable
-from seqgan_env.support.overriding import still_agree
 
 
 class TokenModel(Recordable, ABC):
@@ -33,6 +32,14 @@ class TokenModel(Recordable, ABC):
 
     output: nn.Module
     """Maps hidden states `(..., width)` to logits `(..., vocab_size)`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A subclass that redefines only `log_prob` or `step` does not use the faster form that it inherits."""
+        super().__init_subclass__(**kwargs)
+        if _redefined_alone(cls, "log_prob", "log_likelihood"):
+            cls.log_likelihood = _sum_of_log_prob  # type: ignore[assignment, method-assign]
+        if _redefined_alone(cls, "step", "advance"):  # its logits are no longer the output layer's of what `advance` returns
+            cls.linear_output = _no_linear_output  # type: ignore[assignment, method-assign]
 
     def __init__(self, vocab_size: int, *, end_token: int | None = None) -> None:
         super().__init__()
@@ -93,8 +100,8 @@ class TokenModel(Recordable, ABC):
     def log_likelihood(self, tokens: Tensor) -> Tensor:
         """The sum of `log_prob(tokens)`, a scalar; faster if only its gradient is needed."""
         layer = self.linear_output()
-        if layer is None or not still_agree(self, "log_likelihood", "log_prob"):
-            return self.log_prob(tokens).sum()
+        if layer is None:
+            return _sum_of_log_prob(self, tokens)
         hidden, targets = self._predicted(tokens)
         return linear_log_likelihood(hidden, *layer, targets)
 
@@ -173,6 +180,20 @@ class TokenModel(Recordable, ABC):
     def extra_repr(self) -> str:
         """Part of torch's printed representation."""
         return f"vocab_size={self.vocab_size}, end_token={self.end_token}"
+
+
+def _redefined_alone(model: type[TokenModel], plain: str, fast: str) -> bool:
+    """Whether a class inherits a method's faster form from a class that has another method."""
+    latest = next(owner for owner in model.__mro__ if vars(owner).keys() & {plain, fast})
+    return hasattr(model, fast) and fast not in vars(latest)
+
+
+def _sum_of_log_prob(model: TokenModel, tokens: Tensor) -> Tensor:
+    return model.log_prob(tokens).sum()
+
+
+def _no_linear_output(model: TokenModel) -> tuple[Tensor, Tensor] | None:
+    return None
 
 
 class SeededDropout(nn.Dropout):

@@ -1,25 +1,11 @@
-"""The discriminator's convolution: windows of several widths over a sequence, and the greatest value of each filter.
-
-`max_over_windows_reference` is the plain definition that the tests compare `max_over_windows` with.
-"""
+"""The discriminator's convolution: windows of several widths over a sequence, and the greatest value of each filter."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-
-def max_over_windows_reference(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """See `max_over_windows`; by torch's own convolution."""
-    _, _, dim = embedded.shape
-    pooled = []
-    for weight, bias in filters:
-        kernel = weight.view(len(weight), -1, dim).transpose(1, 2)  # (filters, dim, width)
-        pooled.append(F.conv1d(embedded.permute(1, 2, 0), kernel, bias).amax(dim=2))
-    return torch.cat(pooled, dim=1)
 
 
 def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -117,13 +117,13 @@ def test_products_are_made_in_the_configured_precision_while_it_learns_alone(
     real: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    log_prob = TokenLSTM.log_prob
+    hidden = TokenLSTM.hidden
 
     def noting(self: TokenLSTM, tokens: torch.Tensor) -> torch.Tensor:
         seen.append(torch.get_float32_matmul_precision())
-        return log_prob(self, tokens)
+        return hidden(self, tokens)
 
-    monkeypatch.setattr(TokenLSTM, "log_prob", noting)
+    monkeypatch.setattr(TokenLSTM, "hidden", noting)
     generator = trained(real, dataclasses.replace(CONFIG, precision="medium"))
     assert set(seen) == {"medium"}
     generator.nll(real)

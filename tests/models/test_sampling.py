@@ -7,20 +7,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import (
     LinearDraws,
     NextTokens,
     TokenPolicy,
     allowed_tokens,
     draw_tokens,
-    draw_tokens_reference,
     forbid,
     rows_in_cache,
     rows_per_chunk,
     sample_sequences,
 )
+from seqgan_env.models.transformer import TokenTransformer
 from seqgan_env.rewards.monte_carlo import UniformPolicy
-from tests.small import V, no_repeats, nothing_allowed, seeded, small_policy
+from tests.references import draw_tokens_reference
+from tests.small import T, V, no_repeats, nothing_allowed, real_sequences, seeded, small_policy
 
 VOCABULARIES = (2, 63, 64, 65, 128, 200, 5000)  # around the edges of blocks of 64
 AROUND_BLOCKS = (2, 127, 128, 129, 5000)  # from two blocks on, tokens are drawn by blocks
@@ -340,6 +342,73 @@ def test_a_gpu_is_given_more_rows_at_once() -> None:
 def test_a_token_policy_is_known_by_its_methods() -> None:
     assert isinstance(POLICY, TokenPolicy)
     assert not isinstance(object(), TokenPolicy)
+
+
+# Policies whose logits are a linear layer's
+
+
+def draws_from_features(model: Any, **options: Any) -> bool:
+    return NextTokens(model, CPU, model.vocab_size, **options).linear is not None
+
+
+class Backwards(TokenLSTM):
+    """Another policy by its `step` alone."""
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = super().step(tokens, state)
+        return -logits, state
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_our_generators_are_drawn_from_by_their_features(tied: bool) -> None:
+    models = [
+        TokenLSTM(V, 4, 4, tied=tied, generator=seeded()),
+        TokenTransformer(V, 4, 8, max_length=T, n_heads=2, tied=tied, generator=seeded()),
+    ]
+    for model in models:
+        assert draws_from_features(model)
+        assert not draws_from_features(model, masked=True)
+        assert draws_from_features(model, inverse_temperature=2.0)
+
+
+def test_a_step_of_ones_own_is_what_samples() -> None:
+    model = Backwards(V, 4, 4, initial_std=1.0, generator=seeded())
+    assert not draws_from_features(model)
+    plain = TokenLSTM(V, 4, 4, initial_std=1.0, generator=seeded())
+    assert not torch.equal(model.sample(50, T, seeded())[0], plain.sample(50, T, seeded())[0])
+
+
+def test_a_step_that_a_second_base_class_brings_is_what_samples() -> None:
+    class Plain:
+        def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+            return torch.zeros(len(tokens), V), state
+
+    class Uniform(Plain, TokenLSTM):
+        """Without `advance` of its own."""
+
+    assert not draws_from_features(Uniform(V, 4, 4, generator=seeded()))
+
+
+class Doubled(nn.Linear):
+    """A linear layer and something more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize(
+    "output", [nn.Linear(4, V, bias=False), Doubled(4, V), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, V))]
+)
+def test_another_output_layer_counts_as_it_is(output: nn.Module) -> None:
+    model = TokenLSTM(V, 4, 4, generator=seeded())
+    assert model.linear_output() is not None
+    model.output = output  # type: ignore[assignment]
+    assert model.linear_output() is None
+    assert not draws_from_features(model)
+    tokens = real_sequences(5, 0)
+    expected = torch.log_softmax(model.logits(tokens), dim=-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(model.log_prob(tokens), expected)
+    assert model.sample(5, T, seeded())[0].shape == (5, T)
 
 
 # Prefixes and masks

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqgan_env.rewards.convolution import max_over_windows, max_over_windows_reference
+from seqgan_env.rewards.convolution import max_over_windows
+from tests.references import max_over_windows_reference
 from tests.small import seeded
 
 LENGTH, DIM = 7, 3

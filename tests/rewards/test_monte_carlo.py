@@ -298,3 +298,18 @@ def test_a_mask_that_allows_nothing_is_refused_with_the_prefix() -> None:
 def test_the_global_generator_is_left_alone() -> None:
     tokens, lengths = whole_episodes(2, {})
     search().action_values(tokens, lengths, KEYS[:2])
+
+
+def test_a_finished_sequences_own_reward_is_scored_exactly_also_if_it_ends_early() -> None:
+    def exact(tokens: Tensor, lengths: Tensor) -> Tensor:
+        return torch.ones(len(tokens))
+
+    def rough(tokens: Tensor, lengths: Tensor) -> Tensor:
+        return torch.full((len(tokens),), 0.5)
+
+    tokens = torch.tensor([[0, 1, END, V, V], [0, 1, 0, 1, 0]])
+    lengths = torch.tensor([3, 5])
+    policy = small_policy(end_token=END)
+    search = MonteCarloSearch(policy, exact, 3, V, end_token=END, score_completions=rough)
+    values = search.action_values(tokens, lengths, torch.arange(2))
+    assert values.tolist() == [[0.5, 0.5, 1, 0, 0], [0.5, 0.5, 0.5, 0.5, 1]]
