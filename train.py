@@ -13,14 +13,6 @@ import tyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from agents.callbacks import (
-    BetweenUpdatesCallback,
-    DiscriminatorCallback,
-    EvaluationCallback,
-    OnceCallback,
-    ProgressCallback,
-    RoundCallback,
-)
 from agents.experiment.config import TrainConfig, flags, largest_sizes
 from agents.experiment.presets import PRESETS
 from agents.experiment.report import write_report
@@ -63,10 +55,12 @@ def train(training: Training) -> dict[str, float]:
     graphs = nullcontext() if training.config.cuda_graphs else without_graphs()
     with training, computing_with(training.threads), graphs:
         try:
-            # Algorithm 1: the generator learns real sequences, the discriminator learns to tell it from them, then they play.
-            pretrain_generator(training)
-            pretrain_discriminator(training)
-            train_adversarially(training)
+            if training.phase is Phase.LIKELIHOOD:
+                train_by_likelihood(training)
+            if training.phase is Phase.DISCRIMINATOR:
+                train_discriminator(training)
+            if training.phase is Phase.ADVERSARIAL:
+                train_adversarially(training)
         except BaseException as reason:
             training.hold_off()
             save_what_there_is(training, reason)
@@ -74,17 +68,23 @@ def train(training: Training) -> dict[str, float]:
         return finish(training)
 
 
-def pretrain_generator(training: Training) -> None:
-    """Algorithm 1, line 2: maximum likelihood on real sequences."""
-    if training.is_past(Phase.LIKELIHOOD):
-        return
-    config, run = training.config, training.run
+def train_by_likelihood(training: Training) -> None:
+    """Algorithm 1, lines 2 and 3: the generator learns real sequences, and the rollout policy begins as the generator."""
+    config, run, epochs = training.config, training.run, training.likelihood.config.epochs
     if config.start_from is not None:
         training.take_weights(config.start_from)
-    if training.likelihood.config.epochs == 0:
+    if epochs == 0:
         evaluate(training, PRETRAINING, 0)
         run.logger.dump(0)
-    learn_by_likelihood(training)
+    bar = rounds_left(training, "epoch", epochs)
+    for epoch in bar:
+        loss = training.likelihood.train_epoch(training.step_done)
+        bar.set_postfix(loss=f"{loss:.3f}")
+        run.logger.record("pretraining/loss", loss)
+        if epoch % config.evaluation.every_epochs == 0 or epoch == epochs:
+            evaluate(training, PRETRAINING, epoch)
+        run.logger.dump(epoch)
+        training.round_done()
     training.agent.sync_rollout_policy()
     run.save_weights(LIKELIHOOD, training.agent.generator, training.task.game)
     run.save_text("samples_likelihood.txt", write_samples(training))
@@ -94,60 +94,35 @@ def pretrain_generator(training: Training) -> None:
     training.phase_done()
 
 
-def learn_by_likelihood(training: Training) -> None:
-    """The epochs of maximum likelihood that are left."""
-    config, run, epochs = training.config, training.run, training.likelihood.config.epochs
-    with progress_bar(Phase.LIKELIHOOD, "epoch", training.rounds, epochs) as bar:
-
-        def after_epoch(epoch: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}")
-            run.logger.record("pretraining/loss", loss)
-            if epoch % config.evaluation.every_epochs == 0 or epoch == epochs:
-                evaluate(training, PRETRAINING, epoch)
-            run.logger.dump(epoch)
-            training.round_done()
-
-        training.likelihood.run(after_epoch, training.step_done)
-
-
-def pretrain_discriminator(training: Training) -> None:
-    """Algorithm 1, lines 4 and 5: the discriminator against the pretrained generator."""
-    if training.is_past(Phase.DISCRIMINATOR):
-        return
-    if learns(training.task.game.reward_model):
-        settings, start = training.config.adversarial, training.rounds
-        with progress_bar(Phase.DISCRIMINATOR, "fit", start, settings.d_pretrain_steps) as bar:
-            for _ in range(start, settings.d_pretrain_steps):
-                metrics = training.agent.retrain_reward_model(settings.n_generated)
-                bar.update()
-                bar.set_postfix({name: f"{value:.3f}" for name, value in metrics.items()})
-                training.round_done()
+def train_discriminator(training: Training) -> None:
+    """Algorithm 1, lines 4 and 5: the discriminator learns to tell real sequences from the generator's."""
+    settings = training.config.adversarial
+    bar = rounds_left(training, "fit", settings.d_pretrain_steps if learns(training.task.game.reward_model) else 0)
+    for _ in bar:
+        metrics = training.agent.retrain_reward_model(settings.n_generated)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in metrics.items()})
+        training.round_done()
     training.phase_done()
 
 
 def train_adversarially(training: Training) -> None:
-    """Algorithm 1, lines 6 to 17: policy gradient and retraining in turn."""
-    if training.is_past(Phase.ADVERSARIAL):
-        return
-    config, agent, run = training.config, training.agent, training.run
-    settings, done = config.adversarial, training.rounds
-    callbacks: list[BetweenUpdatesCallback] = [
-        EvaluationCallback(
-            lambda n_updates: evaluate(training, ADVERSARIAL, n_updates), config.evaluation.every_updates, settings.updates
-        ),
-        OnceCallback(lambda: run.save_weights(MIDDLE, agent.generator, agent.game), after=settings.updates // 2),
-        ProgressCallback(progress_bar(Phase.ADVERSARIAL, "update", done, settings.updates)),
-    ]
-    if learns(training.task.game.reward_model):
-        callbacks.append(DiscriminatorCallback(settings.g_steps, settings.d_steps, settings.n_generated, training.watch))
-    callbacks.append(RoundCallback(training.round_done))
-    if done < settings.updates and not training.alarm.should_stop:
-        for callback in callbacks:
-            callback.go_on_after(done)
-        agent.set_logger(run.logger)
-        tokens = settings.updates * settings.batch_size * training.task.game.sequence_length
-        agent.learn(tokens - agent.num_timesteps, [*callbacks], reset_num_timesteps=done == 0)
+    """Algorithm 1, lines 6 to 17: the generator learns from rewards, and the discriminator from what it then writes."""
+    agent, run, settings = training.agent, training.run, training.config.adversarial
+    has_discriminator = learns(training.task.game.reward_model)
+    agent.begin(settings.updates)
+    for update in rounds_left(training, "update", settings.updates):
+        if training.alarm.should_stop:
+            break
+        agent.update()
+        if update % training.config.evaluation.every_updates == 0 or update == settings.updates:
+            evaluate(training, ADVERSARIAL, update)
+        if update == settings.updates // 2:
+            run.save_weights(MIDDLE, agent.generator, agent.game)
+        if has_discriminator and update % settings.g_steps == 0:
+            for _ in range(settings.d_steps):
+                metrics = agent.retrain_reward_model(settings.n_generated)
+            training.watch.note(metrics, run.logger)
+        training.round_done()
     if training.alarm.should_stop:
         training.take_best()
     if settings.updates:
@@ -155,13 +130,15 @@ def train_adversarially(training: Training) -> None:
     training.phase_done()
 
 
-def progress_bar(phase: Phase, unit: str, done: int, total: int) -> "tqdm[None]":
-    """A bar with the time that remains; none where there is no terminal."""
-    return tqdm(total=total, initial=done, desc=phase.value, unit=unit, disable=None)
+def rounds_left(training: Training, unit: str, total: int) -> "tqdm[int]":
+    """The numbers of a phase's rounds that are left, with a bar that tells the time they take; none without a terminal."""
+    done, phase = training.rounds, training.phase.value
+    hidden = None if done < total else True  # None: shown where there is a terminal
+    return tqdm(range(done + 1, total + 1), initial=done, total=total, desc=phase, unit=unit, disable=hidden)
 
 
-def evaluate(training: Training, phase: str, step: int) -> bool:
-    """Measure the generator, with random numbers apart from the training's; false if the phase is to end."""
+def evaluate(training: Training, phase: str, step: int) -> None:
+    """Measure the generator, with random numbers apart from the training's; in the adversarial phase look for collapse."""
     task, agent, run = training.task, training.agent, training.run
 
     def look() -> dict[str, float]:
@@ -172,10 +149,9 @@ def evaluate(training: Training, phase: str, step: int) -> bool:
 
     metrics = training.workers.of_first(look)
     run.measure(phase, step, metrics)
-    if phase != ADVERSARIAL:
-        return True
-    run.show_rewards(phase, agent.last_played.rewards, agent.last_played.lengths)
-    return training.judge(metrics, step)
+    if phase == ADVERSARIAL:
+        run.show_rewards(phase, agent.last_played.rewards, agent.last_played.lengths)
+        training.judge(metrics, step)
 
 
 def samples_of(training: Training) -> Tensor:

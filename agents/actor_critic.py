@@ -1,6 +1,5 @@
 """PPO and A2C with SeqGAN's generator as their actor; the same for sb3-contrib's algorithms is in `actor_critic_contrib`."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,35 +10,24 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs, Schedule
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from agents.global_random_state import BorrowedRandomness
+from agents.player import PHASE, Player
 from agents.prefix_extractor import check_end_token, split_observation
-from agents.saved_game_state import SavesGame
-from agents.vec_env import SB3VecEnv
-from seqgan_env.game import SequenceGame
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.support.errors import check_finite, check_parameters
 from seqgan_env.support.hashed_random import as_seed
-from seqgan_env.support.state_dicts import (
-    load_module_state,
-    load_optimizer_state,
-    load_random_state,
-    module_state,
-    optimizer_state,
-    random_state,
-)
-from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from seqgan_env.support.state_dicts import load_module_state, module_state
+from seqgan_env.vector_env import PlayedEpisodes
 
 SelfPlayer = TypeVar("SelfPlayer", bound="ActorCriticPlayer")
 
-_PHASE = "adversarial training"
 _CRITIC_DIMS = (64,)
 
 
@@ -181,14 +169,14 @@ class GeneratorActorCriticPolicy(GeneratorActor, ActorCriticPolicy):  # type: ig
     """A generator with a critic, for PPO and A2C; see `GeneratorActor`."""
 
 
-class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
+class ActorCriticPlayer(Player):
     """What makes an SB3 actor-critic a player as `Reinforce` is one: a mixin, which stands before SB3's algorithm.
 
     A round is a rollout of as many steps as a sequence has tokens, and the training on it. `_n_updates` counts rounds, not
     epochs. What SB3 draws from global random generators comes from one of the player's own.
     """
 
-    policy: GeneratorActor  # type: ignore[assignment]
+    policy: GeneratorActor
 
     def _setup_model(self) -> None:
         """Create policy, buffer and random numbers; the environment's completions come from the generator."""
@@ -200,29 +188,6 @@ class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
             super()._setup_model()
         if self.env is not None:
             self.sync_rollout_policy()
-
-    @property
-    def generator(self) -> TokenModel:
-        """The policy's network."""
-        return self.policy.generator
-
-    @property
-    def game(self) -> SequenceGame:
-        """The game that the environment plays."""
-        return self._game_env().game
-
-    def _game_env(self) -> SequenceVectorEnv:
-        if self.env is None:
-            raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
-        inner = self.env.unwrapped
-        if not isinstance(inner, SB3VecEnv):
-            raise TypeError(f"{type(self).__name__} needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
-        return inner.sequences
-
-    @property
-    def last_played(self) -> PlayedEpisodes:
-        """What the episodes that began in the latest rollout earned; those under way at its end are cut off there."""
-        return self._played
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Play another environment, under the discount of its reward contract; see SB3.
@@ -250,14 +215,6 @@ class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
         """Let the generator write the environment's completions."""
         self.game.attach_policy(self.generator)
 
-    def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
-        return self.generator.sample(n, self.game.sequence_length, self._rng, mask=self.game.mask)
-
-    def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
-        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
-        return self.game.retrain(self.sample(n_generated)[0])
-
     def collect_rollouts(
         self,
         env: VecEnv,
@@ -272,13 +229,13 @@ class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
             NumericalFault: parameters or rewards are not finite.
         """
         self._final_infos.clear()
-        check_parameters(self.policy, _PHASE, self._n_updates + 1)
+        check_parameters(self.policy, PHASE, self._n_updates + 1)
         with self._random.lent():
             goes_on = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, *use_masking)
         if goes_on:
             self._played = played_episodes(rollout_buffer)
-            check_finite("the batch of rewards", self._played.rewards, _PHASE, self._n_updates + 1)
-            self._note_episodes()
+            check_finite("the batch of rewards", self._played.rewards, PHASE, self._n_updates + 1)
+            self._note_episodes(self._final_infos)
         return goes_on
 
     def train(self) -> None:
@@ -315,60 +272,30 @@ class ActorCriticPlayer(SavesGame, OnPolicyAlgorithm):
                 if isinstance(value, np.floating):
                     self._final_infos.setdefault(name, []).append(float(value))
 
-    def _note_episodes(self) -> None:
-        """Feed SB3's episode statistics where no `VecMonitor` does, and log what the sequences are worth."""
-        rewards, lengths, _ = self._played
-        assert self.env is not None
-        if not is_vecenv_wrapped(self.env, VecMonitor):
-            assert self.ep_info_buffer is not None
-            self.ep_info_buffer.extend(
-                {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
-            )
-        self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
-        for name, values in self._final_infos.items():
-            self.logger.record(f"rollout/{name}", float(np.mean(values)))
-
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of `learn` depends on; see `seqgan_env.support.state_dicts.Resumable`.
-
-        Taken down between two rounds. To go on, `learn` what is left of the steps with `reset_num_timesteps=False`.
-        """
+        """All that later updates depend on; the critic, the borrowed random numbers and the unfinished episodes, too."""
         observation = self._last_obs
         assert observation is None or isinstance(observation, dict)
         starts = self._last_episode_starts
         return {
-            "generator": module_state(self.generator),
+            **super().training_state(),
             "critic": module_state(self.policy.critic_parts),
-            "optimizer": optimizer_state(self.policy.optimizer),
-            "rng": random_state(self._rng),
             "random": self._random.training_state(),
-            "n_updates": self._n_updates,
-            "num_timesteps": self.num_timesteps,
-            "recent_episodes": [[float(episode["r"]), int(episode["l"])] for episode in self.ep_info_buffer or ()],
-            "env": self._game_env().training_state(),
             "observation": None if observation is None else {name: torch.from_numpy(x) for name, x in observation.items()},
             "episode_starts": None if starts is None else torch.from_numpy(starts),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
-        load_module_state(self.generator, state["generator"])
+        super().load_training_state(state)
         load_module_state(self.policy.critic_parts, state["critic"])
-        load_optimizer_state(self.policy.optimizer, state["optimizer"])
-        load_random_state(self._rng, state["rng"])
         self._random.load_training_state(state["random"])
-        self._n_updates = state["n_updates"]
-        self.num_timesteps = state["num_timesteps"]
-        episodes = [{"r": total, "l": length} for total, length in state["recent_episodes"]]
-        self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
-        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-        self._game_env().load_training_state(state["env"])
         observation, starts = state["observation"], state["episode_starts"]
         self._last_obs = None if observation is None else {name: x.cpu().numpy() for name, x in observation.items()}
         self._last_episode_starts = None if starts is None else starts.cpu().numpy()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "_random", "_played"]
+        return [*super()._excluded_save_params(), "_random"]
 
 
 def played_episodes(buffer: RolloutBuffer) -> PlayedEpisodes:

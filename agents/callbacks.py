@@ -1,15 +1,11 @@
-"""What happens between the generator's updates: retraining the discriminator, evaluating, showing progress."""
+"""Callbacks of `learn`: what happens between the generator's updates, such as retraining the discriminator."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
-from tqdm.auto import tqdm
 
 from agents.discriminator_watch import DiscriminatorWatch
-
-if TYPE_CHECKING:
-    from agents.experiment.players import Player
 
 
 def every_callback(callback: BaseCallback) -> Iterator[BaseCallback]:
@@ -26,21 +22,16 @@ class BetweenUpdatesCallback(BaseCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._first = 0
         self._n_updates = 0
         self._model_updates = 0
         self._goes_on = True
-
-    def go_on_after(self, n_updates: int) -> None:
-        """Let the next `learn` count on from here, as one that goes on with an earlier one."""
-        self._first = n_updates
 
     def between_updates(self, n_updates: int) -> None:
         """Do what is due after `n_updates` updates, counted from the start of `learn`."""
         raise NotImplementedError
 
     def _on_training_start(self) -> None:
-        self._n_updates, self._first = self._first, 0
+        self._n_updates = 0
         self._goes_on = True
         self._model_updates = self.model._n_updates
 
@@ -70,7 +61,7 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
         watch: says when the discriminator has stopped being a teacher; by default one that has seen nothing yet.
     """
 
-    model: "Player"  # type: ignore[assignment]
+    model: Any  # an agents.player.Player, whose module needs this one
 
     def __init__(
         self, g_steps: int = 1, d_steps: int = 5, n_generated: int = 10_000, watch: DiscriminatorWatch | None = None
@@ -89,11 +80,7 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
             return
         for _ in range(self.d_steps):
             metrics = self.model.retrain_reward_model(self.n_generated)
-        for name, value in metrics.items():
-            self.logger.record(f"discriminator/{name}", value)
-        message = self.watch.check(metrics["accuracy"]) if "accuracy" in metrics else None
-        if message is not None:
-            tqdm.write(message)
+        self.watch.note(metrics, self.logger)
 
 
 class EvaluationCallback(BetweenUpdatesCallback):
@@ -102,17 +89,14 @@ class EvaluationCallback(BetweenUpdatesCallback):
     Args:
         evaluate: what to do; it logs as it likes, and ends `learn` by returning false.
         every: updates between two evaluations.
-        last: the last update's number, if it is known: its evaluation then comes before the callbacks after this one, not at
-            the end of `learn`.
     """
 
-    def __init__(self, evaluate: Callable[[int], bool | None], every: int, last: int | None = None) -> None:
+    def __init__(self, evaluate: Callable[[int], bool | None], every: int) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1 update, got {every}.")
         self.evaluate = evaluate
         self.every = every
-        self.last = last
         self._evaluated_at = 0
 
     def _on_training_start(self) -> None:
@@ -121,7 +105,7 @@ class EvaluationCallback(BetweenUpdatesCallback):
 
     def between_updates(self, n_updates: int) -> None:
         """Evaluate if it is time."""
-        if n_updates % self.every == 0 or n_updates == self.last:
+        if n_updates % self.every == 0:
             self._evaluate(n_updates)
 
     def _on_training_end(self) -> None:
@@ -133,57 +117,6 @@ class EvaluationCallback(BetweenUpdatesCallback):
             self._evaluated_at = n_updates
             if self.evaluate(n_updates) is False:
                 self._goes_on = False
-
-
-class OnceCallback(BetweenUpdatesCallback):
-    """Calls `action()` after one update.
-
-    Args:
-        action: what to do.
-        after: the update's number.
-    """
-
-    def __init__(self, action: Callable[[], None], after: int) -> None:
-        super().__init__()
-        self.action = action
-        self.after = after
-
-    def between_updates(self, n_updates: int) -> None:
-        """Do it if it is time."""
-        if n_updates == self.after:
-            self.action()
-
-
-class RoundCallback(BetweenUpdatesCallback):
-    """Calls `round_done()` after every update; the last in the list, it sees what the others have done."""
-
-    def __init__(self, round_done: Callable[[], None]) -> None:
-        super().__init__()
-        self.round_done = round_done
-
-    def between_updates(self, n_updates: int) -> None:
-        """Say so."""
-        self.round_done()
-
-
-class ProgressCallback(BetweenUpdatesCallback):
-    """Moves a progress bar on with each update, and closes it at the end.
-
-    Args:
-        bar: over the updates.
-    """
-
-    def __init__(self, bar: "tqdm[None]") -> None:
-        super().__init__()
-        self.bar = bar
-
-    def between_updates(self, n_updates: int) -> None:
-        """Move the bar."""
-        self.bar.update(n_updates - self.bar.n)
-
-    def _on_training_end(self) -> None:
-        super()._on_training_end()
-        self.bar.close()
 
 
 class TokenBarCallback(ProgressBarCallback):

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stable_baselines3.common.logger import Logger
+from tqdm.auto import tqdm
+
 _ALWAYS_RIGHT = 0.995
 _CHANCE, _MARGIN = 0.5, 0.01
 
@@ -23,6 +26,14 @@ class DiscriminatorWatch:
         self.patience = patience
         self._state: str | None = None
         self._in_a_row = 0
+
+    def note(self, metrics: Mapping[str, float], logger: Logger) -> None:
+        """Log the metrics of a retraining, and print what `check` says of the accuracy, if there is one."""
+        for name, value in metrics.items():
+            logger.record(f"discriminator/{name}", value)
+        message = self.check(metrics["accuracy"]) if "accuracy" in metrics else None
+        if message is not None:
+            tqdm.write(message)
 
     def check(self, accuracy: float) -> str | None:
         """Take note of an accuracy in [0, 1]; a message once a state has lasted for `patience` retrainings, else None.

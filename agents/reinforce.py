@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -14,20 +13,18 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import Tensor
 
 from agents.callbacks import TokenBarCallback, every_callback
 from agents.contract_check import normalises_observations
+from agents.player import PHASE, Player, sb3_vec_env
 from agents.policy import GeneratorPolicy
 from agents.prefix_extractor import check_end_token
-from agents.saved_game_state import SavesGame
 from agents.vec_env import SB3VecEnv, vector_wrappers
 from seqgan_env.data.padding import played_positions
-from seqgan_env.game import SequenceGame
 from seqgan_env.models.sampling import allowed_along
 from seqgan_env.models.token_model import TokenModel, training_mode
 from seqgan_env.policy_gradient import (
@@ -42,23 +39,15 @@ from seqgan_env.policy_gradient import (
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.errors import check_finite, check_parameters, clip_finite_gradients, room_for
 from seqgan_env.support.hashed_random import as_seed
-from seqgan_env.support.state_dicts import (
-    load_module_state,
-    load_optimizer_state,
-    load_random_state,
-    module_state,
-    optimizer_state,
-    random_state,
-)
-from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
+from seqgan_env.support.state_dicts import load_module_state, module_state
+from seqgan_env.vector_env import SequenceVectorEnv
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
 
 DEFAULT_BATCH_SIZE = 64
-_PHASE = "adversarial training"
 
 
-class Reinforce(SavesGame, OnPolicyAlgorithm):
+class Reinforce(Player):
     """Samples a batch of whole episodes, asks the environment for their rewards, and takes one step of policy gradient.
 
     `learn`, callbacks, logger, `save`, `load` and `predict` are SB3's own. `num_timesteps` counts tokens. Callbacks, and SB3's
@@ -80,8 +69,6 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         likelihood_batch_size: real sequences in each of them.
         rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
             at 0 the generator itself writes the completions.
-        max_updates: `learn` ends after this many updates in all, however few tokens they took; None leaves it to
-            `total_timesteps`.
         stats_window_size: episodes that SB3's rollout statistics average over.
         tensorboard_log: folder of TensorBoard events.
         policy_kwargs: further arguments of the policy: the fields of a `GeneratorConfig`, or `make_generator` for a generator
@@ -95,7 +82,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GeneratorPolicy": GeneratorPolicy}
-    policy: GeneratorPolicy  # type: ignore[assignment]
+    policy: GeneratorPolicy
 
     def __init__(
         self,
@@ -110,7 +97,6 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         likelihood_steps: int = 0,
         likelihood_batch_size: int = 64,
         rollout_lag: float = 0.0,
-        max_updates: int | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -124,10 +110,9 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         self.likelihood_steps = likelihood_steps
         self.likelihood_batch_size = likelihood_batch_size
         self.rollout_lag = rollout_lag
-        self.max_updates = max_updates
         self.end_token: int | None = None
         vec_env = None if env is None else self._wrap_env(env)
-        game = None if vec_env is None else _game_env(vec_env).game
+        game = None if vec_env is None else sb3_vec_env(vec_env).sequences.game
         super().__init__(
             policy,  # type: ignore[arg-type]
             vec_env,  # type: ignore[arg-type]
@@ -173,7 +158,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
             _check_gymnasium_wrappers(env)
             env = SB3VecEnv(inner)
         vec_env: VecEnv = env
-        _check_gymnasium_wrappers(_vec_env(vec_env).venv)
+        _check_gymnasium_wrappers(sb3_vec_env(vec_env).venv)
         _check_wrappers(vec_env)
         return vec_env
 
@@ -236,31 +221,9 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
 
     def _check_env(self, env: VecEnv) -> None:
         """Raise a ValueError for an environment in which nothing can be learned, or that is another generator's."""
-        game = _game_env(env).game
+        game = sb3_vec_env(env).sequences.game
         check_baseline(self.baseline, env.num_envs, game.sequence_length, same_along_sequence=game.reward == "terminal")
         check_end_token(game, self.end_token)
-
-    @property
-    def generator(self) -> TokenModel:
-        """The policy's network."""
-        return self.policy.generator
-
-    @property
-    def game(self) -> SequenceGame:
-        """The game that the environment plays."""
-        return _game_env(self._env_or_error()).game
-
-    def _env_or_error(self) -> VecEnv:
-        if self.env is None:
-            raise ValueError("This agent has no environment: pass one to load(..., env=...) or set_env().")
-        return self.env
-
-    @property
-    def last_played(self) -> PlayedEpisodes:
-        """What the batch of the latest update earned."""
-        if not hasattr(self, "_played"):
-            raise ValueError("Nothing has been played yet: call learn() first.")
-        return self._played
 
     def sync_rollout_policy(self) -> None:
         """Give the rollout policy the generator's parameters, and let it write the environment's completions.
@@ -288,28 +251,15 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         self.gamma = self.game.gamma
         self.game.attach_policy(self.rollout_policy)
 
-    def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`, on the device."""
-        workers, game = self.game.workers, self.game
-        rows = workers.part(n).rows
-        tokens, lengths = self.generator.sample(n, game.sequence_length, self._rng, mask=game.mask, rows=rows)
-        return workers.gather(tokens, n), workers.gather(lengths, n)
-
-    def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
-        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
-        return self.game.retrain(self.sample(n_generated)[0])
-
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer | None, n_rollout_steps: int
     ) -> bool:
         """Sample an episode for each row and ask for its rewards; false if a callback asked to stop."""
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
-        if self.max_updates is not None and self._n_updates >= self.max_updates:
-            return False
-        check_parameters(self.generator, _PHASE, self._n_updates + 1)
+        check_parameters(self.generator, PHASE, self._n_updates + 1)
         tokens, _ = self.sample(env.num_envs)
-        played_by = _vec_env(env)
+        played_by = sb3_vec_env(env)
         self._played = played_by.play(env, tokens)
         self._tokens = tokens.to(self.device)
         lengths, earned = self._played.lengths.cpu(), []
@@ -325,7 +275,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         if env is not played_by:  # as SB3's algorithms, learn from what its wrappers make of the rewards
             of_episodes = played_positions(lengths, n_rollout_steps)
             self._rewards = torch.where(of_episodes, torch.stack(earned, dim=1).float(), 0.0)
-        self._note_episodes()
+        self._note_episodes({name: x for name, x in self._played.info.items() if isinstance(x, np.ndarray)})
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -339,7 +289,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         """
         self._update_learning_rate(self.policy.optimizer)
         rewards, lengths = self._rewards.to(self.device), self._played.lengths.to(self.device)
-        check_finite("the batch of rewards", rewards, _PHASE, self._n_updates + 1)
+        check_finite("the batch of rewards", rewards, PHASE, self._n_updates + 1)
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
         n_actions = lengths.sum()
         rows, weight = self.game.workers.part(len(lengths))
@@ -374,13 +324,14 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfReinforce:
-        """Train until `total_timesteps` tokens were written; see SB3.
+        """Train until `total_timesteps` tokens were written; see SB3."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
-        Rollout and reference policy begin with what the generator has learned before its first update, by likelihood.
-        """
+    def _setup_learn(self, *arguments: Any, **settings: Any) -> tuple[int, BaseCallback]:
+        """See SB3. Rollout and reference policy begin with what the generator has learned before its first update."""
         if self._n_updates == 0:
             self._copy_generator()
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return super()._setup_learn(*arguments, **settings)
 
     def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> tuple[Tensor, Tensor]:
         """What is minimised, of some rows of a batch; and their parts of entropy, divergence and NLL of the batch, `(3,)`."""
@@ -407,8 +358,8 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         self.policy.optimizer.zero_grad()
         loss.backward()
         sums = self.game.workers.sum_gradients(self.policy.parameters(), torch.cat([loss.detach().view(1), numbers]))
-        check_finite(name, sums[0], _PHASE, step)
-        norm = clip_finite_gradients(self.policy, self.max_grad_norm, _PHASE, step)
+        check_finite(name, sums[0], PHASE, step)
+        norm = clip_finite_gradients(self.policy, self.max_grad_norm, PHASE, step)
         self.policy.optimizer.step()
         return norm, sums
 
@@ -437,55 +388,24 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
             for old, new in zip(self.rollout_policy.parameters(), self.generator.parameters(), strict=True):
                 old.lerp_(new, 1 - self.rollout_lag)
 
-    def _note_episodes(self) -> None:
-        """Feed SB3's episode statistics where no `VecMonitor` does, and log what the sequences are worth."""
-        rewards, lengths = self._played.rewards.cpu(), self._played.lengths.cpu()
-        if not is_vecenv_wrapped(self._env_or_error(), VecMonitor):
-            assert self.ep_info_buffer is not None
-            self.ep_info_buffer.extend(
-                {"r": total, "l": length} for total, length in zip(rewards.sum(dim=1).tolist(), lengths.tolist(), strict=True)
-            )
-        self.logger.record("rollout/reward_per_token", (rewards.sum() / lengths.sum()).item())
-        for name, values in self._played.info.items():
-            if isinstance(values, np.ndarray):
-                self.logger.record(f"rollout/{name}", float(values.mean()))
-
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of `learn` depends on; see `seqgan_env.support.state_dicts.Resumable`.
-
-        Taken down between two updates. To go on, `learn` what is left of the tokens with `reset_num_timesteps=False`.
-        """
+        """All that later updates depend on; the rollout policy and the reference policy, too."""
         lagging = self.rollout_policy is not self.generator
         return {
-            "generator": module_state(self.generator),
+            **super().training_state(),
             "rollout_policy": module_state(self.rollout_policy) if lagging else None,
             "reference_policy": None if self.reference_policy is None else module_state(self.reference_policy),
-            "optimizer": optimizer_state(self.policy.optimizer),
-            "rng": random_state(self._rng),
-            "n_updates": self._n_updates,
-            "num_timesteps": self.num_timesteps,
-            "recent_episodes": [[float(episode["r"]), int(episode["l"])] for episode in self.ep_info_buffer or ()],
-            "env": _game_env(self._env_or_error()).training_state(),
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
-        load_module_state(self.generator, state["generator"])
+        super().load_training_state(state)
         if state["rollout_policy"] is not None:
             load_module_state(self.rollout_policy, state["rollout_policy"])
         if self.reference_policy is not None:
             load_module_state(self.reference_policy, state["reference_policy"])
-        load_optimizer_state(self.policy.optimizer, state["optimizer"])
-        load_random_state(self._rng, state["rng"])
-        self._n_updates = state["n_updates"]
-        self.num_timesteps = state["num_timesteps"]
-        episodes = [{"r": total, "l": length} for total, length in state["recent_episodes"]]
-        self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
-        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-        env = self._env_or_error()
-        _game_env(env).load_training_state(state["env"])
         if self.num_timesteps:
-            self._last_obs = np.zeros(env.num_envs)  # never read, but SB3 resets the environments where there is none
+            self._last_obs = np.zeros(self.n_envs)  # never read, but SB3 resets the environments where there is none
 
     def set_parameters(
         self,
@@ -511,7 +431,7 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
         super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_rng", "rollout_policy", "reference_policy", "_played", "_tokens", "_rewards"]
+        own = ["rollout_policy", "reference_policy", "_tokens", "_rewards"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -532,19 +452,6 @@ class Reinforce(SavesGame, OnPolicyAlgorithm):
                 "counts what is written: leave it out, and call learn(..., progress_bar=True)."
             )
         return made
-
-
-def _vec_env(env: VecEnv) -> SB3VecEnv:
-    """What is under SB3's wrappers."""
-    inner = env.unwrapped
-    if not isinstance(inner, SB3VecEnv):
-        raise TypeError(f"Reinforce needs an SB3VecEnv over a SequenceVectorEnv, got {type(inner).__name__}.")
-    return inner
-
-
-def _game_env(env: VecEnv) -> SequenceVectorEnv:
-    """The vector environment under all wrappers."""
-    return _vec_env(env).sequences
 
 
 def _check_gymnasium_wrappers(env: Any) -> None:

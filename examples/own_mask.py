@@ -79,11 +79,13 @@ def main(epochs: int = 3, updates: int = 30, n: int = 500, seed: int = 0) -> dic
     """Shares of balanced sequences, and how deep the agent nests before and after it plays for depth."""
     game = new_game(seed=seed)
     env = SequenceVectorEnv(game, 64, autoreset_mode="SameStep")
-    agent = Reinforce("GeneratorPolicy", env, learning_rate=0.02, max_updates=updates, seed=seed)
+    agent = Reinforce("GeneratorPolicy", env, learning_rate=0.02, seed=seed)
     pretrain(agent.generator, game.real_sequences, PretrainConfig(epochs=epochs), torch.Generator().manual_seed(seed))
     free, _ = agent.generator.sample(n, LENGTH, torch.Generator().manual_seed(seed))
     before, lengths = agent.sample(n)
-    agent.learn(updates * env.num_envs * LENGTH)  # another policy's completions, or its tokens, would be under the mask, too
+    agent.begin(updates)
+    for _ in range(updates):
+        agent.update()  # another policy's completions, or its tokens, would be under the mask, too
     after, _ = agent.sample(n)
     completed = game.search.complete(after, lengths, torch.arange(n), range(LENGTH - 1)).tokens.flatten(0, 2)
     written = {"real": game.real_sequences, "without the mask": free, "with the mask": after, "completions": completed}

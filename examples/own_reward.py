@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from agents import DiscriminatorCallback, PretrainConfig, Reinforce, pretrain
+from agents import PretrainConfig, Reinforce, pretrain
 from seqgan_env import (
     SequenceVectorEnv,
     TextCNNConfig,
@@ -47,8 +47,11 @@ def train(weight: float, updates: int = 40, seed: int = 0) -> tuple[float, float
         return sum(short_words([vocabulary.decode(row) for row in tokens.tolist()])) / 500
 
     before = mean_share()
-    agent.max_updates = updates
-    agent.learn(updates * BATCH * length, DiscriminatorCallback(g_steps=2, d_steps=1, n_generated=256))
+    agent.begin(updates)
+    for update in range(1, updates + 1):
+        agent.update()
+        if update % 2 == 0:
+            agent.retrain_reward_model(256)
     return before, mean_share()
 
 

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 import train
+from agents.discriminator_watch import DiscriminatorWatch
 from agents.experiment import training as training_module
 from agents.experiment.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
 from agents.experiment.config import CheckpointConfig, OracleConfig, TextConfig, TrainConfig, with_absolute_paths
@@ -136,13 +137,13 @@ class TestStoppedAndTakenUp:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            original = train.DiscriminatorCallback.between_updates
+            original = DiscriminatorWatch.note
 
-            def between_updates(self: Any, n_updates: int) -> None:
-                original(self, n_updates)
+            def note(self: DiscriminatorWatch, *arguments: Any) -> None:
+                original(self, *arguments)
                 interrupted()
 
-            patch.setattr(train.DiscriminatorCallback, "between_updates", between_updates)
+            patch.setattr(DiscriminatorWatch, "note", note)
             with pytest.raises(KeyboardInterrupt):
                 train.main(lagging(tmp_path))
         run = only_run(tmp_path)

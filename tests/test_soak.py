@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents.reinforce import Reinforce
 from seqgan_env.vector_env import SequenceVectorEnv
-from tests.small import END, T, small_discriminator, small_game
+from tests.small import END, small_discriminator, small_game
 
 N = 64
 UPDATES = 3
@@ -60,6 +60,7 @@ def soak(episodes: int, after_round: Callable[[], object] = lambda: None) -> Soa
     played = SequenceVectorEnv(game, N, autoreset_mode=AutoresetMode.SAME_STEP)
     agent = Reinforce("GeneratorPolicy", played, 1e-3, seed=0, policy_kwargs={"embedding_dim": 8, "hidden_dim": 8})
     agent.set_logger(Logger(None, []))
+    agent.begin(UPDATES * (WARM_UP + episodes // EPISODES_PER_ROUND))
     rng = np.random.default_rng(0)
     stepped.reset(seed=0)
     result = Soak()
@@ -72,8 +73,7 @@ def soak(episodes: int, after_round: Callable[[], object] = lambda: None) -> Soa
             ended += int(terminated.sum())
             result.retrainings += "retraining" in info
         for _ in range(UPDATES):
-            agent.max_updates = agent._n_updates + 1
-            agent.learn(N * T, reset_num_timesteps=False)
+            agent.update()
             result.retrainings += "retraining" in agent.last_played.info
         result.episodes += ended + UPDATES * N
         after_round()

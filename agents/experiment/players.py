@@ -3,57 +3,17 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.type_aliases import MaybeCallback
-from torch import Tensor
 
 from agents.actor_critic import ActorCriticPlayer, GeneratorActor, GeneratorActorCriticPolicy, PlayerA2C, PlayerPPO
 from agents.experiment.config import AdversarialConfig, TrainConfig, kl_coef_of
+from agents.player import Player
 from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env.game import SequenceGame
-from seqgan_env.models.token_model import TokenModel
-from seqgan_env.support.state_dicts import Resumable
-from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
-
-
-class Player(Resumable, Protocol):
-    """What `train.py` and the callbacks need of an agent: a generator that learns from rewards, and its game."""
-
-    num_timesteps: int
-
-    @property
-    def generator(self) -> TokenModel:
-        """What writes, and what is measured."""
-
-    @property
-    def game(self) -> SequenceGame:
-        """The game that it plays."""
-
-    @property
-    def last_played(self) -> PlayedEpisodes:
-        """What the episodes of the latest update earned."""
-
-    def sync_rollout_policy(self) -> None:
-        """Let the generator, as it is now, write the environment's completions."""
-
-    def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        """Let the generator write `n` sequences: tokens `(n, length)` int64, padded, and lengths `(n,)`."""
-
-    def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
-        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
-
-    def set_logger(self, logger: Logger) -> None:
-        """Where to log; see SB3."""
-
-    def learn(self, total_timesteps: int, callback: MaybeCallback = None, *, reset_num_timesteps: bool = True) -> Any:
-        """Play and learn for so many steps; see SB3."""
-
-    def save(self, path: str) -> None:
-        """Write it to a file; see SB3."""
+from seqgan_env.vector_env import SequenceVectorEnv
 
 
 def make_agent(config: TrainConfig, game: SequenceGame) -> Player:
@@ -80,7 +40,6 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
         max_grad_norm=adversarial.max_grad_norm,
         likelihood_steps=adversarial.likelihood_steps,
         rollout_lag=adversarial.rollout_lag,
-        max_updates=adversarial.updates,
         policy_kwargs=dataclasses.asdict(config.generator),
         seed=config.seed,
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agents.experiment.config import OracleConfig, TextConfig, TrainConfig, reward_of
-from agents.experiment.players import Player
+from agents.player import Player
 from seqgan_env.data.corpus import read_corpus
 from seqgan_env.data.padding import Tokens, lengths_of
 from seqgan_env.game import SequenceGame

@@ -22,12 +22,13 @@ from agents.discriminator_watch import DiscriminatorWatch
 from agents.experiment.checkpoint import Checkpoints
 from agents.experiment.collapse import BestKeeper, CollapseAlarm
 from agents.experiment.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
-from agents.experiment.players import Player, make_agent
+from agents.experiment.players import make_agent
 from agents.experiment.run_folder import NoRunFolder, RunFolder
 from agents.experiment.run_lock import RunLock
 from agents.experiment.tasks import KeptData, Task, make_task
 from agents.experiment.threads import threads_for
 from agents.experiment.torchrun import LAUNCH, earlier_run, is_restarted, note_of_launch
+from agents.player import Player
 from seqgan_env.data.corpus import naming
 from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.saved_game import BEST, load_generator, spellings
@@ -51,9 +52,6 @@ class Phase(str, Enum):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; it ends a run as Ctrl-C does."""
-
-
-_ORDER = list(Phase)
 
 
 class Training:
@@ -81,6 +79,7 @@ class Training:
         self.agent = agent
         self.run = run
         self.workers = workers
+        agent.set_logger(run.logger)
         task.game.share_work(workers)
         self.alarm = CollapseAlarm(config.collapse)
         self.watch = DiscriminatorWatch()
@@ -258,10 +257,6 @@ class Training:
         """How many it computes with on a CPU."""
         return threads_for(self.config, self.task.game, self.agent.generator)
 
-    def is_past(self, phase: Phase) -> bool:
-        """Whether a phase is done."""
-        return _ORDER.index(self.phase) > _ORDER.index(phase)
-
     def step_done(self) -> None:
         """Take note in the middle of a round, if the latest note is some seconds old."""
         if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
@@ -282,13 +277,14 @@ class Training:
 
     def phase_done(self) -> None:
         """Go on to the next phase; a checkpoint is written in between."""
-        self.phase = _ORDER[_ORDER.index(self.phase) + 1]
+        phases = list(Phase)
+        self.phase = phases[phases.index(self.phase) + 1]
         self.rounds = 0
         self._take_note()
         self.write_checkpoint()
 
-    def judge(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Look for collapse, and keep the best generator; false if the adversarial phase is to end.
+    def judge(self, metrics: Mapping[str, float], step: int) -> None:
+        """Look for collapse, and keep the best generator.
 
         Args:
             metrics: of an evaluation.
@@ -297,7 +293,6 @@ class Training:
         for message in self.alarm.check(metrics, step):
             tqdm.write(message)
         self._best_is_new |= self._best.offer(metrics, step)
-        return not self.alarm.should_stop
 
     def take_weights(self, path: Path) -> None:
         """Give the generator the parameters in a file; the first worker alone looks at it.
@@ -362,7 +357,7 @@ class Training:
             "rounds": self.rounds,
             "all_rounds": self._all_rounds,
             "agent": self.agent.training_state(),
-            "likelihood": None if self.is_past(Phase.LIKELIHOOD) else self.likelihood.training_state(),
+            "likelihood": self.likelihood.training_state() if self.phase is Phase.LIKELIHOOD else None,
             "run": self.run.training_state(),
             "alarm": self.alarm.training_state(),
             "watch": self.watch.training_state(),

@@ -75,27 +75,37 @@ class LikelihoodTraining:
         self._order: Tensor | None = None
         self._begin_epoch()
 
-    def run(
-        self,
-        after_epoch: Callable[[int, float], bool | None] | None = None,
-        after_step: Callable[[], None] | None = None,
-    ) -> None:
+    def run(self, after_epoch: Callable[[int, float], bool | None] | None = None) -> None:
         """Train for the epochs that are left.
 
         Args:
             after_epoch: called with the number of finished epochs and the epoch's mean loss (nats per token); false stops.
-            after_step: called after each step but an epoch's last, between which and `after_epoch` nothing happens.
 
         Raises:
-            NumericalFault: the loss or the gradient of a step is not finite; looked at when its epoch is done, before
-                `after_epoch`, so that no step waits for a GPU.
+            NumericalFault: see `train_epoch`.
         """
         while self.finished_epochs < self.config.epochs:
-            loss = self._finish_epoch(after_step)
-            self.finished_epochs += 1
-            self._begin_epoch()
+            loss = self.train_epoch()
             if after_epoch is not None and after_epoch(self.finished_epochs, loss) is False:
                 return
+
+    def train_epoch(self, after_step: Callable[[], None] | None = None) -> float:
+        """Train on every real sequence once, or on those that are left of an unfinished epoch.
+
+        Args:
+            after_step: called after each step but the last one.
+
+        Returns:
+            The epoch's mean loss in nats per token.
+
+        Raises:
+            NumericalFault: the loss or the gradient of a step is not finite; looked at when the epoch is done, so that no step
+                waits for a GPU.
+        """
+        loss = self._finish_epoch(after_step)
+        self.finished_epochs += 1
+        self._begin_epoch()
+        return loss
 
     def training_state(self) -> dict[str, Any]:
         """All that the rest of the training depends on, the generator's own parameters aside."""

@@ -14,6 +14,7 @@ from gymnasium.wrappers import TransformReward
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import agents.reinforce
@@ -29,6 +30,16 @@ from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.support.state_dicts import detached
 from tests.agents.small_agents import new_agent, new_game, text_env, weights
 from tests.small import KeepsEpisodes, Recorder, T, V, no_repeats, seeded, small_game
+
+
+class Rows(KVWriter):
+    """What an agent logs, the times aside."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self.rows.append({name: x for name, x in key_values.items() if name not in ("time/fps", "time/time_elapsed")})
 
 
 class TestPolicy:
@@ -121,7 +132,6 @@ class TestUpdate:
             {"max_grad_norm": 1e-4},
             {"likelihood_steps": 1},
             {"rollout_lag": 0.8},
-            {"max_updates": 1},
             {"policy_kwargs": {"initial_std": 0.2}},
         ],
         ids=lambda change: next(iter(change)),
@@ -333,7 +343,7 @@ class TestSaveAndLoad:
         assert Reinforce.load(tmp_path / "agent.zip", ent_coef=0.5).ent_coef == 0.5
 
     def test_nothing_is_known_of_a_batch_before_one_was_played(self) -> None:
-        with pytest.raises(ValueError, match=r"Nothing has been played yet: call learn\(\) first"):
+        with pytest.raises(ValueError, match=r"Nothing has been played yet: call learn\(\) or update\(\) first"):
             _ = new_agent().last_played
 
     @pytest.mark.parametrize("lag", [0.0, 0.5])
@@ -549,10 +559,35 @@ class TestCallbacks:
         agent.learn(100 * 40, Stop())
         assert agent._n_updates == 1  # stopped in the second batch, which is not learned from
 
-    def test_max_updates_stops_before_another_batch_is_played(self) -> None:
-        agent = new_agent(max_updates=2)
-        agent.learn(100 * 40)
-        assert (agent._n_updates, agent.num_timesteps) == (2, 80)
+    def test_updates_one_by_one_are_what_learn_does(self) -> None:
+        """The schedule of the learning rate and the log included."""
+        changes: dict[str, Any] = {"learning_rate": lambda remaining: 0.05 * remaining, "rollout_lag": 0.5}
+        learned, updated = new_agent(**changes), new_agent(**changes)
+        logs = Rows(), Rows()
+        for agent, log in zip((learned, updated), logs, strict=True):
+            agent.set_logger(Logger(None, [log]))
+        learned.learn(3 * 40)
+        updated.begin(3)
+        for _ in range(3):
+            updated.update()
+        assert torch.equal(weights(learned), weights(updated))
+        assert (updated._n_updates, updated.num_timesteps) == (3, 120)
+        assert logs[0].rows == logs[1].rows
+        assert len(logs[0].rows) == 3
+
+    def test_more_updates_go_on_where_the_first_ended(self) -> None:
+        whole, parts = new_agent(), new_agent()
+        for agent, numbers in ((whole, [4]), (parts, [3, 4])):
+            for n_updates in numbers:
+                agent.begin(n_updates)
+                while agent._n_updates < n_updates:
+                    agent.update()
+        assert torch.equal(weights(whole), weights(parts))
+        assert whole.num_timesteps == parts.num_timesteps == 160
+
+    def test_an_update_needs_a_beginning(self) -> None:
+        with pytest.raises(ValueError, match=r"call begin\(n_updates\) first"):
+            new_agent().update()
 
     @pytest.mark.parametrize(("g_steps", "d_steps", "fits"), [(1, 1, 4), (1, 3, 12), (2, 2, 4), (3, 1, 1)])
     def test_the_discriminator_is_retrained_on_schedule(
@@ -568,12 +603,11 @@ class TestCallbacks:
         assert len({tuple(tokens.flatten().tolist()) for tokens in generated}) == fits  # fresh negatives each time
 
     def test_the_last_update_is_followed_by_one_retraining(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also where `max_updates` ends the training, after a rollout's start."""
-        agent = new_agent(max_updates=2)
+        agent = new_agent()
         fits: list[int] = []
         retrain = agent.retrain_reward_model
         monkeypatch.setattr(agent, "retrain_reward_model", lambda n: (fits.append(n), retrain(n))[1])
-        agent.learn(100 * 40, DiscriminatorCallback(1, 1, n_generated=16))
+        agent.learn(2 * 40, DiscriminatorCallback(1, 1, n_generated=16))
         assert len(fits) == 2
 
     def test_a_callback_counts_from_its_own_learn(self) -> None:

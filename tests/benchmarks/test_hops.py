@@ -16,7 +16,7 @@ def test_an_update_is_all_that_it_does_and_no_more(capsys: pytest.CaptureFixture
     codes = hops.entered("reinforce")
     for function in (SequenceVectorEnv.play, Reinforce.sample, MonteCarloSearch.action_values):
         assert inspect.unwrap(function).__code__ in codes
-    for function in (make_game, train.main, train.pretrain_generator):
+    for function in (make_game, train.main, train.train_by_likelihood):
         assert inspect.unwrap(function).__code__ not in codes
     hops.main(hops.Config())
     head, *lines = capsys.readouterr().out.splitlines()[-1 - len({code.co_filename for code in codes}) :]

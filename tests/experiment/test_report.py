@@ -79,7 +79,7 @@ def test_the_middle_checkpoint_lies_between_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interrupted", "stages"), [("pretrain_generator", ["generator"]), ("train_adversarially", [*STAGES][::2])]
+    ("interrupted", "stages"), [("train_by_likelihood", ["generator"]), ("train_adversarially", [*STAGES][::2])]
 )
 def test_an_interrupted_run_has_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str, stages: list[str]

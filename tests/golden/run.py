@@ -71,7 +71,6 @@ def _run(seed: int, n_rollouts: int) -> dict[str, list[float]]:
         figures[f"discriminator {name}"] = [fit[name] for fit in fits]
 
     for update in range(1, UPDATES + 1):
-        agent.max_updates = update
         agent.learn(N * T, reset_num_timesteps=False)
         figures[f"rewards of update {update}"] = agent.last_played.rewards[:4].flatten().tolist()
         figures[f"NLL_oracle of update {update}"] = agent.last_played.info["oracle_nll"].tolist()
