@@ -1,4 +1,4 @@
-"""The policy gradient as pure functions: returns, baselines, loss."""
+"""The policy gradient as pure functions: returns, advantages, losses."""
 
 from typing import Literal, get_args
 
@@ -11,11 +11,11 @@ Baseline = Literal["none", "batch", "position", "leave-one-out", "maligan"]
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
-    """What each action earns from its position on: G_t = r_t + gamma G_(t+1).
+    """Discounted returns from each position on: G_t = r_t + gamma G_(t+1).
 
     Args:
         rewards: `(n, length)`, 0 beyond an episode's end.
-        gamma: the discount of the reward contract: with `"rollout"` it is 0, and a return is Q itself.
+        gamma: the discount of the reward contract; with `"rollout"` it is 0, and the return is Q itself.
 
     Returns:
         `(n, length)`.
@@ -27,21 +27,21 @@ def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
 
 
 def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
-    """Returns less a baseline that does not depend on the action, so that the gradient's expectation stays the same.
+    """Returns minus a baseline that does not depend on the action, so that the expected gradient stays the same.
 
     Args:
         returns: `(n, length)`.
         lengths: `(n,)` int64.
-        baseline: `"none"`, as published: then any reward of one sign sharpens the policy. `"batch"`: the mean over all
-            actions. `"position"`: the mean over the batch at each position. `"leave-one-out"`: the same without the action's
-            own row, which alone is unbiased (Kool, van Hoof and Welling, 2019, eq. 8); an action that is alone at its
-            position gets 0. `"maligan"`: no baseline of returns, but of weights; see `maligan_weights`.
+        baseline: `"none"`, as published: any reward of one sign then sharpens the policy. `"batch"`: the mean over all
+            actions. `"position"`: the mean over the batch at each position. `"leave-one-out"`: the same mean without the
+            action's own row; only this one is unbiased (Kool, van Hoof and Welling, 2019, eq. 8), and an action that is alone
+            at its position gets 0. `"maligan"`: weights instead of a baseline; see `maligan_weights`.
 
     Returns:
         `(n, length)`, 0 beyond `lengths`.
 
     Raises:
-        ValueError: another name; or for `"maligan"` a return below 0.
+        ValueError: the name is unknown, or a return for `"maligan"` is below 0.
     """
     played = played_positions(lengths, returns.shape[1])
     masked = returns * played
@@ -61,24 +61,24 @@ def advantages(returns: Tensor, lengths: Tensor, baseline: Baseline) -> Tensor:
 
 
 def check_baseline(baseline: Baseline, n: int, length: int, same_along_sequence: bool) -> None:
-    """Refuse a baseline that equals the returns themselves in batches of `n` episodes: nothing would be learned from rewards.
+    """Refuse a baseline that equals the returns in batches of `n` episodes, so that rewards would teach nothing.
 
     Args:
         baseline: see `advantages`.
         n: episodes in a batch.
-        length: the most actions of an episode.
-        same_along_sequence: whether all actions of an episode have the same return, as under `"terminal"`.
+        length: the maximum number of actions in an episode.
+        same_along_sequence: whether all actions of an episode have the same return, as with `"terminal"`.
 
     Raises:
-        ValueError: it does, whatever the rewards.
+        ValueError: the baseline always equals the returns.
     """
-    returns = 1.0 + torch.arange(n * length).view(n, length)  # any positive ones that differ where they can
+    returns = 1.0 + torch.arange(n * length).view(n, length)  # any positive returns that differ
     if same_along_sequence:
         returns = returns[:, :1].expand(n, length)
     if not advantages(returns, torch.full((n,), length), baseline).any():
         raise ValueError(
-            f"With baseline={baseline!r} nothing can be learned in batches of {n}: what is subtracted is the return itself. "
-            "Take more episodes in a batch (num_envs; in train.py --adversarial.batch-size), or baseline='none'."
+            f"With baseline={baseline!r} nothing can be learned in batches of {n}: the baseline equals the return itself. "
+            "Use more episodes per batch (num_envs; in train.py --adversarial.batch-size), or baseline='none'."
         )
 
 
@@ -86,24 +86,24 @@ def maligan_weights(returns: Tensor, counts: Tensor) -> Tensor:
     """MaliGAN's rescaled rewards, times the batch size (Che et al., 2017, arXiv 1702.07983, section 3.1).
 
     The paper's gradient is the sum over a batch of (r_i / sum of r - b) grad log p(x_i), with r = D / (1 - D). Here b is
-    1 / n, so that equal rewards teach nothing (the paper lets it grow in the course of training), and each weight is times n,
-    for `policy_gradient_loss` takes a mean. With completions of prefixes, r at a position is their mean, normalised over the
-    batch at this position.
+    1 / n, so that equal rewards teach nothing (the paper increases it during training), and each weight is multiplied by n,
+    because `policy_gradient_loss` takes a mean. With completions of prefixes, r at a position is their mean, normalised over
+    the batch at this position.
 
     Args:
-        returns: `(n, length)`, at least 0, and 0 where nothing was played.
-        counts: `(length,)`, episodes that have each position.
+        returns: `(n, length)`, at least 0, and 0 beyond an episode's end.
+        counts: `(length,)`, the number of episodes that reach each position.
 
     Returns:
-        n r / sum of r - 1, `(n, length)`; 0 at a position where every r is 0, or too small to divide by.
+        n r / sum of r - 1, `(n, length)`; 0 at a position where all r are 0 or too small to divide by.
 
     Raises:
-        ValueError: a return below 0.
+        ValueError: a return is below 0.
     """
     if (returns < 0).any():
         raise ValueError(
-            f"baseline='maligan' takes ratios of densities, which are never negative, but a return of "
-            f"{returns.min().item():.3g} came. Take the scaling 'ratio' and the reward contract 'rollout' or 'terminal'."
+            f"baseline='maligan' needs density ratios, which are never negative, but got a return of "
+            f"{returns.min().item():.3g}. Use the scaling 'ratio' and the reward contract 'rollout' or 'terminal'."
         )
     sums = returns.sum(dim=0)
     smallest = torch.finfo(returns.dtype).tiny
@@ -112,13 +112,13 @@ def maligan_weights(returns: Tensor, counts: Tensor) -> Tensor:
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, lengths: Tensor, n_actions: Tensor | None = None) -> Tensor:
-    """The loss whose gradient is REINFORCE's: minus advantage times log-probability, averaged over actions (paper, eq. 8).
+    """The REINFORCE loss: minus advantage times log-probability, averaged over actions (paper, eq. 8).
 
     Args:
         log_probs: `(n, length)` of the actions taken, in nats.
         advantages: `(n, length)`; no gradient flows through them.
         lengths: `(n,)` int64.
-        n_actions: actions of the whole batch, where these are some rows of it: their part of the batch's loss is returned.
+        n_actions: actions of the whole batch, if these are some of its rows; the result is then their share of its loss.
     """
     played = played_positions(lengths, log_probs.shape[1])
     return -(advantages.detach() * log_probs * played).sum() / (played.sum() if n_actions is None else n_actions)
@@ -128,7 +128,7 @@ def mean_entropy(log_probs: Tensor, lengths: Tensor, n_actions: Tensor | None = 
     """Entropy of the next-token distributions in nats, averaged over the actions taken.
 
     Args:
-        log_probs: of every token, `(n, length, vocab_size)`, finite.
+        log_probs: of all tokens, `(n, length, vocab_size)`, finite.
         lengths: `(n,)` int64.
         n_actions: see `policy_gradient_loss`.
     """
@@ -141,8 +141,8 @@ def mean_divergence(log_probs: Tensor, reference: Tensor, lengths: Tensor, n_act
     """KL(policy || reference) of the next-token distributions in nats, averaged over the actions taken.
 
     Args:
-        log_probs: the policy's, of every token, `(n, length, vocab_size)`, finite.
-        reference: the other one's, alike; what is forbidden must be so in both.
+        log_probs: the policy's, of all tokens, `(n, length, vocab_size)`, finite.
+        reference: the reference's, of the same shape; both must forbid the same tokens.
         lengths: `(n,)` int64.
         n_actions: see `policy_gradient_loss`.
     """

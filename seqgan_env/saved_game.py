@@ -1,4 +1,4 @@
-"""A game and its generators in a folder: JSON for what they are, safetensors for their numbers. Nothing here is executed."""
+"""Save and load a game and its generators: JSON for the description, safetensors for the numbers. Executes nothing."""
 
 import json
 import warnings
@@ -27,13 +27,13 @@ from seqgan_env.support.atomic_files import write_atomically
 from seqgan_env.support.settings import without_deleted
 
 SCHEMA = 1
-"""The version of `game.json`; it grows with every change of meaning."""
+"""The version of `game.json`; it grows whenever a field changes its meaning."""
 
 REAL = "real.safetensors"
-"""The file of real sequences that a run learns from, by `save_sequences`."""
+"""The file of a run's real sequences, written by `save_sequences`."""
 
 HELD_OUT = "held_out.safetensors"
-"""The file of real sequences that nothing was trained on, by `save_sequences`, in a run's folder."""
+"""The file of a run's held-out real sequences, written by `save_sequences`."""
 
 LIKELIHOOD, MIDDLE, LAST, BEST = "generator_likelihood", "generator_middle", "generator", "generator_best"
 STAGES = {
@@ -41,15 +41,15 @@ STAGES = {
     MIDDLE: "halfway through adversarial training",
     LAST: "at the end of the run",
 }
-"""The checkpoints that train.py saves, in their order, and what to call them."""
+"""The checkpoints that train.py saves, in order, and their titles."""
 
-_HARMLESS = 1 << 24  # as many parameters as any machine can hold: up to here a wrong size is left to what checks each tensor
+_HARMLESS = 1 << 24  # parameters that any machine can hold; below this, checking each tensor suffices
 
 
 def save_game(game: SequenceGame, folder: Path) -> None:
-    """Write `game.json`, the real sequences, and the weights of discriminator, ranker and oracle, as far as there are any.
+    """Write `game.json`, the real sequences, and the weights of discriminator, ranker and oracle, if any.
 
-    Of a reward model or an objective of one's own only the name is written; see `load_game`.
+    For a custom reward model or objective only the name is written; see `load_game`.
     """
     description: dict[str, Any] = {
         "schema": SCHEMA,
@@ -79,12 +79,12 @@ def load_sequences(path: Path) -> Tensor:
     """The sequences `(n, length)` int64 that `save_sequences` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or a file of something else.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or contains something else.
     """
     tensors = _load(path)
     if "tokens" not in tensors or tensors["tokens"].ndim != 2 or tensors["tokens"].dtype != torch.int32:
-        raise ValueError(f"{path} holds no tokens")
+        raise ValueError(f"{path} contains no tokens")
     return tensors["tokens"].long()
 
 
@@ -94,28 +94,28 @@ def load_game(
     """The game that `save_game` wrote.
 
     Args:
-        folder: where.
+        folder: the game's folder.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        own_reward: the reward model, or the objective, of one's own with which the game was saved, as `make_game` takes it.
-            Nothing is imported because a file names it. Without it the game is there all the same, but refuses to score.
+        own_reward: the custom reward model or objective with which the game was saved, as for `make_game`. A name in a file
+            is never imported. Without it the game loads, but refuses to score.
 
     Raises:
-        FileNotFoundError: no such folder, or no game in it.
-        ValueError: an `own_reward` for a game that has no place for one; or files
-            of another version, damaged, or that do not fit each other.
+        FileNotFoundError: the folder does not exist, or contains no game.
+        ValueError: `own_reward` is given for a game without a custom reward; or files have another version, are damaged, or
+            do not fit each other.
     """
     folder = Path(folder)
     path = folder / "game.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no game.json. Expected the folder of a run of train.py, such as runs/quick-…."
+            f"{folder} contains no game.json. Expected the folder of a run of train.py, such as runs/quick-…."
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         schema = description.pop("schema")
         if schema != SCHEMA:
             raise ValueError(
-                f"it is of version {schema}, this program reads version {SCHEMA}. Read it with the program that wrote it"
+                f"it has version {schema}, but this program reads version {SCHEMA}. Read it with the program that wrote it"
             )
         vocabulary, oracle_sizes = description.pop("vocabulary"), description.pop("oracle")
         _check_that_files_hold(folder, description["vocab_size"], oracle_sizes, description["discriminator"])
@@ -151,49 +151,49 @@ def load_game(
 
 
 def save_generator(generator: TokenModel, path: Path, game: SequenceGame) -> None:
-    """Write a generator's parameters to a `.safetensors` file, and into its metadata what to make one like it from.
+    """Write a generator's parameters to a `.safetensors` file, with its description as metadata.
 
     Args:
-        generator: of a kind that has a name.
+        generator: an LSTM or a Transformer.
         path: of the file.
-        game: whose tokens the generator writes; the file says what each id stands for, so that no other game takes it.
+        game: the generator's game; the file records what each id stands for, so that another game cannot load it.
 
     Raises:
-        TypeError: a generator of one's own: use `save_weights`.
+        TypeError: it is a custom generator; use `save_weights`.
     """
-    # One entry: safetensors writes several in any order, and the same generator is to make the same file, byte for byte.
+    # A single entry, because safetensors writes several in any order, and equal generators must give equal files.
     save_weights(generator, path, {"generator": json.dumps({**describe_generator(generator), "tokens": spellings(game)})})
 
 
 def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
-    """A generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
+    """Load a generator that `save_generator` wrote, for a game, on its device, in evaluation mode.
 
-    A file without metadata, as they were at first, is taken for an LSTM of one layer. One that does not say which tokens it
-    writes is taken to write those of the run in whose folder it lies.
+    A file without metadata, as the first version wrote it, is read as an LSTM of one layer. A file without tokens is assumed
+    to have those of the game in its folder.
 
     Warns:
         UserWarning: nothing says which tokens it writes.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, of an unknown kind, or for another vocabulary or shorter sequences.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, of an unknown kind, or for another vocabulary or shorter sequences.
     """
     path = Path(path)
     weights, description = _load(path), _load_metadata(path).get("generator")
     if "embedding.weight" not in weights:
-        raise ValueError(f"{path} holds no generator: there is no embedding.weight among {', '.join(weights) or 'nothing'}.")
+        raise ValueError(f"{path} contains no generator: no embedding.weight among {', '.join(weights) or 'nothing'}.")
     vocab_size = len(weights["embedding.weight"]) - 1
     if vocab_size != game.vocab_size:
-        raise ValueError(f"{path} is a generator of {vocab_size} tokens; the game has {game.vocab_size}.")
+        raise ValueError(f"{path} is a generator of {vocab_size} tokens, but the game has {game.vocab_size}.")
     try:
         sizes = _sizes_of_first_files(weights) if description is None else json.loads(description)
         length = sizes.pop("sequence_length", game.sequence_length)
         tokens = _as_spellings(sizes.pop("tokens")) if "tokens" in sizes else None
         config = GeneratorConfig(**sizes)
         if not isinstance(length, int) or not config.n_layers <= len(weights):
-            raise ValueError(f"its length is {length!r}, and {config.n_layers} layers are in {len(weights)} tensors")
+            raise ValueError(f"its length is {length!r}, and it has {config.n_layers} layers in {len(weights)} tensors")
         if length < game.sequence_length:
-            raise ValueError(f"it is of at most {length} tokens; the game's sequences have up to {game.sequence_length}")
+            raise ValueError(f"it writes at most {length} tokens, but the game's sequences have up to {game.sequence_length}")
         rules: dict[str, Any] = {"sequence_length": length, "end_token": game.end_token}
         _check_shapes(make_generator(config, vocab_size, **rules, device="meta"), weights, path)  # meta: takes no memory
         generator = make_generator(config, vocab_size, **rules, device=game.device)
@@ -206,7 +206,7 @@ def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
         tokens = _spelled_beside(path, vocab_size)
     if tokens is None:
         warnings.warn(
-            f"{path} does not say which tokens it writes, as older files do not: they are taken to be this game's, in this "
+            f"{path} does not say which tokens it writes, because it is an older file; assuming this game's tokens, in this "
             "order. save_generator(generator, path, game) writes a file that says it.",
             stacklevel=2,
         )
@@ -216,10 +216,10 @@ def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
 
 
 def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> dict[str, TokenModel]:
-    """The generators of these names, as far as the run has come to save them.
+    """Load the generators with these names that the run has already saved.
 
     Raises:
-        FileNotFoundError: none of them is there; says which are.
+        FileNotFoundError: none of them exists; the message lists those that do.
     """
     there = sorted(path.stem for path in folder.glob("generator*.safetensors"))
     found = {name: load_generator(folder / f"{name}.safetensors", game) for name in names if name in there}
@@ -230,12 +230,12 @@ def load_checkpoints(folder: Path, game: SequenceGame, names: Sequence[str]) -> 
 
 
 def spellings(game: SequenceGame) -> tuple[str, ...]:
-    """What each token id stands for in a game: the vocabulary's spellings, or, without one, the ids themselves."""
+    """The spelling of each token id in a game: the vocabulary's, or without a vocabulary the ids themselves."""
     return tuple(map(str, range(game.vocab_size))) if game.vocabulary is None else game.vocabulary.tokens
 
 
 def _spelled_in(path: Path) -> list[str] | None:
-    """What each id stands for, as a file of weights says itself."""
+    """The spelling of each id according to a file of weights itself."""
     said = _load_metadata(path).get("tokens")
     if said is None:
         return None
@@ -246,7 +246,7 @@ def _spelled_in(path: Path) -> list[str] | None:
 
 
 def _spelled_beside(path: Path, vocab_size: int) -> list[str] | None:
-    """What each id stands for in the game in the same folder, if there is one."""
+    """The spelling of each id in the game in the same folder, if there is one."""
     try:
         vocabulary = json.loads((path.parent / "game.json").read_text(encoding="utf-8"))["vocabulary"]
         return list(map(str, range(vocab_size))) if vocabulary is None else _as_spellings(vocabulary["tokens"])
@@ -261,25 +261,25 @@ def _as_spellings(value: Any) -> list[str]:
 
 
 def _check_tokens(path: Path, tokens: Sequence[str], game: SequenceGame) -> None:
-    """Refuse weights for a game whose ids stand for other tokens."""
+    """Refuse weights for a game with other tokens."""
     here = spellings(game)
     if len(tokens) != len(here):
-        raise ValueError(f"{path} has learned {len(tokens)} tokens; the game has {len(here)}.")
+        raise ValueError(f"{path} was trained on {len(tokens)} tokens, but the game has {len(here)}.")
     for index, (learned, token) in enumerate(zip(tokens, here, strict=True)):
         if learned != token:
             raise ValueError(
-                f"{path} has learned another vocabulary: to it the id {index} is {learned!r}, in this game it is {token!r}. "
-                "Take weights that were trained on this vocabulary, or read the data with theirs: "
+                f"{path} was trained on another vocabulary: its id {index} is {learned!r}, but in this game it is {token!r}. "
+                "Use weights that were trained on this vocabulary, or read the data with theirs: "
                 "read_corpus(data, vocabulary=load_game(folder).vocabulary)."
             )
 
 
 def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int] | None, cnn: dict[str, Any] | None) -> None:
-    """Refuse sizes that the files of weights cannot fill, before memory is taken for them: a value takes at least a byte."""
+    """Before allocating memory, refuse sizes that the weight files cannot fill; each value takes at least a byte."""
     declared = 0
     if oracle is not None:
         if oracle.keys() != {"embedding_dim", "hidden_dim"}:
-            raise ValueError(f"an oracle has the sizes embedding_dim and hidden_dim, not {', '.join(oracle)}")
+            raise ValueError(f"an oracle must have the sizes embedding_dim and hidden_dim, got {', '.join(oracle)}")
         embedding, hidden = oracle["embedding_dim"], oracle["hidden_dim"]
         declared = vocab_size * (embedding + hidden) + 4 * hidden * (embedding + hidden)
     if cnn is not None:
@@ -290,16 +290,16 @@ def _check_that_files_hold(folder: Path, vocab_size: int, oracle: dict[str, int]
 
 
 def _check_declared(folder: Path, declared: int) -> None:
-    """Refuse a number of parameters that the files of weights in a folder cannot fill."""
+    """Refuse more parameters than the weight files in a folder can hold."""
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     if declared > max(stored, _HARMLESS):
-        raise ValueError(f"it declares {declared:,} parameters, but all files of weights together have {stored:,} bytes")
+        raise ValueError(f"it declares {declared:,} parameters, but all weight files together have {stored:,} bytes")
 
 
 def _density_ratio(
     settings: dict[str, Any], game: dict[str, Any], folder: Path
 ) -> tuple[DensityRatioConfig, GeneratorConfig | None]:
-    """The settings of a density ratio, and the generator that joined it; models that the files can hold."""
+    """The settings of a density ratio, and of the generator that joined it; refuses models that the files cannot hold."""
     start = settings.pop("start")
     if start is not None:
         start = GeneratorConfig(**{name: value for name, value in start.items() if name != "sequence_length"})
@@ -308,7 +308,7 @@ def _density_ratio(
     rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
     for model, count in ((config.model, config.n_models), (start, 1)):
         if model is not None:
-            _check_declared(folder, count * model.n_layers * 1024)  # modules take memory, without parameters too
+            _check_declared(folder, count * model.n_layers * 1024)  # modules take memory even without parameters
             without_memory = make_generator(model, game["vocab_size"], **rules, device="meta")
             _check_declared(folder, count * sum(parameter.numel() for parameter in without_memory.parameters()))
     return config, start
@@ -327,7 +327,7 @@ def _check_shapes(module: nn.Module, weights: dict[str, Tensor], path: Path) -> 
 
 
 def _sizes_of_first_files(weights: dict[str, Tensor]) -> dict[str, Any]:
-    """The sizes of the one-layer LSTM that the first version saved, without a description."""
+    """The sizes of a one-layer LSTM that the first version saved without a description."""
     return {"embedding_dim": weights["embedding.weight"].shape[1], "hidden_dim": weights["output.weight"].shape[1]}
 
 
@@ -337,10 +337,10 @@ def save_weights(
     """Write a module's parameters to a `.safetensors` file.
 
     Args:
-        module: a generator, or a network that judges sequences.
+        module: a generator or a reward model's network.
         path: of the file.
-        metadata: what else is to be known of them.
-        game: whose tokens they are about; the file says what each id stands for, so that `load_weights` knows another game.
+        metadata: further facts to store, if any.
+        game: the game whose tokens the module knows; the file records them, so that `load_weights` can refuse another game.
     """
     if game is not None:
         metadata = {**(metadata or {}), "tokens": json.dumps(spellings(game))}
@@ -348,16 +348,16 @@ def save_weights(
 
 
 def load_weights(module: nn.Module, path: Path, *, game: SequenceGame | None = None) -> None:
-    """Read what `save_weights` wrote into a module, on the device that it lies on.
+    """Load what `save_weights` wrote into a module, on the module's device.
 
     Args:
         module: of the same sizes.
         path: of the file.
-        game: that they are for.
+        game: the module's game.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, of another module, or about other tokens than the game's.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, of another module, or for other tokens than the game's.
     """
     weights = _load(path)
     if game is not None and (tokens := _spelled_in(path)) is not None:
@@ -367,11 +367,11 @@ def load_weights(module: nn.Module, path: Path, *, game: SequenceGame | None = N
 
 def _load(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"No file of weights at {path}.")
+        raise FileNotFoundError(f"No safetensors file at {path}.")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no .safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged, or not a .safetensors file: {error}") from error
 
 
 def _load_metadata(path: Path) -> dict[str, str]:
@@ -391,7 +391,7 @@ def _lstm_sizes(lstm: TokenLSTM) -> dict[str, int]:
 
 
 def _describe_reward_model(model: HasScore) -> dict[str, Any]:
-    """The arguments of `make_game` that make a model like this one; `own` is what they cannot make, by its name."""
+    """The arguments of `make_game` that make such a reward model; `own` is the name of one that they cannot make."""
     description = adapt(model).description()
     if description is None:
         return {"discriminator": None, "objective_weight": 1.0, "own": describe(model)}
@@ -399,12 +399,12 @@ def _describe_reward_model(model: HasScore) -> dict[str, Any]:
 
 
 def _put_own_reward(description: dict[str, Any], own_reward: HasScore | Callable[[Any], Any] | None) -> None:
-    """Turn what `_describe_reward_model` wrote into arguments of `make_game`; a file can name a function, but not call it."""
+    """Turn the result of `_describe_reward_model` into arguments of `make_game`; nothing is called by a file's name for it."""
     ranking, own = description.pop("ranking", None), description.pop("own", None)
     description["ranking"] = None if ranking is None else RankConfig(**ranking)
     if own is None:
         if own_reward is not None:
-            raise ValueError("it has no reward of one's own, so own_reward has no place in it")
+            raise ValueError("it has no custom reward, so own_reward must not be given")
         return
     description.setdefault("reward_model", "constant")  # of weight 0 beside an objective of weight 1
     description["objective_batched"] = bool(own["batched"])

@@ -1,4 +1,4 @@
-"""One episode at a time: the reference form of the environment, simple to read."""
+"""The environment for one episode at a time: the simple reference form."""
 
 from typing import Any, ClassVar, SupportsFloat, SupportsIndex
 
@@ -18,14 +18,14 @@ from seqgan_env.support.read_only import ReadOnly
 
 
 class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
-    """Writing a sequence token by token, for a reward that says how real it is.
+    """Write a sequence token by token, for a reward that says how real it is.
 
     ## Description
     The state is the prefix, an action is the next token (Yu et al., AAAI 2017). The reward comes from a reward model,
-    usually a discriminator that is retrained against the very agent that plays.
+    usually a discriminator that is retrained against the agent itself.
 
     ## Action space
-    `Discrete(vocab_size)`. `action_masks()` tells what the game's mask allows; a masked action is an error.
+    `Discrete(vocab_size)`. `action_masks()` gives the actions that the game's mask allows; any other action is an error.
 
     ## Observation space
     `layout="dict"`: `Dict(tokens=Box(0, vocab_size, (T,), int64), length=Box(0, T, (1,), int64))`, padded with `vocab_size`.
@@ -35,19 +35,19 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
     The empty prefix.
 
     ## Rewards
-    By the game's contract, each right under its own discount `gamma`: `"terminal"` (gamma 1), 0 until the end, then the reward
-    R of the sequence; `"rollout"` (gamma 0), the mean R of `n_rollouts` completions of the prefix, R itself at the end;
-    `"shaped"` (gamma 1), the differences of the latter, which sum to R.
+    They follow the game's contract; each is right with its own discount `gamma`. `"terminal"` (gamma 1): 0 until the end, then
+    the sequence's reward R. `"rollout"` (gamma 0): the mean R of `n_rollouts` completions of the prefix, and R itself at the
+    end. `"shaped"` (gamma 1): the differences of the latter, which sum to R.
 
     ## Episode end
-    Terminated at `sequence_length` tokens, or at the end token where there is one; never truncated. The last `info` carries
-    `discriminator_probability` where a discriminator judges, and `oracle_nll` (nats per token) where nature is known. When the
-    episode led to retraining, `retraining` has its metrics.
+    Terminated at `sequence_length` tokens, or at the end token if there is one; never truncated. The last `info` has
+    `discriminator_probability` if the game has a discriminator, and `oracle_nll` (nats per token) if it has an oracle. If the
+    episode caused retraining, `retraining` has its metrics.
 
     ## Arguments
-    `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"`, `"human"` or `"rgb_array"`). `SeqGAN/Oracle-v0` takes the
-    arguments of `oracle_game` in place of the game, `SeqGAN/Text-v0` those of `text_game`. All but `render_mode` are read-only
-    attributes; what can be changed of a game, `SequenceGame` says.
+    `game` (see `SequenceGame`), `layout`, `render_mode` (`"ansi"`, `"human"` or `"rgb_array"`). Instead of the game,
+    `SeqGAN/Oracle-v0` takes the arguments of `oracle_game`, and `SeqGAN/Text-v0` those of `text_game`. All except
+    `render_mode` are read-only attributes; see `SequenceGame` for what can be changed in a game.
 
     ## Version history
     v0: first version.
@@ -73,7 +73,7 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
 
     @property
     def render_mode(self) -> str | None:
-        """How `render` shows the episode; can be set at any time."""
+        """How `render` shows the episode; you can set it at any time."""
         return self._render_mode
 
     @render_mode.setter
@@ -83,11 +83,11 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
 
     @property
     def gamma(self) -> float:
-        """The discount under which the reward contract states the objective."""
+        """The discount with which the reward contract states the objective."""
         return self.game.gamma
 
     def attach_policy(self, policy: TokenPolicy) -> None:
-        """Let `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
+        """Make `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
         self.game.attach_policy(policy)
 
     def retrain(self, generated: torch.Tensor) -> dict[str, float]:
@@ -95,7 +95,7 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         return self.game.retrain(generated)
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
-        """Which tokens may come next: `(vocab_size,)` bool."""
+        """The tokens that may come next: `(vocab_size,)` bool."""
         if self.game.mask is None or self._over:
             return np.ones(self.game.vocab_size, dtype=np.bool_)
         return allowed_after(self.game.mask, self._tokens[: self._length].copy(), self.game.vocab_size)
@@ -106,11 +106,11 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         """Start from the empty prefix.
 
         Args:
-            seed: an integer from 0 on; makes all that follows reproducible, completions included.
-            options: there are none.
+            seed: an integer from 0; makes everything after it reproducible, including completions.
+            options: must be empty.
 
         Raises:
-            TypeError, ValueError: another kind of seed, or an option; nothing has changed then.
+            TypeError, ValueError: the seed is invalid, or there is an option; nothing has changed then.
         """
         check_options(options)
         seed = None if seed is None else as_seed(seed)
@@ -133,8 +133,8 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         """Append a token.
 
         Raises:
-            ResetNeeded: there was no reset, or the episode is over.
-            TypeError, ValueError: the action is no integer, outside the vocabulary, or masked.
+            ResetNeeded: `reset` was not called, or the episode is over.
+            TypeError, ValueError: the action is not an integer, is outside the vocabulary, or is masked.
         """
         if self._over:
             when = "before the first reset()" if self._episode < 0 else "after the end of an episode"
@@ -163,9 +163,9 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         return self._observation(), reward, terminated, False, info
 
     def render(self) -> str | npt.NDArray[np.uint8] | None:
-        """Show the sequence so far with its rewards, the last token in brackets: as text, an image, or printed ("human")."""
+        """Show the sequence so far with its rewards and the last token in brackets, as text, image, or printed ("human")."""
         if self.render_mode is None:
-            gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' when the environment is made.")
+            gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' to the environment.")
             return None
         text = draw_step(self._tokens, self._rewards, self._length, self.game.sequence_length, self.game.vocabulary)
         if self.render_mode == "ansi":
@@ -182,7 +182,7 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         if isinstance(action, np.ndarray) and action.size == 1:
             action = action.item()
         if not isinstance(action, (int, np.integer)):
-            raise TypeError(f"An action is an integer token id, got {action!r} of type {type(action).__name__}.")
+            raise TypeError(f"An action must be an integer token id, got {action!r} of type {type(action).__name__}.")
         token = int(action)
         if not 0 <= token < self.game.vocab_size:
             raise ValueError(f"Action {token} is outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}.")
@@ -195,14 +195,14 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
 
 
 class OracleEnv(SequenceEnv):
-    """`SeqGAN/Oracle-v0`: an LSTM with random parameters is nature. Takes the arguments of `oracle_game`."""
+    """`SeqGAN/Oracle-v0`: an LSTM with random parameters writes the real sequences. Takes the arguments of `oracle_game`."""
 
     def __init__(self, *, layout: Layout = "dict", render_mode: str | None = None, **game_arguments: Any) -> None:
         super().__init__(oracle_game(**game_arguments), layout=layout, render_mode=render_mode)
 
 
 class TextEnv(SequenceEnv):
-    """`SeqGAN/Text-v0`: the lines of a text are nature. Takes the arguments of `text_game`."""
+    """`SeqGAN/Text-v0`: the lines of a text are the real sequences. Takes the arguments of `text_game`."""
 
     def __init__(self, *, layout: Layout = "dict", render_mode: str | None = None, **game_arguments: Any) -> None:
         super().__init__(text_game(**game_arguments), layout=layout, render_mode=render_mode)

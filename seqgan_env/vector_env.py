@@ -1,4 +1,4 @@
-"""The same game for a batch: the native vector form, and `play`, which plays whole episodes in one call."""
+"""The environment for a batch: a native vector environment, with `play` for whole episodes in one call."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -27,30 +27,30 @@ Seeds = SupportsIndex | Sequence[SupportsIndex | None] | npt.NDArray[np.integer[
 
 
 class PlayedEpisodes(NamedTuple):
-    """What `play` returns for `n` whole episodes."""
+    """The result of `play` for `n` whole episodes."""
 
     rewards: Tensor
     """`(n, sequence_length)` float32, on the game's device; 0 beyond an episode's end."""
     lengths: Tensor
     """`(n,)` int64."""
     info: dict[str, Any]
-    """Arrays `(n,)` of what is known of the finished sequences, and `retraining`, if it came to that."""
+    """Arrays `(n,)` with facts about the finished sequences, and `retraining` if the reward model was retrained."""
 
 
 class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
-    """`num_envs` episodes of `SequenceEnv` side by side, over one game; see there for spaces, rewards and episode end.
+    """`num_envs` episodes of `SequenceEnv` in parallel, in one game; see there for spaces, rewards and episode end.
 
-    Row `i` under seed `s` is the single environment under seed `s + i`. Rows that end start anew as `autoreset_mode` says.
+    Row `i` with seed `s` equals the single environment with seed `s + i`. Rows that end restart as `autoreset_mode` says.
 
     Args:
         game: the game that all rows play.
-        num_envs: how many rows.
+        num_envs: the number of rows.
         autoreset_mode: Gymnasium's `NEXT_STEP`, `SAME_STEP` or `DISABLED` (then the caller passes
             `options={"reset_mask": ...}` to `reset`).
         layout: of the observations.
-        render_mode: `"ansi"` for a tuple of one text a row, `"rgb_array"` of one image a row, or `"human"` to print them.
+        render_mode: `"ansi"` for a tuple of one text per row, `"rgb_array"` of one image per row, or `"human"` to print them.
 
-    All arguments but `render_mode` are read-only attributes; what can be changed of a game, `SequenceGame` says.
+    All arguments except `render_mode` are read-only attributes; see `SequenceGame` for what can be changed in a game.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset(
@@ -100,7 +100,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
 
     @property
     def render_mode(self) -> str | None:
-        """How `render` shows the episode; can be set at any time."""
+        """How `render` shows the episode; you can set it at any time."""
         return self._render_mode
 
     @render_mode.setter
@@ -110,11 +110,11 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
 
     @property
     def gamma(self) -> float:
-        """The discount under which the reward contract states the objective."""
+        """The discount with which the reward contract states the objective."""
         return self.game.gamma
 
     def attach_policy(self, policy: TokenPolicy) -> None:
-        """Let `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
+        """Make `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
         self.game.attach_policy(policy)
 
     def retrain(self, generated: Tensor) -> dict[str, float]:
@@ -122,7 +122,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return self.game.retrain(generated)
 
     def action_masks(self) -> BoolArray:
-        """Which tokens may come next in each row: `(num_envs, vocab_size)` bool."""
+        """The tokens that may come next in each row: `(num_envs, vocab_size)` bool."""
         masks = np.ones((self.num_envs, self.game.vocab_size), dtype=np.bool_)
         if self.game.mask is not None:
             for row in np.flatnonzero(~self._over):
@@ -134,12 +134,13 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         """Start all rows, or those of `options["reset_mask"]`, from the empty prefix.
 
         Args:
-            seed: row `i` gets `seed + i`, or the `i`-th of a sequence; makes all that follows reproducible.
+            seed: row `i` gets `seed + i`, or the `i`-th of a sequence; makes everything after it reproducible.
             options: `reset_mask`, `(num_envs,)` bool.
 
         Raises:
-            ResetNeeded: the first reset leaves rows out.
-            TypeError, ValueError: seeds or a mask of another number or kind, or another option; nothing has changed then.
+            ResetNeeded: the first reset leaves out rows.
+            TypeError, ValueError: the seeds or the mask have a wrong number or type, or there is another option; nothing has
+                changed then.
         """
         check_options(options, "reset_mask")
         rows = self._rows_to_reset(options)
@@ -150,14 +151,14 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return self._observation(), {}
 
     def step(self, actions: IntArray) -> tuple[Observation, npt.NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
-        """Append a token to every row, and start ended rows anew as `autoreset_mode` says.
+        """Append a token to every row, and restart ended rows as `autoreset_mode` says.
 
         Args:
-            actions: `(num_envs,)` token ids; with `NEXT_STEP`, those of rows that ended in the step before are not read.
+            actions: `(num_envs,)` token ids; with `NEXT_STEP`, those of rows that ended in the previous step are ignored.
 
         Raises:
-            ResetNeeded: there was no reset, or, with `DISABLED`, a row is over.
-            TypeError, ValueError: actions of another shape or kind, outside the vocabulary, or masked.
+            ResetNeeded: `reset` was not called, or, with `DISABLED`, a row is over.
+            TypeError, ValueError: the actions have a wrong shape or dtype, are outside the vocabulary, or are masked.
         """
         starting = self._over if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._streams is not None else None
         if starting is None and self._over.any():
@@ -182,16 +183,17 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return self._observation(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
 
     def play(self, tokens: Tensor) -> PlayedEpisodes:
-        """Play one whole episode in every row: what `sequence_length` calls of `step` would give, faster.
+        """Play one whole episode in every row: the result of `sequence_length` calls of `step`, but faster.
 
-        Retraining, if it is due, comes after all rewards. Afterwards all rows stand at the start of new episodes.
+        Retraining, if due, follows after all rewards. Afterwards all rows are at the start of new episodes.
 
         Args:
             tokens: `(num_envs, sequence_length)` int64, padded after the end token.
 
         Raises:
-            ResetNeeded: a row is in the middle of an episode, or there was no reset.
-            TypeError, ValueError: tokens of another shape or kind, outside the vocabulary, masked, or after the end.
+            ResetNeeded: `reset` was not called, or a row is in the middle of an episode.
+            TypeError, ValueError: the tokens have a wrong shape or dtype, are outside the vocabulary, are masked, or follow
+                the end.
         """
         if self._streams is None or (self._lengths[~self._over] > 0).any():
             raise ResetNeeded("play() starts from fresh episodes: call reset() first.")
@@ -205,14 +207,14 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         rewards = contract_rewards(values, lengths, self.game.reward)
         final = self.game.final_info(tokens[rows], lengths[rows])
         info: dict[str, Any] = {name: workers.gather(torch.from_numpy(own), n).numpy() for name, own in final.items()}
-        retraining = self.game.record(tokens.clone())  # the caller's own may be overwritten before they are needed
+        retraining = self.game.record(tokens.clone())  # the caller may overwrite its own tensor before retraining
         if retraining is not None:
             info["retraining"] = retraining
         self._restart(self._rows)
         return PlayedEpisodes(rewards, lengths, info)
 
     def render(self) -> tuple[str, ...] | tuple[npt.NDArray[np.uint8], ...] | None:
-        """Show each row's sequence so far with its rewards: a tuple of texts or images, or printed in mode "human"."""
+        """Show each row's sequence so far with its rewards: as a tuple of texts or images, or printed in mode "human"."""
         if self.render_mode is None:
             return None
         length = self.game.sequence_length
@@ -229,19 +231,19 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return None
 
     def training_state(self) -> dict[str, Any]:
-        """Where each row stands, and the game's state; see `seqgan_env.support.state_dicts.Resumable`."""
+        """The state of each row and of the game; see `seqgan_env.support.state_dicts.Resumable`."""
         rows = {name: torch.from_numpy(array) for name, array in self._row_arrays().items()}
         return {"started": self._streams is not None, "rows": rows, "game": self.game.training_state()}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down.
+        """Resume from what `training_state` returned.
 
         Raises:
-            ValueError: it has another number of rows.
+            ValueError: the state has another number of rows.
         """
         n = len(state["rows"]["_over"])
         if n != self.num_envs:
-            raise ValueError(f"The state is of {n} rows; this environment has {self.num_envs}.")
+            raise ValueError(f"The state has {n} rows, but this environment has {self.num_envs}.")
         self._streams = np.zeros(n, dtype=np.int64) if state["started"] else None
         for name, array in self._row_arrays().items():
             array[...] = state["rows"][name].cpu().numpy()
@@ -266,13 +268,13 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return ended
 
     def _rewards_of(self, playing: IntArray, terminated: BoolArray) -> npt.NDArray[np.float64]:
-        """The rewards `(num_envs,)` of the tokens just appended, by the game's contract."""
+        """The rewards `(num_envs,)` of the tokens just appended, under the game's contract."""
         rewards = np.zeros(self.num_envs)
         judged = playing if self.game.reward != "terminal" else np.flatnonzero(terminated)
         if not len(judged):
             return rewards
         positions = self._lengths[judged, 0] - 1
-        for position in np.unique(positions):  # rows that ended early run out of step with the others
+        for position in np.unique(positions):  # after early ends, rows are at different positions
             rows = judged[positions == position]
             tokens, lengths = self._on_device(rows)
             one = range(int(position), int(position) + 1)
@@ -284,14 +286,14 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return rewards
 
     def _finish(self, terminated: BoolArray) -> dict[str, Any]:
-        """Infos of the rows that ended; retraining; the new episodes of mode `SAME_STEP`."""
+        """Infos of the rows that ended; also retrains, and starts new episodes in mode `SAME_STEP`."""
         rows = np.flatnonzero(terminated)
         tokens, lengths = self._on_device(rows)
         final: dict[str, Any] = {}
         for name, values in self.game.final_info(tokens, lengths).items():
             self._put(final, name, values, terminated)
         retraining = self.game.record(tokens)
-        if retraining is not None:  # as in single environments, the episode that led to it carries it
+        if retraining is not None:  # as in single environments, in the info of the episode that caused it
             final = self._add_info(final, {"retraining": retraining}, int(rows[-1]))
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -306,14 +308,14 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         return infos
 
     def _final_observations(self, rows: IntArray) -> npt.NDArray[np.object_]:
-        """Gymnasium's form of last observations: `(num_envs,)` objects, None where a row goes on."""
+        """Last observations in Gymnasium's form: `(num_envs,)` objects, None for rows that continue."""
         observations = np.full(self.num_envs, None, dtype=np.object_)
         for row in rows:
             observations[row] = observe(self._tokens[row], self._lengths[row], self.layout)
         return observations
 
     def _put(self, infos: dict[str, Any], name: str, values: npt.NDArray[Any], rows: BoolArray) -> None:
-        """Gymnasium's form of an info that only some rows have: zeros elsewhere, and a mask beside it."""
+        """Add an info that only some rows have, in Gymnasium's form: zeros elsewhere, and a mask beside it."""
         infos[name] = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
         infos[name][rows] = values
         infos[f"_{name}"] = rows.copy()
@@ -351,7 +353,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
             seeds = list(range(as_seed(seed), as_seed(seed) + self.num_envs))
         if len(seeds) != self.num_envs:
             raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
-        if self._streams is None:  # rows that get no seed at the first reset are different every time
+        if self._streams is None:  # rows without a seed at the first reset get a random one
             self._streams = np.array([stream_key(secrets.randbits(63)) for _ in self._rows], dtype=np.int64)
         for row in rows:
             own = seeds[row]
@@ -378,9 +380,9 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
     def _checked(self, actions: IntArray, playing: IntArray) -> IntArray:
         actions = np.asarray(actions)
         if actions.dtype.kind not in "iu":
-            raise TypeError(f"Actions are integer token ids, got {actions.dtype}.")
+            raise TypeError(f"Actions must be integer token ids, got {actions.dtype}.")
         if actions.shape != (self.num_envs,):
-            raise ValueError(f"Expected {self.num_envs} actions, one a row, got shape {actions.shape}.")
+            raise ValueError(f"Expected {self.num_envs} actions, one per row, got shape {actions.shape}.")
         actions = actions[playing]
         if len(actions) and (actions.min() < 0 or actions.max() >= self.game.vocab_size):
             wrong = actions[(actions < 0) | (actions >= self.game.vocab_size)]
@@ -415,8 +417,9 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         if not legal.all():
             row = int((~legal).nonzero()[0])
             raise ValueError(
-                f"Row {row} is no whole episode: {tokens[row].tolist()}. Expected {shape[1]} token ids from 0 to {pad - 1}"
-                + ("." if end is None else f", or fewer up to the end token {end} and then {pad} as padding.")
+                f"Row {row} is not a complete episode: {tokens[row].tolist()}. "
+                f"Expected {shape[1]} token ids from 0 to {pad - 1}"
+                + ("." if end is None else f", or fewer up to the end token {end}, padded with {pad}.")
             )
         for episode, length in zip(tokens.cpu().numpy(), lengths.tolist(), strict=True) if self.game.mask is not None else ():
             for position in range(length):
@@ -425,7 +428,7 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
 
 
 class OracleVectorEnv(SequenceVectorEnv):
-    """`SeqGAN/Oracle-v0` for a batch. Takes the arguments of `oracle_game` beside its own."""
+    """`SeqGAN/Oracle-v0` for a batch. Takes the arguments of `oracle_game` and its own."""
 
     def __init__(
         self,
@@ -442,7 +445,7 @@ class OracleVectorEnv(SequenceVectorEnv):
 
 
 class TextVectorEnv(SequenceVectorEnv):
-    """`SeqGAN/Text-v0` for a batch. Takes the arguments of `text_game` beside its own."""
+    """`SeqGAN/Text-v0` for a batch. Takes the arguments of `text_game` and its own."""
 
     def __init__(
         self,

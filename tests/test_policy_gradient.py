@@ -105,7 +105,7 @@ def test_maligans_weights_know_no_scale_and_stay_finite_where_nothing_is_earned(
 
 
 def test_maligan_refuses_what_is_no_ratio() -> None:
-    with pytest.raises(ValueError, match=r"never negative, but a return of -0\.5 came\. Take the scaling 'ratio'"):
+    with pytest.raises(ValueError, match=r"never negative, but got a return of -0\.5\. Use the scaling 'ratio'"):
         advantages(torch.tensor([[1.0], [-0.5]]), torch.tensor([1, 1]), "maligan")
 
 

@@ -158,7 +158,7 @@ class TestTheVocabularyOfWeights:
     """As many tokens in another order are other tokens."""
 
     OTHER = (
-        r"has learned another vocabulary: to it the id 0 is 'a', in this game it is 'b'\. Take weights that were trained on"
+        r"was trained on another vocabulary: its id 0 is 'a', but in this game it is 'b'\. Use weights that were trained on"
     )
 
     def games(self) -> tuple[SequenceGame, SequenceGame]:
@@ -186,9 +186,9 @@ class TestTheVocabularyOfWeights:
         ids = text_game(["0 1 3", "3 2 1"], tokenizer="integers", reward_model="constant")
         path = self.saved(oracle, tmp_path / "generator.safetensors")
         load_generator(path, ids)
-        with pytest.raises(ValueError, match="to it the id 0 is '0', in this game it is 'a'"):
+        with pytest.raises(ValueError, match="its id 0 is '0', but in this game it is 'a'"):
             load_generator(path, words)
-        with pytest.raises(ValueError, match="to it the id 0 is 'a', in this game it is '0'"):
+        with pytest.raises(ValueError, match="its id 0 is 'a', but in this game it is '0'"):
             load_generator(self.saved(words, path), oracle)
 
     def test_weights_of_a_generator_of_ones_own(self, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ class TestTheVocabularyOfWeights:
         load_weights(torch.nn.Embedding(4, 2), path, game=first)
         with pytest.raises(ValueError, match=rf"own\.safetensors {self.OTHER}"):
             load_weights(torch.nn.Embedding(4, 2), path, game=second)
-        with pytest.raises(ValueError, match=r"own\.safetensors has learned 4 tokens; the game has 9"):
+        with pytest.raises(ValueError, match=r"own\.safetensors was trained on 4 tokens, but the game has 9"):
             load_weights(torch.nn.Embedding(4, 2), path, game=oracle_game(5, 9, n_real=5, reward_model="constant"))
 
     def test_an_older_file_has_the_tokens_of_the_run_that_it_lies_in(self, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ class TestTheVocabularyOfWeights:
         with pytest.raises(ValueError, match=self.OTHER):
             load_generator(path, second)
         (tmp_path / "game.json").write_text("{")
-        with pytest.warns(UserWarning, match="they are taken to be this game's, in this order"):
+        with pytest.warns(UserWarning, match="assuming this game's tokens, in this order"):
             load_generator(path, second)
 
     @pytest.mark.parametrize("kind", ["discriminator", "density-ratio", "rank"])
@@ -253,13 +253,13 @@ class TestBadInput:
         return tmp_path
 
     def test_no_game(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match=r"holds no game\.json\. Expected the folder of a run"):
+        with pytest.raises(FileNotFoundError, match=r"contains no game\.json\. Expected the folder of a run"):
             load_game(tmp_path / "nowhere")
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"schema": 99}, "it is of version 99, this program reads version 1"),
+            ({"schema": 99}, "it has version 99, but this program reads version 1"),
             ({"reward": "money"}, "reward must be one of"),
             ({"n_rollouts": 0}, "n_rollouts must be at least 1"),
             ({"surprise": 1}, "unexpected keyword argument 'surprise'"),
@@ -286,13 +286,13 @@ class TestBadInput:
         with pytest.raises(ValueError, match=f"{name}.safetensors is damaged"):
             load_game(folder)
         path.unlink()
-        with pytest.raises(FileNotFoundError, match="No file of weights"):
+        with pytest.raises(FileNotFoundError, match="No safetensors file"):
             load_game(folder)
 
     def test_a_generator_of_another_vocabulary(self, tmp_path: Path) -> None:
         path = tmp_path / "generator.safetensors"
         save_weights(TokenLSTM(7, 3, 3, generator=torch.Generator()), path)
-        with pytest.raises(ValueError, match="is a generator of 7 tokens; the game has 9"):
+        with pytest.raises(ValueError, match="is a generator of 7 tokens, but the game has 9"):
             load_generator(path, games()["oracle"])
 
     @pytest.mark.parametrize(
@@ -303,7 +303,10 @@ class TestBadInput:
             ("{", "does not describe a generator"),
             ("[]", "does not describe a generator"),
             ('{"n_layers": 2}', "does not fit a TokenLSTM of these sizes"),
-            ('{"kind": "transformer", "sequence_length": 4}', "of at most 4 tokens; the game's sequences have up to 5"),
+            (
+                '{"kind": "transformer", "sequence_length": 4}',
+                "writes at most 4 tokens, but the game.s sequences have",
+            ),
         ],
     )
     def test_a_generator_that_describes_itself_wrongly(self, tmp_path: Path, description: str, message: str) -> None:
@@ -313,11 +316,11 @@ class TestBadInput:
             load_generator(path, games()["oracle"])
 
     def test_what_is_no_generator(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match=r"holds no generator: there is no embedding\.weight among tokens"):
+        with pytest.raises(ValueError, match=r"contains no generator: no embedding\.weight among tokens"):
             load_generator(folder / "real.safetensors", games()["oracle"])
 
     def test_a_reward_of_ones_own_where_there_is_no_place_for_it(self, folder: Path) -> None:
-        with pytest.raises(ValueError, match="own_reward has no place in it"):
+        with pytest.raises(ValueError, match="own_reward must not be given"):
             load_game(folder, own_reward=length)
 
     @pytest.mark.parametrize("field", ["objective", "reward_model"])
@@ -380,10 +383,10 @@ def test_sequences_are_the_same_afterwards(tmp_path: Path) -> None:
 
 def test_sequences_that_are_none(tmp_path: Path) -> None:
     path = tmp_path / "held_out.safetensors"
-    with pytest.raises(FileNotFoundError, match="No file"):
+    with pytest.raises(FileNotFoundError, match="No safetensors file"):
         load_sequences(path)
     save_weights(torch.nn.Linear(2, 2), path)
-    with pytest.raises(ValueError, match="holds no tokens"):
+    with pytest.raises(ValueError, match="contains no tokens"):
         load_sequences(path)
 
 

@@ -464,7 +464,7 @@ def test_an_action_outside_the_vocabulary_is_refused(action: int) -> None:
 def test_an_action_of_another_type_is_refused(action: Any) -> None:
     env = small_env()
     env.reset(seed=0)
-    with pytest.raises(TypeError, match=r"An action is an integer token id, got .* of type"):
+    with pytest.raises(TypeError, match=r"An action must be an integer token id, got .* of type"):
         env.step(action)
 
 

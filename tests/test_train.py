@@ -318,12 +318,12 @@ class TestStartFrom:
             (tmp_path / f"{name}.txt").write_text(lines * 10)
         main(text_config(tmp_path / "first", data=tmp_path / "first.txt"))
         weights = only_run(tmp_path / "first") / "generator_likelihood.safetensors"
-        message = r"--start-from: .* has learned another vocabulary: to it the id 0 is 'a', in this game it is 'b'"
+        message = r"--start-from: .* was trained on another vocabulary: its id 0 is 'a', but in this game it is 'b'"
         with pytest.raises(ValueError, match=message):
             main(text_config(tmp_path / "second", data=tmp_path / "second.txt", start_from=weights))
 
     def test_that_is_not_there_is_said(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="No file of weights at"):
+        with pytest.raises(FileNotFoundError, match="No safetensors file at"):
             main(oracle_config(tmp_path / "second", start_from=tmp_path / "nothing.safetensors"))
 
 
@@ -518,7 +518,7 @@ class TestRanges:
             (["--discriminator.widths", "99", "--discriminator.n-filters", "2"], r"No window of --discriminator\.widths"),
             (["--agent", "ppo", "--adversarial.kl-coef", "1"], r"--adversarial\.kl-coef 1\.0"),
             (["--agent", "ppo", "--actor-critic.minibatches", "100000"], r"--actor-critic\.minibatches 100000"),
-            (["--start-from", "nothing.safetensors"], r"No file of weights at .*nothing\.safetensors"),
+            (["--start-from", "nothing.safetensors"], r"No safetensors file at .*nothing\.safetensors"),
         ],
     )
     def test_what_the_data_show_is_said_in_flags_and_leaves_nothing(

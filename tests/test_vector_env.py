@@ -675,8 +675,8 @@ def test_vector_environments_are_pickled_and_copied_with_what_they_know(reward: 
 @pytest.mark.parametrize(
     ("actions", "error", "message"),
     [
-        (np.ones(N), TypeError, "Actions are integer token ids, got float64"),
-        (np.ones(N + 1, dtype=np.int64), ValueError, r"Expected 4 actions, one a row, got shape \(5,\)"),
+        (np.ones(N), TypeError, "Actions must be integer token ids, got float64"),
+        (np.ones(N + 1, dtype=np.int64), ValueError, r"Expected 4 actions, one per row, got shape \(5,\)"),
         (np.ones((N, 1), dtype=np.int64), ValueError, r"got shape \(4, 1\)"),
         (np.array([0, V, 1, -1]), ValueError, r"Actions \[6, -1\] are outside the vocabulary: token ids go from 0 to 5"),
         (np.array([0, 1, 3, 3]), ValueError, r"Action 3 is masked out after the prefix \[3\]: choose among action_masks"),
@@ -732,7 +732,7 @@ def test_play_refuses_what_is_no_whole_episode(row: list[int], rules: dict[str, 
     env = vector_env(**rules)
     env.reset(seed=0)
     good = ENDED if rules else FULL
-    with pytest.raises(ValueError, match=r"Row 1 is no whole episode: .* Expected 5 token ids from 0 to 5"):
+    with pytest.raises(ValueError, match=r"Row 1 is not a complete episode: .* Expected 5 token ids from 0 to 5"):
         env.play(torch.tensor([good, row, good, good]))
 
 

@@ -155,12 +155,12 @@ def test_an_objective_is_handed_in_again(run: Path, tmp_path: Path, capsys: pyte
     _, trace = episodes_on(tmp_path / "page.html")[-1]
     assert game.vocabulary is not None
     assert trace.steps[-1].q == pytest.approx(word_length(game.vocabulary.decode(trace.tokens)), rel=1e-6)
-    with pytest.raises(SystemExit, match=r"error: .*it has no reward of one's own, so own_reward has no place in it"):
+    with pytest.raises(SystemExit, match=r"error: .*it has no custom reward, so own_reward must not be given"):
         inspect(run, "--objective", objective)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: .* holds no game\.json\. Expected the folder of a run of train\.py"):
+    with pytest.raises(SystemExit, match=r"error: .* contains no game\.json\. Expected the folder of a run of train\.py"):
         inspect(tmp_path)
 
 
