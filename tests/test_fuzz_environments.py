@@ -25,9 +25,10 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
+from seqgan_env.rewards.custom import FunctionReward
 from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
 from seqgan_env.rewards.mixture import MixtureReward
-from seqgan_env.rewards.reward_model import FunctionReward, RewardModel
+from seqgan_env.rewards.reward_model import RewardModel
 from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.vector_env import SequenceVectorEnv
