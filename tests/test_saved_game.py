@@ -303,10 +303,7 @@ class TestBadInput:
             ("{", "does not describe a generator"),
             ("[]", "does not describe a generator"),
             ('{"n_layers": 2}', "does not fit a TokenLSTM of these sizes"),
-            (
-                '{"kind": "transformer", "sequence_length": 4}',
-                "writes at most 4 tokens, but the game.s sequences have",
-            ),
+            ('{"kind": "transformer", "sequence_length": 4}', "it writes at most 4 tokens, but the game's sequences have"),
         ],
     )
     def test_a_generator_that_describes_itself_wrongly(self, tmp_path: Path, description: str, message: str) -> None:
