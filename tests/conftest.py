@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.run_folders import blank_pictures
+from tests.run_folders import blank_pictures, save_oracle_run, save_text_run
 
 # The tests' tensors are so small that threads only wait for each other, here and in the processes that tests start.
 torch.set_num_threads(1)
@@ -60,6 +60,20 @@ def runs_without_pictures() -> Iterator[None]:
     """For modules that read what runs leave, but not their pictures."""
     with blank_pictures():
         yield
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    save_text_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("oracle")
+    save_oracle_run(folder)
+    return folder
 
 
 @pytest.fixture

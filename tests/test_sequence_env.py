@@ -3,7 +3,6 @@
 import copy
 import functools
 import pickle
-import re
 from typing import Any
 
 import gymnasium as gym
@@ -15,12 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.text import Text
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from seqgan_env.games import oracle_game, text_game
-from seqgan_env.rendering import draw_step, draw_strip, show
 from seqgan_env.rewards.controls import ConstantReward
 from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
@@ -510,25 +506,6 @@ def test_human_prints_every_reset_and_step(capsys: pytest.CaptureFixture[str]) -
     assert env.render() is None
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["token 0 of at most 5  (empty prefix)"] + ["token 1 of at most 5", "[4]", "+0.000"] * 2
-
-
-def test_a_long_episode_is_cut_to_the_rows_around_its_last_token() -> None:
-    text = draw_step(np.arange(300), np.zeros(300), 250, 300, None).plain
-    lines = text.splitlines()
-    assert len(lines) == 7
-    assert lines[-2].endswith("[249]")
-    assert max(map(len, lines)) <= 100
-
-
-def test_tokens_reach_the_terminal_as_text_and_line_up(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["床", "\x1b[31m", "[red]", "前"]
-    strip = draw_strip(names, [0.5] * 4, 3)
-    show(Text("\n").join(strip))
-    tokens, rewards = capsys.readouterr().out.splitlines()
-    assert tokens == "床      \\x1b[31m  [red]   [前]"
-    assert [cell_len(tokens[: tokens.index(token)]) for token in ("\\x1b", "[red]", "[前]")] == [
-        match.start() for match in re.finditer(r"\+", rewards)
-    ][1:]
 
 
 def test_a_mode_may_be_set_in_the_middle_of_an_episode() -> None:

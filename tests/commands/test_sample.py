@@ -18,22 +18,8 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.games import text_game
 from seqgan_env.saved_game import LAST, LIKELIHOOD, load_game, load_generator, save_game
 from tests.programs import run_program
-from tests.run_folders import save_generators, save_oracle_run, save_text_run
+from tests.run_folders import save_generators
 from tests.small import T, V, no_repeats, seeded, small_policy
-
-
-@pytest.fixture(scope="module")
-def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    save_text_run(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("oracle")
-    save_oracle_run(folder)
-    return folder
 
 
 def sampled(run: Path, out: Path, *arguments: object) -> list[str]:
