@@ -1,4 +1,4 @@
-"""A generator of one's own, here a GRU, in place of the LSTM: in maximum likelihood, policy gradient and Monte Carlo search.
+"""A custom generator, a GRU instead of the LSTM, in maximum likelihood, policy gradient and Monte Carlo search.
 
 python examples/own_generator.py
 """

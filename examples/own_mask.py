@@ -1,4 +1,4 @@
-"""A mask of one's own: brackets that must balance. Whoever plays, samples or completes under it writes nothing else.
+"""A custom mask: brackets must balance. Everything that plays, samples or completes under it obeys it.
 
 python examples/own_mask.py
 """

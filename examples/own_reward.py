@@ -1,4 +1,4 @@
-"""A reward of one's own beside the discriminator: short words, please. The mixture is ORGAN's (Guimaraes et al., 2017, eq. 5).
+"""A custom reward for short words beside the discriminator. The mixture is ORGAN's (Guimaraes et al., 2017, eq. 5).
 
 python examples/own_reward.py
 """
