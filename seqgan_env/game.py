@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqgan_env.data.corpus import Vocabulary
 from seqgan_env.data.padding import played_positions
+from seqgan_env.game_rules import GAMMAS, GameRules, RewardContract
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import Mask, TokenPolicy
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
@@ -24,12 +25,8 @@ from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.state_dicts import load_random_state, random_state
 
 TokenIds = Tensor | npt.NDArray[Any]
-RewardContract = Literal["terminal", "rollout", "shaped"]
 Layout = Literal["dict", "flat"]
 Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
-
-GAMMAS: dict[str, float] = {"terminal": 1.0, "rollout": 0.0, "shaped": 1.0}
-"""The discount under which each reward contract states the same objective."""
 
 
 def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
@@ -90,9 +87,9 @@ class SequenceGame(ReadOnly):
     sequence_length: int
     real: TokenIds | Callable[[], TokenIds]
     reward_model: HasScore
-    reward: RewardContract = "terminal"
-    n_rollouts: int = 16
-    retrain_every: int | None = None
+    reward: RewardContract = GameRules.reward
+    n_rollouts: int = GameRules.n_rollouts
+    retrain_every: int | None = GameRules.retrain_every
     end_token: int | None = None
     mask: Mask | None = None
     oracle: TokenLSTM | None = None

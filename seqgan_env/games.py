@@ -1,5 +1,6 @@
 """Games ready to play: of sequences in memory, of the synthetic oracle, of a text."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,15 @@ import torch
 from torch import Tensor
 
 from seqgan_env.data.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
-from seqgan_env.game import RewardContract, SequenceGame, TokenIds, as_sequences
+from seqgan_env.game import SequenceGame, TokenIds, as_sequences
+from seqgan_env.game_rules import GameRules
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import load_oracle, seeded_oracle
 from seqgan_env.models.sampling import Mask
 from seqgan_env.rewards.custom import as_reward_model
-from seqgan_env.rewards.density_ratio import DensityRatioConfig
-from seqgan_env.rewards.discriminator_reward import DiscriminatorScaling
 from seqgan_env.rewards.mixture import ObjectiveMixture
-from seqgan_env.rewards.ranking import RankConfig
-from seqgan_env.rewards.registry import REWARD_MODELS, RewardName, RewardSettings
+from seqgan_env.rewards.registry import REWARD_MODELS, RewardSettings
 from seqgan_env.rewards.reward_model import HasScore, has_score
-from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.device import resolve_device
 from seqgan_env.support.hashed_random import as_seed
 
@@ -30,23 +28,13 @@ def make_game(
     sequence_length: int,
     real: TokenIds | Callable[[], TokenIds],
     *,
-    reward: RewardContract = "terminal",
-    n_rollouts: int = 16,
-    reward_model: RewardName | HasScore = "discriminator",
-    discriminator: TextCNNConfig | None = None,
-    scaling: DiscriminatorScaling = "probability",
-    density_ratio: DensityRatioConfig | None = None,
-    ranking: RankConfig | None = None,
-    objective: HasScore | Callable[[Any], Any] | None = None,
-    objective_weight: float = 0.5,
-    objective_batched: bool = False,
-    model_seed: int = 0,
-    retrain_every: int | None = None,
+    rules: GameRules | None = None,
     mask: Mask | None = None,
     end_token: int | None = None,
     oracle: TokenLSTM | None = None,
     vocabulary: Vocabulary | None = None,
     device: str | torch.device = "cpu",
+    **options: Any,
 ) -> SequenceGame:
     """A `SequenceGame`, with its reward model made from a name.
 
@@ -54,77 +42,75 @@ def make_game(
         vocab_size: number of tokens.
         sequence_length: the most tokens of a sequence.
         real: real sequences; see `SequenceGame`.
-        reward: the reward contract; see `contract_rewards`.
-        n_rollouts: completions of each prefix, for the contracts that look at prefixes.
-        reward_model: `"discriminator"`, `"density-ratio"` (see `DensityRatioReward`), `"rank"` (see `RankReward`), `"bleu"`, a
-            control, `"constant"` or `"random"`; or any object with `score`.
-        discriminator: sizes and training of the discriminator, or of the ranker; by default the published windows that fit the
-            sequence.
-        scaling: how the discriminator's probability becomes a reward; see `DiscriminatorReward`.
-        density_ratio: the density of real sequences that the ratio's discriminator learns; see `DensityRatioConfig`.
-        ranking: the ranker's sets and sharpness; see `RankReward`.
-        objective: what is wanted beside that: a function of one decoded sequence, text or ids, that returns a number; or any
-            object with `score`; see `ObjectiveMixture`.
-        objective_weight: the objective's, in (0, 1], against 1 - objective_weight of the reward model; at 1 there is no other.
-        objective_batched: the function takes a list of sequences, and returns as many numbers.
-        model_seed: of the discriminator of either kind, the ranker, or the random control.
-        retrain_every: finished episodes between two fits of the reward model; None leaves them to the caller of `retrain`.
+        rules: the game's options; by default each has the default of `GameRules`.
         mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
         end_token: ends a sequence early.
         oracle: measures finished sequences.
         vocabulary: turns ids into text.
         device: `"auto"`, `"cpu"` or `"cuda"`.
+        options: fields of `GameRules`, such as `reward="rollout"`, in place of those of `rules`.
 
     Raises:
-        TypeError, ValueError: see `SequenceGame`.
+        TypeError, ValueError: an unknown option; or see `SequenceGame`.
     """
-    on, model_seed = resolve_device(device), as_seed(model_seed)
+    rules = dataclasses.replace(rules or GameRules(), **options)
+    on = resolve_device(device)
 
     def real_now() -> Tensor:
         return as_sequences(real() if callable(real) else real, vocab_size, sequence_length)
 
     if not callable(real):
         real = real_now()
-    model: HasScore
-    if isinstance(reward_model, str) and reward_model in REWARD_MODELS:
-        settings = RewardSettings(
-            vocab_size,
-            sequence_length,
-            real_now,
-            end_token=end_token,
-            mask=mask,
-            discriminator=discriminator,
-            scaling=scaling,
-            density_ratio=density_ratio,
-            ranking=ranking,
-            seed=model_seed,
-            device=on,
-        )
-        model = REWARD_MODELS[reward_model](settings)
-    elif has_score(reward_model):
-        model = reward_model
-    else:
-        raise ValueError(
-            f"reward_model must be one of {(*REWARD_MODELS,)}, or an object with score(tokens, lengths), "
-            f"got {reward_model!r}. For a custom function pass objective=function, with objective_weight=1 for nothing else."
-        )
-    if objective is not None:
-        wanted = as_reward_model(objective, None if vocabulary is None else vocabulary.decode, objective_batched)
-        model = wanted if objective_weight == 1 else ObjectiveMixture(model, wanted, objective_weight)
+    settings = RewardSettings(
+        vocab_size,
+        sequence_length,
+        real_now,
+        rules,
+        discriminator=rules.discriminator,
+        seed=as_seed(rules.model_seed),
+        end_token=end_token,
+        mask=mask,
+        device=on,
+    )
     return SequenceGame(
         vocab_size,
         sequence_length,
         real,
-        model,
-        reward=reward,
-        n_rollouts=n_rollouts,
-        retrain_every=retrain_every,
+        make_reward_model(rules, settings, None if vocabulary is None else vocabulary.decode),
+        reward=rules.reward,
+        n_rollouts=rules.n_rollouts,
+        retrain_every=rules.retrain_every,
         end_token=end_token,
         mask=mask,
         oracle=oracle,
         vocabulary=vocabulary,
         device=on,
     )
+
+
+def make_reward_model(
+    rules: GameRules, settings: RewardSettings, decode: Callable[[list[int]], str] | None = None
+) -> HasScore:
+    """The reward model that the rules name, or bring, with their objective; see `make_game`.
+
+    Raises:
+        ValueError: an unknown name, or an object without `score`.
+    """
+    name = rules.reward_model
+    model: HasScore
+    if isinstance(name, str) and name in REWARD_MODELS:
+        model = REWARD_MODELS[name](settings)
+    elif has_score(name):
+        model = name
+    else:
+        raise ValueError(
+            f"reward_model must be one of {(*REWARD_MODELS,)}, or an object with score(tokens, lengths), "
+            f"got {name!r}. For a custom function pass objective=function, with objective_weight=1 for nothing else."
+        )
+    if rules.objective is None:
+        return model
+    objective = as_reward_model(rules.objective, decode, rules.objective_batched)
+    return objective if rules.objective_weight == 1 else ObjectiveMixture(model, objective, rules.objective_weight)
 
 
 def oracle_game(
@@ -137,7 +123,7 @@ def oracle_game(
     n_real: int = 10_000,
     real: Tensor | None = None,
     device: str | torch.device = "cpu",
-    **rules: Any,
+    **arguments: Any,
 ) -> SequenceGame:
     """The paper's synthetic game: an LSTM with random parameters is nature.
 
@@ -150,7 +136,7 @@ def oracle_game(
         n_real: how many real sequences there are; the oracle writes them when they are first needed.
         real: real sequences `(n, sequence_length)` int64 that it wrote earlier; on another device it would write others.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        rules: the other arguments of `make_game`.
+        arguments: the other arguments of `make_game`, such as `rules`, or `reward="rollout"`.
     """
     on = resolve_device(device)
     if oracle_params is None:
@@ -162,7 +148,7 @@ def oracle_game(
                 f"{oracle_params} has a vocabulary of {oracle.vocab_size}, but vocab_size={vocab_size} was given."
             )
     written = OracleSequences(oracle, n_real, sequence_length, as_seed(data_seed)) if real is None else real
-    return make_game(oracle.vocab_size, sequence_length, written, oracle=oracle, device=on, **rules)
+    return make_game(oracle.vocab_size, sequence_length, written, oracle=oracle, device=on, **arguments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +175,7 @@ def text_game(
     column: str | None = None,
     min_count: int = 1,
     too_long: TooLong = "error",
-    **rules: Any,
+    **arguments: Any,
 ) -> SequenceGame:
     """A game whose real sequences are the user's own: text, token ids, a column of a table, or what Python gives.
 
@@ -203,7 +189,7 @@ def text_game(
         column: which column of the table holds the sequences.
         min_count: rarer tokens become the unknown token.
         too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
-        rules: the other arguments of `make_game`.
+        arguments: the other arguments of `make_game`, such as `rules`, or `reward="rollout"`.
     """
     if isinstance(data, Corpus):
         corpus = data
@@ -231,5 +217,5 @@ def text_game(
         corpus.tokens,
         end_token=vocabulary.end_token,
         vocabulary=vocabulary,
-        **rules,
+        **arguments,
     )

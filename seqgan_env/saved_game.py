@@ -401,7 +401,8 @@ def _describe_reward_model(model: HasScore) -> dict[str, Any]:
 def _put_own_reward(description: dict[str, Any], own_reward: HasScore | Callable[[Any], Any] | None) -> None:
     """Turn the result of `_describe_reward_model` into arguments of `make_game`; nothing is called by a file's name for it."""
     ranking, own = description.pop("ranking", None), description.pop("own", None)
-    description["ranking"] = None if ranking is None else RankConfig(**ranking)
+    if ranking is not None:
+        description["ranking"] = RankConfig(**ranking)
     if own is None:
         if own_reward is not None:
             raise ValueError("it has no custom reward, so own_reward must not be given")

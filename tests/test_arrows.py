@@ -17,6 +17,7 @@ ORDER = (
     "metrics",
     "policy_gradient",
     "rewards",
+    "game_rules",
     "game",
     "games",
     "rendering",

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from agents import PrefixExtractor, SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TokenLSTM, oracle_game, seeded_oracle
-from seqgan_env.game import GAMMAS, contract_rewards
+from seqgan_env.game import contract_rewards
+from seqgan_env.game_rules import GAMMAS
 from seqgan_env.models.sampling import Mask, allowed_tokens, forbid
 from seqgan_env.policy_gradient import advantages, discounted_returns, policy_gradient_loss
 from tests.references import all_sequences

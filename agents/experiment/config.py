@@ -11,15 +11,12 @@ import tyro
 
 from agents.experiment.collapse import CollapseConfig
 from seqgan_env.data.corpus import Format, Tokenizer, TooLong
-from seqgan_env.game import RewardContract
+from seqgan_env.game_rules import RewardContract
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.likelihood import PretrainConfig
 from seqgan_env.policy_gradient import Baseline
 from seqgan_env.rewards import density_ratio, text_cnn
-from seqgan_env.rewards.density_ratio import DensityRatioConfig
-from seqgan_env.rewards.discriminator_reward import DiscriminatorScaling
-from seqgan_env.rewards.ranking import RankConfig
-from seqgan_env.rewards.registry import RewardName
+from seqgan_env.rewards.registry import ScoringRules
 from seqgan_env.rewards.text_cnn import TextCNNConfig, check_windows
 from seqgan_env.support.settings import (
     FewInt,
@@ -47,32 +44,18 @@ AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
 
 
 @dataclass(frozen=True)
-class AdversarialConfig:
+class AdversarialConfig(ScoringRules):
     """The adversarial phase; the defaults are the paper's."""
 
     updates: NonNegativeInt = 200
     """Policy-gradient updates of the generator."""
     batch_size: PositiveInt = 64
     """Episodes in one update."""
-    n_rollouts: PositiveInt = 16
-    """Monte Carlo completions of each prefix."""
     reward: RewardContract | None = None
     """What a token earns: rollout is its prefix's value Q, as published; shaped the change of Q; terminal the sequence's
     score, at its end alone. By default rollout for reinforce and shaped for the others."""
-    reward_model: RewardName = "discriminator"
-    """What judges sequences: the discriminator; density-ratio, a discriminator that knows the generator's density and scores
-    each token; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
-    scaling: DiscriminatorScaling = "probability"
-    """The discriminator's probability D as the reward: D itself; centred, 2D - 1; log D; or the ratio D / (1 - D), which
-    belongs with the baseline maligan."""
-    density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
-    ranking: RankConfig = field(default_factory=RankConfig)
     objective: str | None = None
     """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
-    objective_weight: Annotated[float, Range(above=0, most=1)] = 0.5
-    """The objective's weight; the reward model has 1 less it, ORGAN's lambda. At 1 nothing else counts."""
-    objective_batched: bool = False
-    """The objective takes a list of sequences and returns as many numbers."""
     learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
     final_learning_rate: PositiveFloat | None = None

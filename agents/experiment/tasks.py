@@ -1,5 +1,6 @@
 """What there is to learn: the game that a config describes, and how to measure a generator at it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from agents.player import Player
 from seqgan_env.data.corpus import read_corpus
 from seqgan_env.data.padding import Tokens, lengths_of
 from seqgan_env.game import SequenceGame
+from seqgan_env.game_rules import GameRules
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.metrics.bleu import BleuScorer, self_bleu
 from seqgan_env.metrics.shares import unique_share, without_end_token
 from seqgan_env.metrics.temperature import mean_nll
 from seqgan_env.rewards.custom import load_function
+from seqgan_env.rewards.registry import ScoringRules
 from seqgan_env.rewards.reward_model import adapt
 from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
@@ -115,7 +118,8 @@ def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task
         data_seed=config.seed,
         n_real=config.n_real,
         real=None if kept is None else kept.real,
-        **rules_of(config, config.sequence_length),
+        rules=rules_of(config, config.sequence_length),
+        device=config.device,
     )
     oracle = game.oracle
     assert oracle is not None
@@ -161,7 +165,7 @@ def make_text_task(config: TextConfig) -> Task:
     print(corpus.report)
     training, held_out = corpus.split(config.held_out, config.seed)
     print(f"Held out: {len(held_out.tokens):,} of {len(corpus.tokens):,} sequences, none of which is trained on.")
-    game = text_game(training, **rules_of(config, training.tokens.shape[1]))
+    game = text_game(training, rules=rules_of(config, training.tokens.shape[1]), device=config.device)
 
     def words(tokens: Tensor) -> Tokens:
         return without_end_token(tokens.cpu().numpy(), game.end_token, game.vocab_size)
@@ -223,20 +227,14 @@ def _windows(sequence_length: int, config: TrainConfig) -> TextCNNConfig:
         return widths_within(sequence_length, config.discriminator)
 
 
-def rules_of(config: TrainConfig, sequence_length: int) -> dict[str, Any]:
+def rules_of(config: TrainConfig, sequence_length: int) -> GameRules:
     """The rules of the game that every task takes from the config."""
     adversarial = config.adversarial
-    return {
-        "reward": reward_of(config),
-        "n_rollouts": adversarial.n_rollouts,
-        "reward_model": adversarial.reward_model,
-        "discriminator": _windows(sequence_length, config),
-        "scaling": adversarial.scaling,
-        "density_ratio": adversarial.density_ratio,
-        "ranking": adversarial.ranking,
-        "objective": None if adversarial.objective is None else load_function(adversarial.objective),
-        "objective_weight": adversarial.objective_weight,
-        "objective_batched": adversarial.objective_batched,
-        "model_seed": config.seed,
-        "device": config.device,
-    }
+    shared: dict[str, Any] = {field.name: getattr(adversarial, field.name) for field in dataclasses.fields(ScoringRules)}
+    return GameRules(
+        **shared,
+        reward=reward_of(config),
+        objective=None if adversarial.objective is None else load_function(adversarial.objective),
+        discriminator=_windows(sequence_length, config),
+        model_seed=config.seed,
+    )

@@ -1,8 +1,8 @@
 """The reward models that have a name, and how each is made for a game."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,29 @@ from seqgan_env.rewards.monte_carlo import UniformPolicy
 from seqgan_env.rewards.ranking import RankConfig, RankReward
 from seqgan_env.rewards.reward_model import RewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
+from seqgan_env.support.settings import PositiveInt, Range
 
 RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant", "random"]
+
+
+@dataclass(frozen=True)
+class ScoringRules:
+    """How sequences and prefixes are scored: the options of a game that are also flags of train.py, with their help."""
+
+    n_rollouts: PositiveInt = 16
+    """Monte Carlo completions of each prefix."""
+    reward_model: RewardName = "discriminator"
+    """What judges sequences: the discriminator; density-ratio, a discriminator that knows the generator's density and scores
+    each token; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
+    scaling: DiscriminatorScaling = "probability"
+    """The discriminator's probability D as the reward: D itself; centred, 2D - 1; log D; or the ratio D / (1 - D), which
+    belongs with the baseline maligan."""
+    density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
+    ranking: RankConfig = field(default_factory=RankConfig)
+    objective_weight: Annotated[float, Range(above=0, most=1)] = 0.5
+    """The objective's weight; the reward model has 1 less it, ORGAN's lambda. At 1 nothing else counts."""
+    objective_batched: bool = False
+    """The objective takes a list of sequences and returns as many numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +49,11 @@ class RewardSettings:
     sequence_length: int
     real: Callable[[], Tensor]
     """Makes the real sequences `(n, sequence_length)`: some models never need them."""
+    rules: ScoringRules
+    discriminator: TextCNNConfig | None = None
+    seed: int = 0
     end_token: int | None = None
     mask: Mask | None = None
-    discriminator: TextCNNConfig | None = None
-    scaling: DiscriminatorScaling = "probability"
-    density_ratio: DensityRatioConfig | None = None
-    ranking: RankConfig | None = None
-    seed: int = 0
     device: torch.device | str = "cpu"
 
     def network(self) -> TextCNN:
@@ -48,7 +67,7 @@ class RewardSettings:
             self.vocab_size,
             self.sequence_length,
             UniformPolicy(self.vocab_size, self.device),
-            self.density_ratio or DensityRatioConfig(),
+            self.rules.density_ratio,
             end_token=self.end_token,
             mask=self.mask,
             seed=self.seed,
@@ -57,11 +76,11 @@ class RewardSettings:
 
 
 REWARD_MODELS: dict[RewardName, Callable[[RewardSettings], RewardModel]] = {
-    "discriminator": lambda rules: DiscriminatorReward(rules.network(), rules.scaling),
-    "density-ratio": lambda rules: rules.density(),
-    "rank": lambda rules: RankReward(rules.network(), rules.real(), rules.ranking or RankConfig(), seed=rules.seed),
-    "bleu": lambda rules: BleuReward(rules.real(), rules.vocab_size),
-    "constant": lambda rules: ConstantReward(),
-    "random": lambda rules: RandomReward(rules.seed),
+    "discriminator": lambda game: DiscriminatorReward(game.network(), game.rules.scaling),
+    "density-ratio": lambda game: game.density(),
+    "rank": lambda game: RankReward(game.network(), game.real(), game.rules.ranking, seed=game.seed),
+    "bleu": lambda game: BleuReward(game.real(), game.vocab_size),
+    "constant": lambda game: ConstantReward(),
+    "random": lambda game: RandomReward(game.seed),
 }
 """Makes the reward model of a name; its `description` says the name and the settings again."""
