@@ -13,8 +13,9 @@ from torch.distributions import Categorical
 
 from agents.contract_check import ContractWarning, one_hot_observations, scaled_observations
 from agents.vec_env import SB3VecEnv as SB3VecEnv  # where it has always been imported from
-from seqgan_env.game import Layout, Observation, SequenceGame
+from seqgan_env.game import SequenceGame
 from seqgan_env.inspection.tracing import ObservationPolicy
+from seqgan_env.observations import Layout, Observation
 
 Reader = Literal["gru", "lstm", "transformer"]
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from seqgan_env.game import Observation, observe
+from seqgan_env.observations import Observation, observe
 from seqgan_env.rendering import as_image, draw_step
 from seqgan_env.vector_env import IntArray, PlayedEpisodes, SequenceVectorEnv
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from seqgan_env.data.padding import played_positions
 from seqgan_env.game_rules import GAMMAS, GameRules, RewardContract
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import Mask, TokenPolicy
+from seqgan_env.observations import Layout, observation_space
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.reward_model import HasScore, adapt
 from seqgan_env.support.errors import room_for
@@ -25,8 +26,6 @@ from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.state_dicts import load_random_state, random_state
 
 TokenIds = Tensor | npt.NDArray[Any]
-Layout = Literal["dict", "flat"]
-Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
 
 def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
@@ -184,14 +183,7 @@ class SequenceGame(ReadOnly):
 
     def observation_space(self, layout: Layout) -> spaces.Space[Any]:
         """The space of a prefix in a layout; see the environments."""
-        if layout == "dict":
-            return spaces.Dict(
-                tokens=spaces.Box(0, self.vocab_size, (self.sequence_length,), np.int64),
-                length=spaces.Box(0, self.sequence_length, (1,), np.int64),
-            )
-        if layout == "flat":
-            return spaces.Box(0, max(self.vocab_size, self.sequence_length), (self.sequence_length + 1,), np.int64)
-        raise ValueError(f"layout must be one of {get_args(Layout)}, got {layout!r}.")
+        return observation_space(self.vocab_size, self.sequence_length, layout)
 
     def seed(self, seed: int) -> None:
         """Seed the choice of real sequences in retraining."""
@@ -372,30 +364,3 @@ def as_sequences(real: TokenIds, vocab_size: int, sequence_length: int) -> Tenso
             f"and {vocab_size} pads."
         )
     return tokens
-
-
-def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
-    """A fresh observation of prefixes `(..., sequence_length)` with lengths `(..., 1)`."""
-    if layout == "flat":
-        return np.concatenate([tokens, lengths], axis=-1)
-    return {"tokens": tokens.copy(), "length": lengths.copy()}
-
-
-def check_options(options: Mapping[str, Any] | None, *known: str) -> None:
-    """Refuse options of `reset` that would have no effect.
-
-    Raises:
-        TypeError: they are no dictionary.
-        ValueError: one is not `known`.
-    """
-    if options is not None and not isinstance(options, Mapping):
-        raise TypeError(f"The options of reset() are a dictionary or None, got {type(options).__name__}.")
-    unknown = [name for name in options or () if name not in known]
-    if unknown:
-        there = f"There is {' and '.join(map(repr, known))}." if known else "There are none."
-        raise ValueError(f"reset() has no option {', '.join(map(repr, unknown))}. {there}")
-
-
-def stream_key(seed: int) -> int:
-    """The int64 from which the episodes of one environment derive their keys."""
-    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))

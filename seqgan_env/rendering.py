@@ -79,6 +79,16 @@ def draw_strip(names: Sequence[str], rewards: Sequence[float], marked: int, widt
     return lines
 
 
+def rendered(text: Text, mode: str) -> str | npt.NDArray[np.uint8] | None:
+    """A drawing in a render mode: as text, as an image, or printed ("human")."""
+    if mode == "ansi":
+        return text.plain
+    if mode == "rgb_array":
+        return as_image(text)
+    show(text)
+    return None
+
+
 def show(text: Text) -> None:
     """Print a drawing, as render mode "human" does; in colour if the terminal supports it and `NO_COLOR` is not set."""
     Console(highlight=False).print(text, soft_wrap=True)

@@ -9,15 +9,16 @@ import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from seqgan_env.game import Layout, Observation, SequenceGame, check_options, observe, stream_key
+from seqgan_env.game import SequenceGame
+from seqgan_env.game_environment import GameEnvironment, check_options
 from seqgan_env.games import oracle_game, text_game
-from seqgan_env.models.sampling import TokenPolicy, allowed_after
-from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
-from seqgan_env.support.hashed_random import as_seed, mix
-from seqgan_env.support.read_only import ReadOnly
+from seqgan_env.models.sampling import allowed_after
+from seqgan_env.observations import Layout, Observation, observe
+from seqgan_env.rendering import RENDER_MODES, draw_step, rendered
+from seqgan_env.support.hashed_random import as_seed, mix, stream_key
 
 
-class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
+class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
     """Write a sequence token by token, for a reward that says how real it is.
 
     ## Description
@@ -70,29 +71,6 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
         self._previous_value = 0.0
         self._stream: int | None = None
         self._episode = -1
-
-    @property
-    def render_mode(self) -> str | None:
-        """How `render` shows the episode; you can set it at any time."""
-        return self._render_mode
-
-    @render_mode.setter
-    def render_mode(self, mode: str | None) -> None:
-        check_render_mode(mode)
-        self._render_mode = mode
-
-    @property
-    def gamma(self) -> float:
-        """The discount with which the reward contract states the objective."""
-        return self.game.gamma
-
-    def attach_policy(self, policy: TokenPolicy) -> None:
-        """Make `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
-        self.game.attach_policy(policy)
-
-    def retrain(self, generated: torch.Tensor) -> dict[str, float]:
-        """Fit the reward model to generated sequences; see `SequenceGame.retrain`."""
-        return self.game.retrain(generated)
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """The tokens that may come next: `(vocab_size,)` bool."""
@@ -168,12 +146,7 @@ class SequenceEnv(ReadOnly, gym.Env[Observation, np.int64]):
             gym.logger.warn("render() without a render_mode: pass render_mode='ansi' or 'human' to the environment.")
             return None
         text = draw_step(self._tokens, self._rewards, self._length, self.game.sequence_length, self.game.vocabulary)
-        if self.render_mode == "ansi":
-            return text.plain
-        if self.render_mode == "rgb_array":
-            return as_image(text)
-        show(text)
-        return None
+        return rendered(text, self.render_mode)
 
     def _observation(self) -> Observation:
         return observe(self._tokens, np.array([self._length], dtype=np.int64), self.layout)

@@ -14,12 +14,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from seqgan_env.data.padding import lengths_of
-from seqgan_env.game import Layout, Observation, SequenceGame, check_options, contract_rewards, observe, stream_key
+from seqgan_env.game import SequenceGame, contract_rewards
+from seqgan_env.game_environment import GameEnvironment, check_options
 from seqgan_env.games import oracle_game, text_game
-from seqgan_env.models.sampling import TokenPolicy, allowed_after
-from seqgan_env.rendering import RENDER_MODES, as_image, check_render_mode, draw_step, show
-from seqgan_env.support.hashed_random import as_seed, mix
-from seqgan_env.support.read_only import ReadOnly
+from seqgan_env.models.sampling import allowed_after
+from seqgan_env.observations import Layout, Observation, observe
+from seqgan_env.rendering import RENDER_MODES, draw_step, rendered
+from seqgan_env.support.hashed_random import as_seed, mix, stream_key
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -37,7 +38,7 @@ class PlayedEpisodes(NamedTuple):
     """Arrays `(n,)` with facts about the finished sequences, and `retraining` if the reward model was retrained."""
 
 
-class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
+class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     """`num_envs` episodes of `SequenceEnv` in parallel, in one game; see there for spaces, rewards and episode end.
 
     Row `i` with seed `s` equals the single environment with seed `s + i`. Rows that end restart as `autoreset_mode` says.
@@ -97,29 +98,6 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
         self._streams: IntArray | None = None
         self._episodes = np.full(num_envs, -1, dtype=np.int64)
         self._over = np.ones(num_envs, dtype=np.bool_)
-
-    @property
-    def render_mode(self) -> str | None:
-        """How `render` shows the episode; you can set it at any time."""
-        return self._render_mode
-
-    @render_mode.setter
-    def render_mode(self, mode: str | None) -> None:
-        check_render_mode(mode)
-        self._render_mode = mode
-
-    @property
-    def gamma(self) -> float:
-        """The discount with which the reward contract states the objective."""
-        return self.game.gamma
-
-    def attach_policy(self, policy: TokenPolicy) -> None:
-        """Make `policy` write the completions from now on; see `SequenceGame.attach_policy`."""
-        self.game.attach_policy(policy)
-
-    def retrain(self, generated: Tensor) -> dict[str, float]:
-        """Fit the reward model to generated sequences; see `SequenceGame.retrain`."""
-        return self.game.retrain(generated)
 
     def action_masks(self) -> BoolArray:
         """The tokens that may come next in each row: `(num_envs, vocab_size)` bool."""
@@ -222,13 +200,8 @@ class SequenceVectorEnv(ReadOnly, VectorEnv[Observation, IntArray, npt.NDArray[A
             draw_step(self._tokens[row], self._rewards[row], int(self._lengths[row, 0]), length, self.game.vocabulary)
             for row in self._rows
         ]
-        if self.render_mode == "ansi":
-            return tuple(text.plain for text in texts)
-        if self.render_mode == "rgb_array":
-            return tuple(as_image(text) for text in texts)
-        for text in texts:
-            show(text)
-        return None
+        shown: Any = tuple(rendered(text, self.render_mode) for text in texts)
+        return None if self.render_mode == "human" else shown
 
     def training_state(self) -> dict[str, Any]:
         """The state of each row and of the game; see `seqgan_env.support.state_dicts.Resumable`."""

@@ -14,10 +14,11 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from seqgan_env.data.padding import lengths_of, played_positions
-from seqgan_env.game import Layout, Observation, SequenceGame, contract_rewards, observe, stream_key
+from seqgan_env.game import SequenceGame, contract_rewards
 from seqgan_env.inspection.trace import EpisodeTrace, TracedCompletion, TracedStep
 from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
-from seqgan_env.support.hashed_random import mix
+from seqgan_env.observations import Layout, Observation, observe
+from seqgan_env.support.hashed_random import mix, stream_key
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 """A game, or an environment that plays one, wrapped or not."""

@@ -8,6 +8,7 @@ computes a completion's uniform numbers from the episode's key, the prefix, the 
 import operator
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,3 +73,8 @@ def key_of_each(tokens: Tensor, seed: int) -> Tensor:
 def uniform(keys: Tensor) -> Tensor:
     """One float32 in [0, 1) for each int64 key, from its top 24 bits."""
     return _shift_right(keys, 40).to(torch.float32) * 2.0**-24
+
+
+def stream_key(seed: int) -> int:
+    """The int64 from which the episodes of one environment derive their keys."""
+    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -16,12 +16,13 @@ from torch import Tensor
 
 import agents.reinforce
 from agents.prefix_extractor import token_policy
-from seqgan_env.game import Layout, Observation, SequenceGame, stream_key
+from seqgan_env.game import SequenceGame
 from seqgan_env.inspection.trace import EpisodeTrace
 from seqgan_env.inspection.tracing import ObservationPolicy, trace_batch, trace_episode
+from seqgan_env.observations import Layout, Observation
 from seqgan_env.policy_gradient import advantages, discounted_returns
 from seqgan_env.sequence_env import SequenceEnv
-from seqgan_env.support.hashed_random import mix
+from seqgan_env.support.hashed_random import mix, stream_key
 from tests.inspection.hostile import HOSTILE, hostile_game
 from tests.small import END, KeepsEpisodes, T, V, episodes, no_repeats, seeded, small_discriminator, small_game, small_policy
 
