@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeVar, get_args
 
 import gymnasium as gym
@@ -25,6 +26,7 @@ from agents.policy import GeneratorPolicy
 from agents.prefix_extractor import check_end_token
 from agents.vec_env import SB3VecEnv, vector_wrappers
 from seqgan_env.data.padding import played_positions
+from seqgan_env.models.likelihood import likelihood_step
 from seqgan_env.models.sampling import allowed_along
 from seqgan_env.models.token_model import TokenModel, training_mode
 from seqgan_env.policy_gradient import (
@@ -37,9 +39,10 @@ from seqgan_env.policy_gradient import (
     policy_gradient_loss,
 )
 from seqgan_env.sequence_env import SequenceEnv
-from seqgan_env.support.errors import check_finite, check_parameters, clip_finite_gradients, room_for
+from seqgan_env.support.errors import check_finite, check_gradients, check_parameters, room_for
 from seqgan_env.support.hashed_random import as_seed
 from seqgan_env.support.state_dicts import load_module_state, module_state
+from seqgan_env.support.training_step import take_step
 from seqgan_env.vector_env import SequenceVectorEnv
 
 SelfReinforce = TypeVar("SelfReinforce", bound="Reinforce")
@@ -298,14 +301,22 @@ class Reinforce(Player):
             room_for("an update of the policy", f"the batch, of {len(lengths):,} episodes"),
             training_mode(self.policy, dropout=False),
         ):
-            loss, numbers = self._loss(self._tokens[rows], advantage[rows], lengths[rows], n_actions)
-            grad_norm, sums = self._step(weight * loss, weight * numbers)
+            own = weight * self._loss(self._tokens[rows], advantage[rows], lengths[rows], n_actions)
+            sums = take_step(
+                self.policy,
+                self.policy.optimizer,
+                own[0],
+                own,
+                self.game.workers,
+                max_grad_norm=self.max_grad_norm,
+                check=partial(self._check_step, "the policy's loss"),
+            )
         with room_for("steps of likelihood", f"likelihood_batch_size, {self.likelihood_batch_size}"):
             self._take_likelihood_steps()
         self._move_rollout_policy()
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        loss_of_all, entropy_of_all, divergence_of_all, nll_of_all = sums.tolist()
+        loss_of_all, entropy_of_all, divergence_of_all, nll_of_all, grad_norm = sums.tolist()
         if self.ent_coef:
             self.logger.record("train/entropy", entropy_of_all)
         if self.reference_policy is not None:
@@ -333,8 +344,8 @@ class Reinforce(Player):
             self._copy_generator()
         return super()._setup_learn(*arguments, **settings)
 
-    def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> tuple[Tensor, Tensor]:
-        """What is minimised, of some rows of a batch; and their parts of entropy, divergence and NLL of the batch, `(3,)`."""
+    def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> Tensor:
+        """What some rows add to the batch's loss, which carries the gradient, entropy, divergence and NLL: `(4,)`."""
         entropy = divergence = advantage.new_zeros(())
         if not self.ent_coef and self.reference_policy is None and self.game.mask is None:
             log_probs = self.generator.log_prob(tokens)
@@ -350,18 +361,12 @@ class Reinforce(Player):
                 divergence = mean_divergence(every, reference, lengths, n_actions)
         loss = policy_gradient_loss(log_probs, advantage, lengths, n_actions)
         loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
-        return loss, torch.stack([entropy.detach(), divergence.detach(), -log_probs.detach().sum() / n_actions])
+        return torch.stack([loss, entropy.detach(), divergence.detach(), -log_probs.detach().sum() / n_actions])
 
-    def _step(self, loss: Tensor, numbers: Tensor, name: str = "the policy's loss") -> tuple[float, Tensor]:
-        """A step of all workers together; the gradient's norm, and their sums of the loss and of other numbers, `(1 + k,)`."""
-        step = self._n_updates + 1
-        self.policy.optimizer.zero_grad()
-        loss.backward()
-        sums = self.game.workers.sum_gradients(self.policy.parameters(), torch.cat([loss.detach().view(1), numbers]))
-        check_finite(name, sums[0], PHASE, step)
-        norm = clip_finite_gradients(self.policy, self.max_grad_norm, PHASE, step)
-        self.policy.optimizer.step()
-        return norm, sums
+    def _check_step(self, name: str, sums: Tensor) -> None:
+        """Refuse a step whose loss, the first of `sums`, or gradient, whose norm is the last, is not finite."""
+        check_finite(name, sums[0], PHASE, self._n_updates + 1)
+        check_gradients(self.policy, sums[-1], PHASE, self._n_updates + 1)
 
     def _log_probs(self, model: TokenModel, tokens: Tensor, lengths: Tensor) -> Tensor:
         """A model's log-probabilities `(n, length, vocab_size)` of every token at every position, mask included."""
@@ -375,11 +380,14 @@ class Reinforce(Player):
         for _ in range(self.likelihood_steps):
             real = self.game.real_sequences
             rows = torch.randint(len(real), (self.likelihood_batch_size,), generator=self._rng, device=self.device)
-            batch = real[rows]
-            own, weight = self.game.workers.part(len(batch))
-            with training_mode(self.policy, rows=(len(batch), own)):
-                loss = -weight * self.generator.log_likelihood(batch[own]) / (batch < self.generator.vocab_size).sum()
-                _, sums = self._step(loss, loss.new_zeros(0), "the likelihood's loss")
+            sums = likelihood_step(
+                self.generator,
+                self.policy.optimizer,
+                real[rows],
+                self.game.workers,
+                max_grad_norm=self.max_grad_norm,
+                check=partial(self._check_step, "the likelihood's loss"),
+            )
             self.logger.record("train/likelihood_loss", sums[0].item())
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.sampling import draw_tokens
 from seqgan_env.models.token_model import TokenModel, training_mode
 from seqgan_env.support.errors import StepRecord, room_for
@@ -15,6 +16,7 @@ from seqgan_env.support.precision import Precision, check_precision, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.settings import LargestNorm, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
 from seqgan_env.support.state_dicts import load_optimizer_state, load_random_state, optimizer_state, random_state
+from seqgan_env.support.training_step import take_step
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,23 @@ class LikelihoodTraining:
         config: how.
         rng: on the same device: the order of the sequences, and what scheduled sampling draws.
         workers: the processes that take each step together.
+        optimizer: of the generator's parameters; by default Adam, made here.
+        phase: what the training is called in errors.
 
     Raises:
         ValueError: fewer sequences than a batch, an unknown precision, or a setting out of its range.
     """
 
     def __init__(
-        self, generator: TokenModel, real: Tensor, config: PretrainConfig, rng: torch.Generator, workers: Workers = ALONE
+        self,
+        generator: TokenModel,
+        real: Tensor,
+        config: PretrainConfig,
+        rng: torch.Generator,
+        workers: Workers = ALONE,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        phase: str = "likelihood training",
     ) -> None:
         check_settings(config)
         if config.epochs and len(real) < config.batch_size:
@@ -69,7 +81,8 @@ class LikelihoodTraining:
         self.rng = rng
         self.workers = workers
         self.finished_epochs = 0
-        self.optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate, fused=True)
+        self.phase = phase
+        self.optimizer = optimizer or torch.optim.Adam(generator.parameters(), lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
         self._steps_per_epoch = -(-len(real) // config.batch_size)
         self._order: Tensor | None = None
@@ -141,12 +154,9 @@ class LikelihoodTraining:
             self._order = torch.randperm(len(self.real), generator=self.rng, device=self.real.device)
         batches = self._order.split(self.config.batch_size)[self._finished_steps :]
         before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
-        record = StepRecord(["the loss", "the norm of the gradient"], len(batches), "likelihood training", self.real.device)
+        record = StepRecord(["the loss", "the norm of the gradient"], len(batches), self.phase, self.real.device)
         for rows in batches:
-            with (
-                products_in(self.config.precision),
-                room_for("likelihood training", f"its batch_size, {self.config.batch_size}"),
-            ):
+            with products_in(self.config.precision), room_for(self.phase, f"its batch_size, {self.config.batch_size}"):
                 self._step(self.real[rows], record)
             self._finished_steps += 1
             if after_step is not None and self._finished_steps < self._steps_per_epoch:
@@ -157,23 +167,55 @@ class LikelihoodTraining:
 
     def _step(self, batch: Tensor, record: StepRecord) -> None:
         feed_own = self.finished_epochs / max(1, self.config.epochs - 1) if self.config.scheduled_sampling else 0.0
-        rows, weight = self.workers.part(len(batch))
-        with training_mode(self.generator, rows=(len(batch), rows)):
-            if feed_own:
-                log_likelihood = log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
-            else:
-                log_likelihood = self.generator.log_likelihood(batch[rows])
-            count = (batch < self.generator.vocab_size).sum()
-            self.optimizer.zero_grad()
-            loss = -weight * log_likelihood / count
-            loss.backward()
-        own = torch.stack([loss.detach(), weight * log_likelihood.detach()])
-        loss, nats = self.workers.sum_gradients(self.generator.parameters(), own)
-        norm = torch.nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.max_grad_norm)
+
+        def with_own_tokens(rows: slice) -> Tensor:
+            return log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
+
+        loss, log_likelihood, norm = likelihood_step(
+            self.generator,
+            self.optimizer,
+            batch,
+            self.workers,
+            max_grad_norm=self.config.max_grad_norm,
+            log_likelihood=with_own_tokens if feed_own else None,
+        )
         record.note(loss, norm)
-        self.optimizer.step()
         self._schedule.step()
-        self._sums -= torch.stack([nats, -count])
+        self._sums -= torch.stack([log_likelihood, -lengths_of(batch, self.generator.vocab_size).sum()])
+
+
+def likelihood_step(
+    model: TokenModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Tensor,
+    workers: Workers = ALONE,
+    *,
+    max_grad_norm: float,
+    log_likelihood: Callable[[slice], Tensor] | None = None,
+    check: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """One step of maximum likelihood on real sequences `(n, length)`; see `take_step`.
+
+    Args:
+        model: what learns; its dropout is active in the step.
+        optimizer: of its parameters.
+        batch: the sequences, padded.
+        workers: the processes that take the step together.
+        max_grad_norm: clip the gradient to this norm.
+        log_likelihood: the sum, in nats, over some rows of the batch; by default the model's own.
+        check: called with what is returned, before the parameters change.
+
+    Returns:
+        Of the batch the loss in nats per token, the log-likelihood in nats, and the norm of the gradient before clipping:
+        `(3,)`.
+    """
+    rows, weight = workers.part(len(batch))
+    count = lengths_of(batch, model.vocab_size).sum()
+    with training_mode(model, rows=(len(batch), rows)):
+        own = weight * (model.log_likelihood(batch[rows]) if log_likelihood is None else log_likelihood(rows))
+        loss = -own / count
+        numbers = torch.stack([loss, own])
+        return take_step(model, optimizer, loss, numbers, workers, max_grad_norm=max_grad_norm, check=check)
 
 
 def pretrain(

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.models.generators import GeneratorConfig, describe_generator, make_generator
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.models.mixture import TokenMixture
 from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_where, forbid, sequences_per_chunk
-from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.support import seeds
-from seqgan_env.support.errors import StepRecord, room_for
-from seqgan_env.support.precision import Precision, check_precision, products_in
+from seqgan_env.support.precision import Precision, check_precision
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import FewInt, LargestNorm, PositiveFloat, PositiveInt, check_settings
@@ -114,7 +114,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         models = [make_generator(config.model, vocab_size, **sizes, generator=initial) for _ in range(config.n_models)]
         self.density = TokenMixture(models)
         self.start: TokenModel | None = None
-        self._learning = TokenMixture(models)
+        self._learning = _SideBySide(models)
         self.workers: Workers = ALONE
         self._rng = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
@@ -173,39 +173,19 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
         if self.config.with_start and self.start is None and isinstance(self.policy, TokenModel):
             self.join(copy.deepcopy(self.policy))
-        n_steps = self.config.epochs * -(-len(real) // self.config.batch_size)
-        record = StepRecord(["the loss", "the norm of the gradient"], n_steps, _PHASE, real.device)
-        for _ in range(self.config.epochs):
-            totals = torch.zeros(2, device=real.device)
-            for rows in torch.randperm(len(real), generator=self._rng, device=real.device).split(self.config.batch_size):
-                with room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
-                    sums, norm = self._train_step(real[rows])
-                record.note(sums[0] / sums[1], norm)
-                totals += sums
-        record.check()
+        settings = PretrainConfig(
+            epochs=self.config.epochs,
+            batch_size=min(self.config.batch_size, len(real)),
+            max_grad_norm=self.config.max_grad_norm,
+            precision=self.config.precision,
+        )
+        nll: list[float] = []
+        LikelihoodTraining(
+            self._learning, real, settings, self._rng, self.workers, optimizer=self.optimizer, phase=_PHASE
+        ).run(lambda _, loss: nll.append(loss))
         for group in self.optimizer.param_groups:
             group["lr"] *= self.config.learning_rate_decay
-        nats, count = totals.tolist()
-        return {"nll": nats / count}
-
-    def _train_step(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of Adam, of all workers together; returns nats and tokens of the batch, `(2,)`, and the gradient's norm."""
-        own, weight = self.workers.part(len(tokens))
-        count = (tokens < self.vocab_size).sum() * self.config.n_models
-        with training_mode(self._learning, rows=(len(tokens), own)), products_in(self.config.precision):
-            sums = weight * self._nll(tokens[own])
-            self.optimizer.zero_grad()
-            (sums[0] / count).backward()
-        sums = self.workers.sum_gradients(self._learning.parameters(), sums.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        return sums, norm
-
-    def _nll(self, tokens: Tensor) -> Tensor:
-        """Nats that the learning models need for the tokens, and how many that are: `(2,)`."""
-        nats = -torch.stack([model.log_likelihood(tokens) for model in self._learning.models]).sum()
-        count = (tokens < self.vocab_size).sum() * self.config.n_models
-        return torch.stack([nats, count.to(nats.dtype)])
+        return {"nll": nll[-1]}
 
     def share_work(self, workers: Workers) -> None:
         """See `RewardModel`."""
@@ -241,6 +221,14 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         """See `RewardModel`; `start` describes the generator that joined."""
         start = None if self.start is None else describe_generator(self.start)
         return {"reward_model": "density-ratio", "density_ratio": {**dataclasses.asdict(self.config), "start": start}}
+
+
+class _SideBySide(TokenMixture):
+    """The models that learn, each by its own likelihood: the gradient of one does not depend on the others."""
+
+    def log_likelihood(self, tokens: Tensor) -> Tensor:
+        """The mean of the models' log-likelihoods, a scalar."""
+        return torch.stack([model.log_likelihood(tokens) for model in self.models]).mean()
 
 
 @torch.no_grad()

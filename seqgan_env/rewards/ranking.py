@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN
@@ -19,6 +18,7 @@ from seqgan_env.support.process_group import Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import PositiveFloat, PositiveInt, check_settings
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.support.training_step import gradient_norm, take_step
 
 _SCORE_CHUNK = 256
 _PHASE = "a fit of the ranker"
@@ -117,7 +117,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
                 losses.note(sums[0])
                 totals += sums * n_batch
         losses.check()
-        grad_norm = get_total_norm([p.grad for p in self.encoder.parameters() if p.grad is not None]).item()
+        grad_norm = gradient_norm(self.encoder).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, settings.epochs * len(starts))
         self._draw_sets(real)
         loss, accuracy = (totals / starts.stop).tolist()
@@ -146,15 +146,11 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         below_real, below_generated = seen[3].logsumexp(dim=0), seen[4].logsumexp(dim=0)
         loss = -(log_rank(of_real, below_real).mean() + log_rank_of_others(of_generated, below_generated).mean())
         share = part.weight * len(of_real) / n
-        self.encoder.optimizer.zero_grad()
-        (share * loss).backward()
         with torch.no_grad():
             even = -math.log(self.config.n_comparisons + 1)
             right = torch.cat([log_rank(of_real, below_real) > even, log_rank(of_generated, below_generated) < even])
             means = share * torch.stack([loss.detach(), right.float().mean()])
-        means = workers.sum_gradients(self.encoder.parameters(), means)
-        self.encoder.optimizer.step()
-        return means
+        return take_step(self.encoder, self.encoder.optimizer, share * loss, means, workers)
 
     def _directions(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.encoder.features(tokens), dim=1)

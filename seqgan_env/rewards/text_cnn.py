@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.convolution import max_over_windows
 from seqgan_env.support.cuda_graphs import Recordable, replayed
@@ -19,6 +18,7 @@ from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import NonNegativeFloat, PositiveInt, Share, Width, check_settings
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.support.training_step import gradient_norm, take_step
 
 # Tokens of sequences scored together: enough for large products; at the paper's sizes the largest, and in bfloat16 the copied
 # windows, take 15 MB, on a GPU 240.
@@ -212,7 +212,7 @@ class TextCNN(ReadOnly, Recordable):
                     totals += sums
         self.eval()
         losses.check()
-        grad_norm = get_total_norm([p.grad for p in self.parameters() if p.grad is not None]).item()
+        grad_norm = gradient_norm(self).item()
         check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
         self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
         loss, accuracy = (totals / len(tokens)).tolist()
@@ -234,13 +234,8 @@ class TextCNN(ReadOnly, Recordable):
         inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
         share = part.weight * len(inputs[0]) / n
         gradients = partial(self._sums_and_gradients, share=share, weight=part.weight)
-        self.optimizer.zero_grad()
         sums, *of_each = replayed(self, ("train", share, part.weight), gradients, *inputs, copies=False)
-        for parameter, gradient in zip(self.parameters(), of_each, strict=True):
-            parameter.grad = gradient
-        sums = self.workers.sum_gradients(self.parameters(), sums)
-        self.optimizer.step()
-        return sums
+        return take_step(self, self.optimizer, of_each, sums, self.workers)
 
     def _sums_and_gradients(
         self, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float

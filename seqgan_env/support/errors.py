@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import get_total_norm
 
 _ADVICE = (
     "Go back to the last good checkpoint, and lower the learning rate or the largest gradient norm; if the rewards are the "
@@ -79,22 +79,18 @@ def check_parameters(module: nn.Module, phase: str, step: int) -> None:
             check_finite(f"the parameter {name}", parameter.detach(), phase, step)
 
 
-def clip_finite_gradients(module: nn.Module, max_norm: float, phase: str, step: int) -> float:
-    """Clip the gradients of a module to a norm of at most `max_norm` if they are finite; return their norm before.
+def check_gradients(module: nn.Module, norm: Tensor, phase: str, step: int) -> None:
+    """Raise an error unless the norm of a module's gradients is finite.
 
     Raises:
-        NumericalFault: names the first parameter whose gradient is not finite. If called before the optimiser's step, the
-            parameters are unchanged.
+        NumericalFault: names the first parameter whose gradient is not finite, or else the norm.
     """
-    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    norm = get_total_norm(list(gradients.values()))
     value = norm.item()
     if not math.isfinite(value):
-        for name, gradient in gradients.items():
-            check_finite(f"the gradient of {name}", gradient, phase, step)
+        for name, parameter in module.named_parameters():
+            if parameter.grad is not None:
+                check_finite(f"the gradient of {name}", parameter.grad, phase, step)
         check_finite("the norm of the gradient", value, phase, step)
-    clip_grads_with_norm_(module.parameters(), max_norm, norm)
-    return value
 
 
 class StepRecord:

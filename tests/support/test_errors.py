@@ -13,6 +13,7 @@ from agents.reinforce import Reinforce
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.likelihood import PretrainConfig, pretrain
 from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.rewards.ranking import RankReward
 from seqgan_env.rewards.text_cnn import TextCNN
@@ -21,10 +22,11 @@ from seqgan_env.support.errors import (
     OutOfMemory,
     StepRecord,
     check_finite,
+    check_gradients,
     check_parameters,
-    clip_finite_gradients,
     room_for,
 )
+from seqgan_env.support.training_step import gradient_norm
 from seqgan_env.vector_env import SequenceVectorEnv
 from tests.small import Ordinal, T, V, real_sequences, seeded, small_discriminator, small_game, small_policy
 
@@ -65,25 +67,12 @@ def test_the_parameter_with_the_fault_is_named(value: float) -> None:
         check_parameters(policy, "a phase", 5)
 
 
-def test_clipping_is_torchs_own() -> None:
-    ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
-    theirs.load_state_dict(ours.state_dict())
-    for module in (ours, theirs):
-        (module(torch.arange(12.0).view(4, 3)).square().sum()).backward()
-    norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
-    assert clip_finite_gradients(ours, 0.5, "a phase", 1) == norm.item() > 0.5
-    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.equal(one.grad, other.grad)
-
-
 def test_a_norm_that_overflows_is_a_fault_though_no_gradient_is() -> None:
     module = nn.Linear(1, 1)
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, 3e38)
     with pytest.raises(NumericalFault, match="the norm of the gradient is not finite: it is inf"):
-        clip_finite_gradients(module, 1.0, "a phase", 1)
+        check_gradients(module, gradient_norm(module), "a phase", 1)
 
 
 @pytest.mark.parametrize("value", WRONG)
@@ -182,12 +171,12 @@ def test_the_loss_of_an_agent_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_loss_of_an_interleaved_likelihood_step_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = agent_of(Ordinal(), likelihood_steps=1)
-    whole = type(agent.generator).log_prob
+    whole = type(agent.generator).log_likelihood
 
-    def log_prob(self: object, tokens: Tensor) -> Tensor:
-        return whole(agent.generator, tokens) * (math.nan if len(tokens) == agent.likelihood_batch_size else 1)
+    def log_likelihood(self: TokenModel, tokens: Tensor) -> Tensor:
+        return whole(self, tokens) * math.nan
 
-    monkeypatch.setattr(type(agent.generator), "log_prob", log_prob)
+    monkeypatch.setattr(type(agent.generator), "log_likelihood", log_likelihood)
     with pytest.raises(NumericalFault, match=r"In adversarial training, step 1, the likelihood's loss is not finite"):
         agent.learn(N * T)
 
@@ -352,7 +341,7 @@ class TestMemory:
         [
             (lambda real: small_discriminator().fit(real, real), "a fit of the discriminator. Lower its batch_size, 8"),
             (lambda real: ranker(real).fit(real, real), "a fit of the ranker. Lower its batch_size, 8"),
-            (lambda real: density_ratio().fit(real, real), "a fit of the density ratio. Lower its batch_size, 64"),
+            (lambda real: density_ratio().fit(real, real), "a fit of the density ratio. Lower its batch_size, 20"),
             (lambda real: pretrain(learner(), real, SHORT, seeded()), "likelihood training. Lower its batch_size, 4"),
             (lambda _: agent().learn(N * T), "an update of the policy. Lower the batch, of 8 episodes"),
         ],
