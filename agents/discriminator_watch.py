@@ -48,7 +48,7 @@ class DiscriminatorWatch:
         return _MESSAGES[state].format(n=self.patience, accuracy=accuracy)
 
     def training_state(self) -> dict[str, Any]:
-        """What it has seen last, and for how long; see `seqgan_env.support.state_dicts.Resumable`."""
+        """What it has seen last, and for how long; see `seqgan_env.support.state_dicts`."""
         return {"state": self._state, "in_a_row": self._in_a_row}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class BorrowedRandomness:
                 self._states = self._global_states()
 
     def training_state(self) -> dict[str, Any]:
-        """Where the numbers are; see `seqgan_env.support.state_dicts.Resumable`."""
+        """Where the numbers are; see `seqgan_env.support.state_dicts`."""
         name, keys, position, has_gauss, gauss = self._states["numpy"]
         numpy_state = {"keys": torch.from_numpy(keys.astype(np.int64)), "rest": [name, position, has_gauss, gauss]}
         return {**self._states, "numpy": numpy_state}

@@ -127,7 +127,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
             self.logger.record(f"rollout/{name}", float(np.mean(values)))
 
     def training_state(self) -> dict[str, Any]:
-        """All that later updates depend on, taken down between two; see `seqgan_env.support.state_dicts.Resumable`.
+        """All that later updates depend on, taken down between two; see `seqgan_env.support.state_dicts`.
 
         To go on, `begin` with the same number of updates, or `learn` what is left with `reset_num_timesteps=False`.
         """

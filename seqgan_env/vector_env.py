@@ -204,7 +204,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         return None if self.render_mode == "human" else shown
 
     def training_state(self) -> dict[str, Any]:
-        """The state of each row and of the game; see `seqgan_env.support.state_dicts.Resumable`."""
+        """The state of each row and of the game; see `seqgan_env.support.state_dicts`."""
         rows = {name: torch.from_numpy(array) for name, array in self._row_arrays().items()}
         return {"started": self._streams is not None, "rows": rows, "game": self.game.training_state()}
 

@@ -81,7 +81,7 @@ class CollapseAlarm:
         return not now >= (self.config.unique if kind == "unique" else self.config.entropy) * before
 
     def training_state(self) -> dict[str, Any]:
-        """What it compares with and has told; see `seqgan_env.support.state_dicts.Resumable`."""
+        """What it compares with and has told; see `seqgan_env.support.state_dicts`."""
         return {"start": self._start, "told": list(self._told)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
@@ -152,7 +152,7 @@ class BestKeeper:
         return True
 
     def training_state(self) -> dict[str, Any]:
-        """What is best so far; see `seqgan_env.support.state_dicts.Resumable`."""
+        """What is best so far; see `seqgan_env.support.state_dicts`."""
         return {"best": self.best, "step": self.step}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:

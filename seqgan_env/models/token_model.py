@@ -13,6 +13,7 @@ from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.models.sampling import Mask, sample_sequences, sequences_per_chunk
 from seqgan_env.support.cuda_graphs import Recordable
+from seqgan_env.support.method_overrides import redefined_alone
 
 
 class TokenModel(Recordable, ABC):
@@ -36,9 +37,9 @@ class TokenModel(Recordable, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A subclass that redefines only `log_prob` or `step` does not use the faster form that it inherits."""
         super().__init_subclass__(**kwargs)
-        if _redefined_alone(cls, "log_prob", "log_likelihood"):
+        if redefined_alone(cls, "log_prob", "log_likelihood"):
             cls.log_likelihood = _sum_of_log_prob  # type: ignore[assignment, method-assign]
-        if _redefined_alone(cls, "step", "advance"):  # its logits are no longer the output layer's of what `advance` returns
+        if redefined_alone(cls, "step", "advance"):  # its logits are no longer the output layer's of what `advance` returns
             cls.linear_output = _no_linear_output  # type: ignore[assignment, method-assign]
 
     def __init__(self, vocab_size: int, *, end_token: int | None = None) -> None:
@@ -180,12 +181,6 @@ class TokenModel(Recordable, ABC):
     def extra_repr(self) -> str:
         """Part of torch's printed representation."""
         return f"vocab_size={self.vocab_size}, end_token={self.end_token}"
-
-
-def _redefined_alone(model: type[TokenModel], plain: str, fast: str) -> bool:
-    """Whether a class inherits a method's faster form from a class that has another method."""
-    latest = next(owner for owner in model.__mro__ if vars(owner).keys() & {plain, fast})
-    return hasattr(model, fast) and fast not in vars(latest)
 
 
 def _sum_of_log_prob(model: TokenModel, tokens: Tensor) -> Tensor:

@@ -192,7 +192,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         self.workers = workers
 
     def training_state(self) -> dict[str, Any]:
-        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts.Resumable`."""
+        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
         return {
             "models": module_state(self._learning),
             "start": None if self.start is None else module_state(self.start),

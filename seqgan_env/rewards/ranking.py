@@ -170,7 +170,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         self.encoder.workers = workers
 
     def training_state(self) -> dict[str, Any]:
-        """Parameters, sets, optimiser and random numbers; see `seqgan_env.support.state_dicts.Resumable`."""
+        """Parameters, sets, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
         return {"network": module_state(self), "optimizer": optimizer_state(self.encoder.optimizer)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:

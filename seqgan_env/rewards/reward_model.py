@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqgan_env.models.sampling import TokenPolicy
+from seqgan_env.support.method_overrides import redefined_alone
 from seqgan_env.support.process_group import Workers
 
 
@@ -21,19 +22,12 @@ class HasScore(Protocol):
         """Rewards `(n,)` of tokens `(n, sequence_length)` int64, padded, with lengths `(n,)` int64."""
 
 
-def completions_follow(kind: type) -> bool:
-    """Whether a class's `score_completions` belongs to its `score`: no later class has redefined `score` alone."""
-    names = {"score", "score_completions"}
-    latest: type = next((owner for owner in kind.__mro__ if names & vars(owner).keys()), object)
-    return "score_completions" in vars(latest)
-
-
 class RewardModel(ABC):
     """What sequences are worth. Only `score` must be defined; every other method has a default that does nothing."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not completions_follow(cls):  # a subclass with another `score` scores completions by it, too
+        if redefined_alone(cls, "score", "score_completions"):  # a subclass with another `score` scores completions by it, too
             cls.score_completions = RewardModel.score_completions  # type: ignore[method-assign]
 
     @abstractmethod
@@ -134,7 +128,7 @@ class _Adapter(RewardModel):
             if all(callable(getattr(custom, name, None)) for name in names):
                 for name in names:
                     setattr(self, name, partial(_call, custom, name))
-        if not completions_follow(type(custom)):
+        if redefined_alone(type(custom), "score", "score_completions"):
             vars(self).pop("score_completions", None)
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ class TextCNN(ReadOnly, Recordable):
         return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
 
     def training_state(self) -> dict[str, Any]:
-        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts.Resumable`."""
+        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
         return {"network": module_state(self), "optimizer": optimizer_state(self.optimizer)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:

@@ -1,22 +1,15 @@
-"""The state of training beside parameters, in a form that a file can hold: tensors, numbers, strings, lists, mappings."""
+"""The state of training beside parameters, in a form that a file can hold: tensors, numbers, strings, lists, mappings.
+
+An object that training changes has `training_state()`, which returns such a state of all that its further training depends on
+(tensors may be references, not copies), and `load_training_state(state)`, which resumes from it, bit for bit.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-@runtime_checkable
-class Resumable(Protocol):
-    """An object whose training can be interrupted and resumed, bit for bit."""
-
-    def training_state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on; tensors may be references, not copies."""
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Resume from what `training_state` returned."""
 
 
 def detached(state: Any) -> Any:

@@ -13,7 +13,6 @@ from seqgan_env import oracle_game
 from seqgan_env.metrics.shares import unique_share
 from seqgan_env.metrics.temperature import mean_nll
 from seqgan_env.models.likelihood import PretrainConfig, pretrain
-from seqgan_env.support.state_dicts import Resumable
 from seqgan_env.vector_env import SequenceVectorEnv
 
 START = {"unique": 0.97, "entropy": 4.0, "nll_test": 5.0, "length": 1.02, "full_length": 0.16}
@@ -104,7 +103,6 @@ def test_it_stops_only_if_asked_and_only_after_a_warning(stop: bool) -> None:
 def test_an_alarm_goes_on_where_it_was_left() -> None:
     alarm, resumed = CollapseAlarm(start=START), CollapseAlarm()
     alarm.check(START | {"unique": 0.1}, 1)
-    assert isinstance(alarm, Resumable)
     resumed.load_training_state(alarm.training_state())
     assert resumed.check(START | {"unique": 0.1}, 2) == []
     assert len(resumed.check(START | {"entropy": 0.1}, 3)) == 1

@@ -23,7 +23,7 @@ from seqgan_env.rewards.monte_carlo import UniformPolicy
 from seqgan_env.rewards.reward_model import LearningRewardModel, learns
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
-from seqgan_env.support.state_dicts import Resumable, detached
+from seqgan_env.support.state_dicts import detached
 from tests.small import END, T, V, episodes, no_repeats, real_sequences, seeded, small_policy
 
 SMALL = DensityRatioConfig(n_models=2, model=GeneratorConfig(embedding_dim=4, hidden_dim=4, dropout=0.3), batch_size=8)
@@ -82,7 +82,6 @@ def test_is_what_it_says() -> None:
     workers = Workers()
     model.share_work(workers)
     assert model.workers is workers
-    assert isinstance(model, Resumable)
 
 
 def test_scores_by_hand() -> None:

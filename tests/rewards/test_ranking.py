@@ -12,7 +12,7 @@ from seqgan_env.rewards.ranking import RankConfig, RankReward, log_rank, log_ran
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support.errors import NumericalFault
-from seqgan_env.support.state_dicts import Resumable, detached
+from seqgan_env.support.state_dicts import detached
 from tests.small import SMALL_CNN, T, V, real_sequences, seeded
 
 SETS = RankConfig(gamma=3.0, n_references=4, n_comparisons=5)
@@ -150,7 +150,6 @@ def test_sets_are_drawn_anew_by_each_fit_and_kept_in_between() -> None:
 def test_training_goes_on_where_it_was_left() -> None:
     model, resumed = ranker(), ranker(seed=1)
     assert isinstance(model, LearningRewardModel)
-    assert isinstance(model, Resumable)
     real, generated = real_sequences(30), real_sequences(30, seed=9)
     model.fit(real, generated)
     resumed.load_training_state(detached(model.training_state()))
