@@ -137,6 +137,24 @@ def test_players_import_the_game_but_not_the_training_program() -> None:
         assert not {name.partition(".")[0] for name in imported(path.read_text())} & {"train"}, path
 
 
+def imported_tests(source: str) -> set[str]:
+    """The test modules that a module imports."""
+    parts = [name.split(".") for name in imported(source)]
+    return {inner for first, *others in parts if first == "tests" for inner in others if inner.startswith("test_")}
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several share lies in modules of its own, such as `tests.small`."""
+    importing = {path: imported_tests(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, names in importing.items() if names} == {}
+
+
+@pytest.mark.parametrize("statement", ["from tests.models.test_lstm import V", "from tests import test_train"])
+def test_an_import_of_a_test_module_is_seen(statement: str) -> None:
+    """The negative control of the test above."""
+    assert imported_tests(statement)
+
+
 def test_no_file_names_the_folder_beside_the_project() -> None:
     beside = "../" + "shared"
     folders = ("seqgan_env", "agents", "tests", "benchmarks", "examples", "docs")

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import algorithms
 from benchmarks.algorithms import LIKELIHOOD, RUNS, Config, Result, main, table
 from benchmarks.finished_runs import FinishedRuns
+from tests.tiny_runs import oracle_config
 
 
 def result(agent: str, reward: str, seed: int, end: tuple[float, float] = (3.6, 3.2), updates: int = 200) -> Result:
@@ -65,8 +66,6 @@ def test_the_table_alone_runs_nothing(tmp_path: Path, played: list[Any], capsys:
 
 
 def test_a_run_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny_runs import oracle_config
-
     monkeypatch.setattr(algorithms, "quick", lambda seed: oracle_config(tmp_path, seed=seed))
     ppo = algorithms.run("ppo", "terminal", 1, 2, tmp_path / "runs")
     likelihood = algorithms.run(*LIKELIHOOD, 1, 2, tmp_path / "runs")

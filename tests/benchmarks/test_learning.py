@@ -45,6 +45,7 @@ from benchmarks.learning_report import (
     nll_test_at,
     tables,
 )
+from tests.tiny_runs import RATIO, SMALL_RATIO, TINY, oracle_config
 
 ALPHAS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0)
 
@@ -236,7 +237,6 @@ def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_runs_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start, an adversarial phase from it, and what its discriminator knows, one after the other, as processes do it."""
-    from tests.tiny_runs import RATIO, SMALL_RATIO, TINY, oracle_config
 
     def tiny(name: str, seed: int, config: Config) -> OracleConfig:
         changes = learning.NO_UPDATES if name == REGULARISED else RATIO | {"density_ratio": SMALL_RATIO}

@@ -11,6 +11,7 @@ from agents.experiment.presets import PRESETS
 from benchmarks import text_kinds
 from benchmarks.finished_runs import FinishedRuns
 from benchmarks.text_kinds import Config, Kind, Result, Setting, main, sequences, settings_of, table
+from tests.tiny_runs import text_config
 
 START = (1.0, 0.98, 0.2, 0.9, 0.8)
 KINDS = Config().kinds
@@ -89,8 +90,6 @@ def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys:
 
 
 def test_a_run_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny_runs import text_config
-
     monkeypatch.setattr(text_kinds, "settings_of", lambda *_: text_config(tmp_path))
     small = text_kinds.run("sentences", "preset", 2, 0, Config(out=tmp_path))
     assert (small.kind, small.setting, small.epochs, small.seed) == ("sentences", "preset", 2, 0)

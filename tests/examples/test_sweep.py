@@ -10,7 +10,7 @@ import pytest
 
 import train
 from seqgan_env.support.errors import NumericalFault
-from tests.test_train import ROOT
+from tests.programs import ROOT
 from tests.tiny_runs import oracle_config
 
 pytest.importorskip("optuna")
