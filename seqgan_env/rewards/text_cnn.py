@@ -22,8 +22,8 @@ from seqgan_env.support.training_step import gradient_norm, take_step
 
 # Tokens of sequences scored together: enough for large products; at the paper's sizes the largest, and in bfloat16 the copied
 # windows, take 15 MB, on a GPU 240.
-_TOKENS_SCORED = 20 << 10
-_TOKENS_SCORED_ON_GPU = 20 << 14
+TOKENS_SCORED = 20 << 10
+TOKENS_SCORED_ON_GPU = 20 << 14
 _PHASE = "a fit of the discriminator"
 
 DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
@@ -174,7 +174,7 @@ class TextCNN(ReadOnly, Recordable):
     def log_odds(self, tokens: Tensor, precision: Precision = "highest") -> Tensor:
         """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
         with products_in(precision):
-            chunk = _TOKENS_SCORED if tokens.device.type == "cpu" else _TOKENS_SCORED_ON_GPU
+            chunk = TOKENS_SCORED if tokens.device.type == "cpu" else TOKENS_SCORED_ON_GPU
             parts = tokens.split(max(1, chunk // tokens.shape[1]))
             logits = torch.cat([self._logits(part) for part in parts])
         return logits[:, 1] - logits[:, 0]
@@ -233,11 +233,11 @@ class TextCNN(ReadOnly, Recordable):
         kept = self._kept_features(n)  # of the whole batch: its random numbers are the same for all workers
         inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
         share = part.weight * len(inputs[0]) / n
-        gradients = partial(self._sums_and_gradients, share=share, weight=part.weight)
+        gradients = partial(self.sums_and_gradients, share=share, weight=part.weight)
         sums, *of_each = replayed(self, ("train", share, part.weight), gradients, *inputs, copies=False)
         return take_step(self, self.optimizer, of_each, sums, self.workers)
 
-    def _sums_and_gradients(
+    def sums_and_gradients(
         self, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float
     ) -> tuple[Tensor, ...]:
         """For some rows of a batch: the sums of loss and of right answers, `(2,)`, and the gradient to each parameter.

@@ -54,7 +54,7 @@ def test_each_of_several_workers_learns_from_its_rows() -> None:
     """What several make together is in `tests.experiment.test_torchrun`."""
     model, seen = ratio(n_models=1), []
     model.share_work(Half())
-    learner = model._learning.models[0]
+    learner = model.density.models[-1]
     hidden = learner.hidden
     learner.hidden = lambda tokens: seen.append(len(tokens)) or hidden(tokens)  # type: ignore[func-returns-value]
     model.fit(real_sequences(), real_sequences(seed=8))

@@ -389,7 +389,7 @@ def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> 
     kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
     with NothingFromTheHost(), products_in(module.config.precision):
         assert (product_dtype(module.output.weight) == torch.bfloat16) == (settings == "bfloat16")
-        _, *gradients = module._sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
+        _, *gradients = module.sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 
 

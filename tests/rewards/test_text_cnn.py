@@ -65,7 +65,7 @@ def test_probabilities_are_the_second_class_of_a_softmax() -> None:
 def test_scores_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = small_cnn(), with_padding(30)
     expected = model.log_odds(tokens)
-    monkeypatch.setattr("seqgan_env.rewards.text_cnn._TOKENS_SCORED", 7 * T)
+    monkeypatch.setattr("seqgan_env.rewards.text_cnn.TOKENS_SCORED", 7 * T)
     torch.testing.assert_close(model.log_odds(tokens), expected)
 
 
@@ -256,7 +256,7 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> list[Tensor]:
     labels = torch.arange(len(tokens)) % 2
     with products_in(asked):
-        return list(model._sums_and_gradients(tokens, labels, share=1.0, weight=1.0)[1:])
+        return list(model.sums_and_gradients(tokens, labels, share=1.0, weight=1.0)[1:])
 
 
 def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None) -> None:
