@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from seqgan_env.data.corpus import Vocabulary
-from seqgan_env.data.padding import played_positions
+from seqgan_env.data.padding import TokenIds, as_sequences, played_positions
 from seqgan_env.game_rules import GAMMAS, GameRules, RewardContract
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import Mask, TokenPolicy
@@ -24,8 +24,6 @@ from seqgan_env.support.hashed_random import as_seed
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.state_dicts import load_random_state, random_state
-
-TokenIds = Tensor | npt.NDArray[Any]
 
 
 def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) -> Tensor:
@@ -96,6 +94,16 @@ class SequenceGame(ReadOnly):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
+        self._check_rules()
+        self._policy: TokenPolicy = UniformPolicy(self.vocab_size, self.device)
+        self._workers: Workers = ALONE
+        self._real = None if callable(self.real) else self._checked_real(self.real)
+        self._finished: list[Tensor] = []
+        self._has_learned = False
+        self._rng = torch.Generator(self.device)
+        self.seed(0)
+
+    def _check_rules(self) -> None:
         if self.reward not in get_args(RewardContract):
             raise ValueError(f"reward must be one of {get_args(RewardContract)}, got {self.reward!r}.")
         for name in ("vocab_size", "sequence_length", "n_rollouts"):
@@ -121,13 +129,6 @@ class SequenceGame(ReadOnly):
             raise ValueError(f"The vocabulary has {self.vocabulary.size} tokens, but vocab_size={self.vocab_size}.")
         if self.oracle is not None and self.oracle.vocab_size != self.vocab_size:
             raise ValueError(f"The oracle has {self.oracle.vocab_size} tokens, but vocab_size={self.vocab_size}.")
-        self._policy: TokenPolicy = UniformPolicy(self.vocab_size, self.device)
-        self._workers: Workers = ALONE
-        self._real = None if callable(self.real) else self._checked_real(self.real)
-        self._finished: list[Tensor] = []
-        self._has_learned = False
-        self._rng = torch.Generator(self.device)
-        self.seed(0)
 
     @property
     def gamma(self) -> float:
@@ -333,34 +334,3 @@ class SequenceGame(ReadOnly):
                 f"retrain() takes token ids from 0 to {self.vocab_size - 1} and {self.vocab_size} as padding, "
                 f"got ids from {int(generated.min())} to {int(generated.max())}."
             )
-
-
-def as_sequences(real: TokenIds, vocab_size: int, sequence_length: int) -> Tensor:
-    """Real sequences `(n, sequence_length)` as an int64 tensor.
-
-    Raises:
-        TypeError: they are no integers.
-        ValueError: none, of another length, or with ids that are no tokens; `vocab_size` pads.
-    """
-    array = real if isinstance(real, Tensor) else np.asarray(real)
-    if isinstance(array, Tensor):
-        integers = not (array.is_floating_point() or array.is_complex() or array.dtype == torch.bool)
-    else:
-        integers = array.dtype.kind in "iu"
-    if not integers:
-        raise TypeError(
-            f"Real sequences are token ids, in a tensor or an array of integers; got {type(real).__name__} of {array.dtype}. "
-            "Text is read by read_corpus, or by text_game."
-        )
-    if array.ndim != 2 or len(array) == 0 or array.shape[1] != sequence_length:
-        raise ValueError(
-            f"Real sequences have shape {tuple(array.shape)}, expected (n, {sequence_length}), n at least 1. Pad shorter ones "
-            f"with the id {vocab_size}."
-        )
-    tokens = array.long() if isinstance(array, Tensor) else torch.from_numpy(array.astype(np.int64))
-    if tokens.min() < 0 or tokens.max() > vocab_size:
-        raise ValueError(
-            f"Real sequences have ids from {int(tokens.min())} to {int(tokens.max())}; the tokens are 0 to {vocab_size - 1}, "
-            f"and {vocab_size} pads."
-        )
-    return tokens

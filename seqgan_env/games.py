@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seqgan_env.data.corpus import Corpus, Format, Tokenizer, TooLong, Vocabulary, read_corpus
-from seqgan_env.game import SequenceGame, TokenIds, as_sequences
+from seqgan_env.data.padding import TokenIds, as_sequences
+from seqgan_env.game import SequenceGame
 from seqgan_env.game_rules import GameRules
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import load_oracle, seeded_oracle

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from seqgan_env.data.padding import lengths_of
+from seqgan_env.data.padding import played_positions
 from seqgan_env.game import SequenceGame, contract_rewards
 from seqgan_env.game_environment import GameEnvironment, check_options
 from seqgan_env.games import oracle_game, text_game
@@ -24,7 +24,7 @@ from seqgan_env.support.hashed_random import as_seed, mix, stream_key
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Seeds = SupportsIndex | Sequence[SupportsIndex | None] | npt.NDArray[np.integer[Any]] | None
+Seeds = SupportsIndex | Sequence[SupportsIndex | None] | npt.NDArray[np.integer[Any]]
 
 
 class PlayedEpisodes(NamedTuple):
@@ -108,7 +108,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
                 masks[row] = allowed_after(self.game.mask, prefix, self.game.vocab_size)
         return masks
 
-    def reset(self, *, seed: Seeds = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start all rows, or those of `options["reset_mask"]`, from the empty prefix.
 
         Args:
@@ -138,24 +138,22 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
             ResetNeeded: `reset` was not called, or, with `DISABLED`, a row is over.
             TypeError, ValueError: the actions have a wrong shape or dtype, are outside the vocabulary, or are masked.
         """
-        starting = self._over if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._streams is not None else None
-        if starting is None and self._over.any():
-            if self._streams is None:
-                raise ResetNeeded("step() was called before the first reset().")
-            over = np.flatnonzero(self._over).tolist()
-            raise ResetNeeded(f"Rows {over} are over: call reset(options={{'reset_mask': ...}}) for them.")
-        playing = self._rows if starting is None or not starting.any() else np.flatnonzero(~starting)
-        self._append(self._checked(actions, playing), playing)
+        playing = self._playing_rows()
+        actions = self._checked(actions, playing)
+        positions = self._lengths[playing, 0]
+        self._tokens[playing, positions] = actions
+        self._lengths[playing, 0] = positions + 1
         if len(playing) < self.num_envs:
             self._restart(np.flatnonzero(self._over))
-        terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        terminated[playing] = self._ended(playing)
-        rewards = self._rewards_of(playing, terminated)
-        self._rewards[playing, self._lengths[playing, 0] - 1] = rewards[playing]
 
-        infos: dict[str, Any] = {}
-        if terminated.any():
-            infos = self._finish(terminated)
+        ends = positions + 1 == self.game.sequence_length
+        if self.game.end_token is not None:
+            ends |= actions == self.game.end_token
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated[playing] = ends
+        rewards = self._rewards_of(playing, terminated)
+        self._rewards[playing, positions] = rewards[playing]
+        infos = self._finish(terminated) if ends.any() else {}
         if self.render_mode == "human":
             self.render()
         return self._observation(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
@@ -228,17 +226,16 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
 
     # --- one step, in the order of its parts -------------------------------------------------------------------------
 
-    def _append(self, actions: IntArray, rows: IntArray) -> None:
-        at = self._lengths[rows, 0]
-        self._tokens[rows, at] = actions
-        self._lengths[rows, 0] = at + 1
-
-    def _ended(self, rows: IntArray) -> BoolArray:
-        at = self._lengths[rows, 0]
-        ended: BoolArray = at == self.game.sequence_length
-        if self.game.end_token is not None:
-            ended = ended | (self._tokens[rows, at - 1] == self.game.end_token)
-        return ended
+    def _playing_rows(self) -> IntArray:
+        """The rows that take their action; with `NEXT_STEP`, rows that are over start a new episode instead."""
+        if self._streams is None:
+            raise ResetNeeded("step() was called before the first reset().")
+        if not self._over.any():
+            return self._rows
+        if self.autoreset_mode is not AutoresetMode.NEXT_STEP:
+            over = np.flatnonzero(self._over).tolist()
+            raise ResetNeeded(f"Rows {over} are over: call reset(options={{'reset_mask': ...}}) for them.")
+        return np.flatnonzero(~self._over)
 
     def _rewards_of(self, playing: IntArray, terminated: BoolArray) -> npt.NDArray[np.float64]:
         """The rewards `(num_envs,)` of the tokens just appended, under the game's contract."""
@@ -259,39 +256,33 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         return rewards
 
     def _finish(self, terminated: BoolArray) -> dict[str, Any]:
-        """Infos of the rows that ended; also retrains, and starts new episodes in mode `SAME_STEP`."""
+        """Infos of the rows that ended; also retrains, and starts new episodes in mode `SAME_STEP`.
+
+        In Gymnasium's form: an array has zeros, or None, for the other rows, and beside it a mask with an underscore.
+        """
         rows = np.flatnonzero(terminated)
         tokens, lengths = self._on_device(rows)
-        final: dict[str, Any] = {}
+        info: dict[str, Any] = {}
         for name, values in self.game.final_info(tokens, lengths).items():
-            self._put(final, name, values, terminated)
+            info[name] = np.zeros(self.num_envs, dtype=values.dtype)
+            info[name][rows] = values
+            info[f"_{name}"] = terminated.copy()
         retraining = self.game.record(tokens)
         if retraining is not None:  # as in single environments, in the info of the episode that caused it
-            final = self._add_info(final, {"retraining": retraining}, int(rows[-1]))
-        infos: dict[str, Any] = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            infos["final_obs"] = self._final_observations(rows)
-            infos["_final_obs"] = terminated.copy()
-            infos["final_info"] = final
-            infos["_final_info"] = terminated.copy()
-            self._restart(rows)
-        else:
-            infos = final
+            info = self._add_info(info, {"retraining": retraining}, int(rows[-1]))
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._over |= terminated
-        return infos
-
-    def _final_observations(self, rows: IntArray) -> npt.NDArray[np.object_]:
-        """Last observations in Gymnasium's form: `(num_envs,)` objects, None for rows that continue."""
+            return info
         observations = np.full(self.num_envs, None, dtype=np.object_)
         for row in rows:
             observations[row] = observe(self._tokens[row], self._lengths[row], self.layout)
-        return observations
-
-    def _put(self, infos: dict[str, Any], name: str, values: npt.NDArray[Any], rows: BoolArray) -> None:
-        """Add an info that only some rows have, in Gymnasium's form: zeros elsewhere, and a mask beside it."""
-        infos[name] = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
-        infos[name][rows] = values
-        infos[f"_{name}"] = rows.copy()
+        self._restart(rows)
+        return {
+            "final_obs": observations,
+            "_final_obs": terminated.copy(),
+            "final_info": info,
+            "_final_info": terminated.copy(),
+        }
 
     # --- state of the rows -------------------------------------------------------------------------------------------
 
@@ -314,18 +305,10 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         self._episodes[rows] += 1
         self._over[rows] = False
 
-    def _reseed(self, seed: Seeds, rows: IntArray) -> None:
+    def _reseed(self, seed: Seeds | None, rows: IntArray) -> None:
         if seed is None and self._streams is not None:
             return
-        if seed is None:
-            seed = secrets.randbits(63)
-        seeds: list[int | None]
-        if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
-            seeds = [None if one is None else as_seed(one) for one in seed]
-        else:
-            seeds = list(range(as_seed(seed), as_seed(seed) + self.num_envs))
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
+        seeds = self._seed_of_each_row(secrets.randbits(63) if seed is None else seed)
         if self._streams is None:  # rows without a seed at the first reset get a random one
             self._streams = np.array([stream_key(secrets.randbits(63)) for _ in self._rows], dtype=np.int64)
         for row in rows:
@@ -335,6 +318,15 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
                 self._episodes[row] = -1
         if seeds[0] is not None:
             self.game.seed(seeds[0])
+
+    def _seed_of_each_row(self, seed: Seeds) -> list[int | None]:
+        if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
+            seeds = [None if own is None else as_seed(own) for own in seed]
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"reset() needs a seed for each of the {self.num_envs} rows, got {len(seeds)}.")
+            return seeds
+        first = as_seed(seed)
+        return [first + row for row in range(self.num_envs)]
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> IntArray:
         if options is None or "reset_mask" not in options:
@@ -362,8 +354,9 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
             raise ValueError(
                 f"Actions {wrong.tolist()[:5]} are outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}."
             )
-        for row, action in zip(playing, actions, strict=True) if self.game.mask is not None else ():
-            self._check_allowed(self._tokens[row, : self._lengths[row, 0]], action)
+        if self.game.mask is not None:
+            for row, action in zip(playing, actions, strict=True):
+                self._check_allowed(self._tokens[row, : self._lengths[row, 0]], action)
         return actions
 
     def _check_allowed(self, prefix: IntArray, token: np.int64) -> None:
@@ -380,12 +373,11 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         if tuple(tokens.shape) != shape:
             raise ValueError(f"play() takes tokens of shape (num_envs, sequence_length) = {shape}, got {tuple(tokens.shape)}.")
         pad, end = self.game.vocab_size, self.game.end_token
-        lengths = lengths_of(tokens, pad)
-        expected = torch.full_like(lengths, shape[1])
+        lengths = torch.full_like(tokens[:, 0], shape[1])
         if end is not None:
             is_end = tokens == end
-            expected = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1) + 1, expected)
-        inside = torch.arange(shape[1], device=tokens.device) < expected.unsqueeze(1)
+            lengths = torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1) + 1, lengths)
+        inside = played_positions(lengths, shape[1])
         legal = torch.where(inside, (tokens >= 0) & (tokens < pad), tokens == pad).all(dim=1)
         if not legal.all():
             row = int((~legal).nonzero()[0])
@@ -394,9 +386,10 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
                 f"Expected {shape[1]} token ids from 0 to {pad - 1}"
                 + ("." if end is None else f", or fewer up to the end token {end}, padded with {pad}.")
             )
-        for episode, length in zip(tokens.cpu().numpy(), lengths.tolist(), strict=True) if self.game.mask is not None else ():
-            for position in range(length):
-                self._check_allowed(episode[:position], episode[position])
+        if self.game.mask is not None:
+            for episode, length in zip(tokens.cpu().numpy(), lengths.tolist(), strict=True):
+                for position in range(length):
+                    self._check_allowed(episode[:position], episode[position])
         return lengths
 
 
