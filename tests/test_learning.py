@@ -11,6 +11,7 @@ from benchmarks import learning, text_kinds
 from benchmarks.controls import lowest_at, table
 from benchmarks.learning_report import best_sum
 from benchmarks.run_folders import Curve, read_curve, run_in
+from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.saved_game import LIKELIHOOD
 
 LESSON = "--vocab-size 20 --sequence-length 10 --oracle-seed 1 --n-real 5000"
@@ -55,22 +56,46 @@ def test_the_discriminator_beats_its_controls_at_equal_coverage(tmp_path: Path) 
     assert measured["constant, no baseline"][-1] != start
 
 
+def briefly_learned(name: str, seed: int, config: learning.Config, settings: Any = learning.settings) -> Any:
+    """A row of the protocol on a language of 50 tokens that likelihood leaves much of to be learned, in larger steps."""
+    of_row = settings(name, seed, config)
+    model = GeneratorConfig(embedding_dim=32, hidden_dim=32, dropout=0.2)
+    ratio = dataclasses.replace(of_row.adversarial.density_ratio, model=model, epochs=2)
+    adversarial = dataclasses.replace(of_row.adversarial, density_ratio=ratio)
+    if name != learning.REGULARISED:
+        steps = {"updates": 90, "learning_rate": 0.01, "final_learning_rate": 0.001}
+        adversarial = dataclasses.replace(adversarial, **steps, d_pretrain_steps=10, n_generated=2000)
+    return dataclasses.replace(
+        of_row,
+        oracle_seed=0,
+        vocab_size=50,
+        sequence_length=15,
+        n_real=2000,
+        generator=model,
+        pretrain=dataclasses.replace(of_row.pretrain, epochs=7),
+        adversarial=adversarial,
+        evaluation=dataclasses.replace(of_row.evaluation, n_samples=200, every_epochs=1000, every_updates=1000),
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.rounding
-def test_the_density_ratio_keeps_the_curve_over_temperatures_and_its_controls_lose_it(tmp_path: Path) -> None:
-    """On the small oracle of the protocol. A sharper generator gains nothing here: temperatures are free on both sides.
+def test_the_density_ratio_lowers_the_curve_over_temperatures_and_its_controls_raise_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sharper generator gains nothing here: temperatures are free on both sides. At full size: docs/learning.md.
 
-    At this size the curve's gain over the start is no larger than what rounding makes of it (0.09 and 0.04 on two instruction
-    sets), so that only a loss is asserted; the gain at full size is in docs/learning.md.
+    Over five seeds, on native instructions and on SSE4.1: a gain of 0.45 ± 0.11, and the better of the controls, which now and
+    then is worse by far, 1.9 ± 0.3 and 2.0 ± 0.4 above the start.
     """
-    config = learning.Config(size="small", seeds=(0,), n_samples=3000, out=tmp_path)
+    monkeypatch.setattr(learning, "settings", briefly_learned)
+    config = learning.Config(size="small", n_samples=1000, out=tmp_path)
     start, ours = (learning.run(name, 0, config) for name in (learning.REGULARISED, learning.OURS))
-    assert best_sum(ours.sweep) < best_sum(start.sweep) + 0.1
+    assert best_sum(ours.sweep) < best_sum(start.sweep) - 0.1
     assert ours.accuracy > 0.6  # on real sequences that it has not seen
-    for name in learning.CONTROLS.values():
-        control = learning.run(name, 0, config)
-        assert best_sum(control.sweep) > best_sum(start.sweep) + 0.3, name
-        assert best_sum(control.sweep) > best_sum(ours.sweep) + 0.3, name
+    better = min(best_sum(learning.run(name, 0, config).sweep) for name in learning.CONTROLS.values())
+    assert better > best_sum(start.sweep) + 0.3
+    assert better > best_sum(ours.sweep) + 0.3
 
 
 def changes_on_events(out: Path, setting: text_kinds.Setting, seed: int = 0) -> tuple[float, float]:
