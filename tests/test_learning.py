@@ -86,7 +86,7 @@ def test_the_density_ratio_lowers_the_curve_over_temperatures_and_its_controls_r
     """A sharper generator gains nothing here: temperatures are free on both sides. At full size: docs/learning.md.
 
     Over five seeds, on native instructions and on SSE4.1: a gain of 0.45 ± 0.11, and the better of the controls, which now and
-    then is worse by far, 1.9 ± 0.3 and 2.0 ± 0.4 above the start.
+    then is worse by far, 1.9 ± 0.3 and 2.0 ± 0.3 above the start.
     """
     monkeypatch.setattr(learning, "settings", briefly_learned)
     config = learning.Config(size="small", n_samples=1000, out=tmp_path)
