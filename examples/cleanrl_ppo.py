@@ -1,6 +1,6 @@
-"""PPO in a single file, in the manner of CleanRL, on the native vector environment; of libraries, it needs PyTorch alone.
+"""PPO in a single file, in the style of CleanRL, on the native vector environment; PyTorch is the only library that it needs.
 
-All rows have episodes of the same length, so that one update sees exactly one whole episode a row: no value is bootstrapped.
+All rows have episodes of the same length, so each update sees exactly one whole episode per row, and no value is bootstrapped.
 With `retrain_every` the environment retrains its discriminator inside `step()`, and PPO plays the adversarial game.
 
     python examples/cleanrl_ppo.py
@@ -24,7 +24,7 @@ DISCRIMINATOR = TextCNNConfig(widths=(1, 2, 3), n_filters=(64, 64, 64), embeddin
 
 @dataclass(frozen=True)
 class Config:
-    """What the example can be told."""
+    """Settings of the example."""
 
     vocab_size: int = 20
     """Number of tokens."""
@@ -33,35 +33,35 @@ class Config:
     reward: Literal["terminal", "shaped"] = "terminal"
     """The reward contract; its discount comes from the environment."""
     retrain_every: int | None = 512
-    """Finished episodes between two fits of the discriminator; None leaves the reward model as it is."""
+    """Finished episodes between two fits of the discriminator; None never retrains it."""
     num_envs: int = 64
-    """Rows of the vector environment: episodes in one update."""
+    """Rows of the vector environment: episodes per update."""
     updates: int = 100
     """PPO updates."""
     epochs: int = 4
-    """Passes over the episodes of one update."""
+    """Passes over the episodes of an update."""
     minibatches: int = 4
-    """Gradient steps in one pass."""
+    """Gradient steps per pass."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Adam's step size."""
     gae_lambda: float = 0.95
-    """Of generalized advantage estimation (Schulman et al., 2016)."""
+    """Lambda of generalized advantage estimation (Schulman et al., 2016)."""
     clip: float = 0.2
-    """How far the ratio of new to old probability may go (Schulman et al., 2017, eq. 7)."""
+    """Limit on the ratio of new to old probability (Schulman et al., 2017, eq. 7)."""
     entropy_bonus: float = 0.01
     """Weight of the policy's entropy."""
     width: int = 64
-    """Of the token embedding and the GRU."""
+    """Width of the token embedding and the GRU."""
     seed: int = 0
-    """Of the network, the draws and the environment."""
+    """Seed of the network, the draws and the environment."""
 
 
 class ActorCritic(nn.Module):
-    """A GRU reads the prefix; heads for the next token's logits and for the value."""
+    """A GRU that reads the prefix, with heads for the next token's logits and for the value."""
 
     def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size + 1, width)  # the pad id is the start token, too
+        self.embedding = nn.Embedding(vocab_size + 1, width)  # the pad id is also the start token
         self.gru = nn.GRU(width, width, batch_first=True)
         self.logits, self.value = nn.Linear(width, vocab_size), nn.Linear(width, 1)
 
@@ -73,7 +73,7 @@ class ActorCritic(nn.Module):
 
 
 def advantages_of(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Generalized advantages of whole episodes, `(length, n)` as are the rewards and values: nothing comes after the last."""
+    """Generalized advantages of whole episodes, `(length, n)` like rewards and values; after the last step the value is 0."""
     advantages, ahead, next_value = torch.zeros_like(rewards), torch.zeros_like(rewards[0]), torch.zeros_like(values[0])
     for t in reversed(range(len(rewards))):
         ahead = rewards[t] + gamma * next_value - values[t] + gamma * gae_lambda * ahead
@@ -82,7 +82,7 @@ def advantages_of(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: flo
 
 
 def main(config: Config, **rules: Any) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Train; return (mean reward of an episode, mean NLL_oracle) in the first and in the last update's episodes.
+    """Train; return (mean reward of an episode, mean NLL_oracle) in the first and in the last update.
 
     Args:
         config: all settings.

@@ -1,9 +1,9 @@
-"""Folk tunes: phrases of reels and hornpipes of Ryan's Mammoth Collection, which music21 carries, in; MIDI files out.
+"""Folk tunes: learns phrases of reels and hornpipes (Ryan's Mammoth Collection, included in music21), writes MIDI files.
 
 python examples/folk_tunes.py        (needs `pip install -e ".[music]"`)
 
-A token is a note, pitch and length in quarters as in "B-4:1/2", or a rest, as in "rest:1/2". All tunes are transposed to the
-key without sharps or flats, and bars brought to four quarters. A phrase is four bars.
+A token is a note with its pitch and length in quarters, as in "B-4:1/2", or a rest, as in "rest:1/2". All tunes are transposed
+to the key without sharps or flats, and bars are scaled to four quarters. A phrase is four bars.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 from seqgan_env.metrics.shares import valid_share
 
 BARS, BAR = 4, Fraction(4)
-SHORTEST_LAST_BAR = Fraction(2)  # what a pick-up before the phrase took is missing at its end
+SHORTEST_LAST_BAR = Fraction(2)  # quarters; a pick-up before the phrase is missing at its end
 REST = "rest"
 _STRETCH = {"2/4": 2, "2/2": 1, "4/4": 1}
 _QUARTERS_PER_MINUTE = 200
@@ -36,40 +36,40 @@ _QUARTERS_PER_MINUTE = 200
 
 @dataclass(frozen=True)
 class Config:
-    """Train on phrases of folk tunes over several seeds; print what adversarial training made of the likelihood start."""
+    """Train on phrases of folk tunes with several seeds; print how adversarial training changed the likelihood start."""
 
     out: Path = Path("runs/folk_tunes")
-    """Where the run folders, the table, the pictures, the samples and the MIDI files go."""
+    """The folder for run folders, table, pictures, samples and MIDI files."""
     cache: Path | None = None
-    """Where the phrases are kept once they are parsed, by default in out."""
+    """The folder for the parsed phrases, by default out."""
     tunes: int = 1059
-    """The most tunes to parse, in the order of their file names; 1,059 are all, which takes a minute."""
+    """The maximum number of tunes to parse, in the order of their file names; all 1,059 take a minute."""
     seeds: tuple[int, ...] = (4, 5, 6)
-    """Of the runs. Seed 0 was used to choose the settings."""
+    """Seeds of the runs. Seed 0 was used to choose the settings."""
     max_notes: int = 32
-    """Phrases of more notes are left out."""
+    """Longer phrases are left out."""
     min_count: int = 10
-    """So are phrases with a note that occurs less often."""
+    """Phrases with a note that occurs less often are left out."""
     hidden_dim: int = 64
     """Width of the generator."""
     epochs: int = 30
-    """Of maximum likelihood."""
+    """Epochs of likelihood training."""
     updates: int = 40
     """Adversarial updates."""
     n_samples: int = 1000
-    """Phrases that an evaluation looks at."""
+    """Phrases per evaluation."""
     n_midi: int = 8
-    """Phrases that are written as MIDI files."""
+    """Phrases to write as MIDI files."""
 
 
 def parse_tune(path: Path) -> list[list[str]]:
-    """The phrases of a tune, in tokens; none if it is in another metre than the even ones."""
+    """The phrases of a tune as tokens; none if its metre is not even."""
     score = converter.parse(path, forceSource=True)
     metre = score.recurse().getElementsByClass(meter.TimeSignature).first()
     signature = score.recurse().getElementsByClass(key.KeySignature).first()
     if metre is None or signature is None or metre.ratioString not in _STRETCH:
         return []
-    up = (-7 * signature.sharps + 6) % 12 - 6  # semitones to the key without signs, the nearer way
+    up = (-7 * signature.sharps + 6) % 12 - 6  # semitones to the key without sharps or flats, by the shorter way
     stretch = _STRETCH[metre.ratioString]
     bars = []
     for measure in score.recurse().getElementsByClass(stream.Measure):
@@ -79,7 +79,7 @@ def parse_tune(path: Path) -> list[list[str]]:
 
 
 def to_token(element: note.GeneralNote, up: int, stretch: int) -> str:
-    """A note or rest as a token, `up` semitones higher and `stretch` times as long."""
+    """A note or rest as a token, transposed up by `up` semitones and `stretch` times as long."""
     length = Fraction(element.quarterLength).limit_denominator(48) * stretch
     if not isinstance(element, note.Note):
         return f"{REST}:{length}"
@@ -87,12 +87,12 @@ def to_token(element: note.GeneralNote, up: int, stretch: int) -> str:
 
 
 def length_of(token: str) -> Fraction:
-    """The quarters that a token takes."""
+    """A token's length in quarters."""
     return Fraction(token.rpartition(":")[2])
 
 
 def phrases(bars: Sequence[list[str]]) -> Iterator[list[str]]:
-    """Runs of four bars of four quarters; the fourth may be shorter, which ends a part of the tune."""
+    """All runs of four bars of four quarters; the fourth may be shorter if it ends a part of the tune."""
     phrase: list[list[str]] = []
     for bar in bars:
         length = sum(map(length_of, bar), Fraction(0))
@@ -107,7 +107,7 @@ def phrases(bars: Sequence[list[str]]) -> Iterator[list[str]]:
 
 
 def is_phrase(text: str) -> bool:
-    """Whether the notes fill four bars, the last of them at least half, and none sounds over a bar line."""
+    """Whether the notes fill four bars, the last at least half, and no note crosses a bar line."""
     ends, now = set(), Fraction(0)
     for token in text.split():
         now += length_of(token)
@@ -117,7 +117,7 @@ def is_phrase(text: str) -> bool:
 
 
 def read_phrases(cache: Path, tunes: int) -> list[str]:
-    """The distinct phrases of the first tunes of the collection, one a line; parsed once, and then read from the cache."""
+    """The distinct phrases of the collection's first tunes, one per line; parsed once, then read from the cache."""
     file = cache / f"ryans_mammoth_{tunes}_tunes.txt"
     if not file.is_file():
         paths = sorted(path for path in corpus.getCorePaths() if path.parent.name == "ryansMammoth")[:tunes]
@@ -128,7 +128,7 @@ def read_phrases(cache: Path, tunes: int) -> list[str]:
 
 
 def usual(lines: Sequence[str], max_notes: int, min_count: int) -> list[str]:
-    """The phrases that are not too long and have no rare note."""
+    """The phrases that are short enough and have no rare note."""
     short = [line for line in lines if len(line.split()) <= max_notes]
     counts: dict[str, int] = {}
     for line in short:
@@ -138,7 +138,7 @@ def usual(lines: Sequence[str], max_notes: int, min_count: int) -> list[str]:
 
 
 def write_midi(phrase: str, path: Path) -> None:
-    """A phrase as a MIDI file that any player plays."""
+    """Write a phrase as a MIDI file."""
     part = stream.Part([tempo.MetronomeMark(number=_QUARTERS_PER_MINUTE), meter.TimeSignature("4/4")])
     for token in phrase.split():
         name = token.rpartition(":")[0]
@@ -148,7 +148,7 @@ def write_midi(phrase: str, path: Path) -> None:
 
 
 def draw_rolls(columns: dict[str, Sequence[str]], path: Path) -> None:
-    """The phrases of each column as piano rolls, one below the other."""
+    """Draw the phrases of each column as piano rolls, one below the other."""
     rows = max(len(lines) for lines in columns.values())
     figure, axes = plt.subplots(
         rows,
@@ -182,7 +182,7 @@ def _draw_roll(axis: Axes, phrase: str) -> None:
 
 
 def judge(game: SequenceGame, generator: TokenModel | None, lines: list[str]) -> dict[str, float]:
-    """The share of phrases whose bars are right."""
+    """The share of phrases with correct bars."""
     return {"valid": valid_share(lines, is_phrase)}
 
 

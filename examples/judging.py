@@ -1,4 +1,4 @@
-"""What the examples measure before and after training: the mean reward of whole sequences, and their NLL under the oracle."""
+"""What the examples measure before and after training: mean reward and mean NLL_oracle of a policy's sequences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,22 +13,22 @@ from seqgan_env.models.sampling import sample_sequences
 
 
 class Judgement(NamedTuple):
-    """Means over sequences that a policy wrote."""
+    """Means over a policy's sequences."""
 
     reward: float
-    """What the reward model, as it stands, says of a finished sequence. A retrained discriminator is another judge later."""
+    """The current reward model's score of finished sequences. Retraining a discriminator changes this measure."""
     oracle_nll: float
-    """Nats per token, lower is better; the oracle stays the same for ever."""
+    """Nats per token, lower is better; the oracle never changes."""
 
 
 def judge(game: SequenceGame, logits: Callable[[Any], Tensor], layout: Layout, n: int = 512) -> Judgement:
-    """Let a policy write `n` sequences, each token drawn from its distribution, and score them; plays no episode.
+    """Sample `n` sequences from a policy's distributions, and score them; does not play episodes.
 
     Args:
         game: the game that the policy was trained on.
         logits: maps a batch of observations, numpy arrays in `layout`, to logits `(n, vocab_size)`.
         layout: of the observations.
-        n: how many sequences.
+        n: the number of sequences.
     """
     assert game.oracle is not None
     policy, generator = ObservationPolicy(game, layout, logits), torch.Generator().manual_seed(0)
@@ -37,7 +37,7 @@ def judge(game: SequenceGame, logits: Callable[[Any], Tensor], layout: Layout, n
 
 
 def report(before: Judgement, after: Judgement) -> None:
-    """Print both, in one line."""
+    """Print both on one line."""
     print(
         f"mean reward {before.reward:.3f} -> {after.reward:.3f}, "
         f"NLL_oracle {before.oracle_nll:.3f} -> {after.oracle_nll:.3f} nats per token"

@@ -1,9 +1,9 @@
-"""Molecules as SMILES: the discriminator alone, and beside RDKit's judgement of validity, as ORGAN mixes rewards.
+"""Molecules as SMILES: the discriminator alone, and mixed with RDKit's check of validity as in ORGAN.
 
 python examples/molecules.py        (needs `pip install -e ".[molecules]"`)
 
-A token is an atom, a bond, a bracket or a ring's digit. The molecules are of NCI's collection, as far as RDKit carries it.
-The mixture is that of Guimaraes et al., 2017 (arXiv 1705.10843). A mask over the signs' grammar is tried on all generators.
+A token is an atom, a bond, a bracket or a ring's digit. The molecules are the part of NCI's collection that RDKit includes.
+The mixture is that of Guimaraes et al., 2017 (arXiv 1705.10843). A mask for SMILES grammar is tried with all generators.
 """
 
 import dataclasses
@@ -32,35 +32,35 @@ from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|.")
 OPEN, CLOSE, BONDS = "(", ")", "-=#"
-PENDING = ("bond", "ring bond")  # what a bond may be followed by: an atom; right after an atom also a ring's digit
+PENDING = ("bond", "ring bond")  # an atom must follow; right after an atom's bond also a ring's digit
 WITH_VALIDITY = "discriminator and validity"
-COLDER = 1.25  # an inverse temperature, at which more is valid and less is distinct
+COLDER = 1.25  # an inverse temperature that gives more valid and fewer distinct molecules
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train on molecules over several seeds; print what adversarial training made of the likelihood start."""
+    """Train on molecules with several seeds; print how adversarial training changed the likelihood start."""
 
     data: Path = MOLECULES
-    """A molecule a line, its SMILES first."""
+    """A file with one molecule per line, its SMILES first."""
     out: Path = Path("runs/molecules")
-    """Where the run folders, the table, the pictures and the samples go."""
+    """The folder for run folders, table, pictures and samples."""
     seeds: tuple[int, ...] = (4, 5, 6)
-    """Of the runs. Seed 0 was used to choose the settings."""
+    """Seeds of the runs. Seed 0 was used to choose the settings."""
     max_tokens: int = 25
     """Larger molecules are left out."""
     min_count: int = 50
-    """So are those with a token that occurs less often."""
+    """Molecules with a token that occurs less often are left out."""
     hidden_dim: int = 64
     """Width of the generator."""
     epochs: int = 30
-    """Of maximum likelihood."""
+    """Epochs of likelihood training."""
     updates: int = 40
     """Adversarial updates."""
     weight: float = 0.5
-    """Of validity, against 1 - weight of the discriminator."""
+    """Weight of validity; the discriminator's is 1 - weight."""
     n_samples: int = 1000
-    """Molecules that an evaluation looks at."""
+    """Molecules per evaluation."""
 
 
 def tokenize(smiles: str) -> list[str]:
@@ -69,7 +69,7 @@ def tokenize(smiles: str) -> list[str]:
 
 
 def canonical(text: str) -> str | None:
-    """RDKit's one SMILES for a molecule, spaces between tokens or not; None if it is no valid one."""
+    """RDKit's canonical SMILES of a molecule, which may have spaces between tokens; None if it is not valid."""
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text.replace(" ", ""))
     if molecule is None or not molecule.GetNumAtoms():
@@ -79,14 +79,14 @@ def canonical(text: str) -> str | None:
 
 
 def validity(texts: list[str]) -> list[float]:
-    """The objective: 1 for a valid molecule, 0 for anything else."""
+    """The objective: 1 for a valid molecule, 0 otherwise."""
     with rdBase.BlockLogs():
         molecules = [Chem.MolFromSmiles(text.replace(" ", "")) for text in texts]
     return [float(m is not None and m.GetNumAtoms() > 0) for m in molecules]
 
 
 def read_molecules(path: Path, max_tokens: int, min_count: int) -> list[str]:
-    """The distinct molecules of one part, as canonical SMILES without stereochemistry, tokens separated by spaces."""
+    """Distinct molecules of one fragment, as canonical SMILES without stereochemistry, with spaces between tokens."""
     fields = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     smiles = dict.fromkeys(canonical(line[0]) for line in fields if line)
     tokens = [tokenize(text) for text in smiles if text is not None and "." not in text]
@@ -97,21 +97,21 @@ def read_molecules(path: Path, max_tokens: int, min_count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Written:
-    """What a prefix of a SMILES has written, as far as its signs' grammar cares; atoms are numbered from 0."""
+    """The grammatical state after a prefix of a SMILES; atoms are numbered from 0."""
 
     kind: str = "start"
-    """Of the last token: start, atom, bond, ring bond, open, close or ring."""
+    """Kind of the last token: start, atom, bond, ring bond, open, close or ring."""
     atom: int = -1
-    """What the next atom or ring bond is attached to."""
+    """The atom that the next atom or ring bond attaches to."""
     n_atoms: int = 0
     branches: tuple[int, ...] = ()
-    """The atoms that open brackets go back to, the innermost last."""
+    """The atoms that open brackets return to, the innermost last."""
     rings: tuple[tuple[str, int], ...] = ()
-    """The digits that wait for their other end, and their atoms."""
+    """Digits of open rings, and their atoms."""
     bonds: frozenset[tuple[int, int]] = field(default_factory=frozenset)
 
     def after(self, token: str) -> "Written | None":
-        """What is written with one more token; None if the grammar does not allow it."""
+        """The state after one more token; None if the grammar forbids it."""
         if token == OPEN:
             fits = self.kind in ("atom", "ring", "close")
             return dataclasses.replace(self, kind="open", branches=(*self.branches, self.atom)) if fits else None
@@ -129,7 +129,7 @@ class Written:
         return dataclasses.replace(self, kind="atom", atom=self.n_atoms, n_atoms=self.n_atoms + 1, bonds=self.bonds | bond)
 
     def _ring(self, digit: str) -> "Written | None":
-        """Open a ring, or close the one with this digit: between two atoms that have no bond yet."""
+        """Open a ring, or close the one with this digit, between two atoms without a bond."""
         start = dict(self.rings).get(digit)
         if start is None:
             return dataclasses.replace(self, kind="ring", rings=(*self.rings, (digit, self.atom)))
@@ -140,7 +140,7 @@ class Written:
         return dataclasses.replace(self, kind="ring", rings=rings, bonds=self.bonds | {bond})
 
     def to_finish(self) -> int:
-        """Tokens that are enough to finish: atoms until each ring can be closed, its digits, and the brackets."""
+        """Tokens that suffice to finish: atoms until each ring can be closed, the rings' digits, and the brackets."""
         written, count = self, 0
         if written.kind in ("start", "open", *PENDING):
             written, count = _with(written, "C"), 1
@@ -157,9 +157,9 @@ def _with(written: Written, token: str) -> Written:
 
 
 def make_mask(vocabulary: Vocabulary, length: int) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]:
-    """The mask of SMILES of at most `length` tokens: brackets and rings are opened only while there is room to close them.
+    """The mask for SMILES of at most `length` tokens: brackets and rings open only while there is room to close them.
 
-    It knows nothing of valence or aromaticity, so what is written under it need not be a molecule.
+    It ignores valence and aromaticity, so a sequence under the mask may still not be a molecule.
     """
     kinds = ["end" if index == vocabulary.end_token else _kind(token) for index, token in enumerate(vocabulary.tokens)]
 
@@ -185,13 +185,13 @@ def make_mask(vocabulary: Vocabulary, length: int) -> Callable[[npt.NDArray[np.i
 
 
 def _kind(token: str) -> str:
-    """A token that the grammar treats as this one: of all atoms C."""
+    """A token that the grammar treats alike: C for all atoms."""
     is_digit = token.isdigit() or token.startswith("%")
     return token if is_digit or token in (OPEN, CLOSE, *BONDS) else "C"
 
 
 def make_judge(n: int) -> Judge:
-    """Measures of molecules: which are valid, distinct and new to RDKit; and how many of a generator's `n` under the mask."""
+    """Shares of valid, distinct and new molecules by RDKit; also for `n` of a generator's samples under the mask."""
 
     def judge(game: SequenceGame, generator: TokenModel | None, lines: list[str]) -> dict[str, float]:
         vocabulary = game.vocabulary
@@ -219,7 +219,7 @@ def make_judge(n: int) -> Judge:
 
 
 def draw_molecules(columns: dict[str, list[str]], path: Path, per_row: int = 4) -> None:
-    """The first valid molecules of each column, a row each, as a picture."""
+    """Draw the first valid molecules of each column, one row per column."""
     drawn, legends = [], []
     for name, lines in columns.items():
         valid = [smiles for smiles in map(canonical, lines) if smiles is not None][:per_row]

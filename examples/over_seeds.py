@@ -1,7 +1,7 @@
-"""What adversarial training makes of its own likelihood start, over seeds: shared by the worked examples.
+"""How adversarial training changes its own likelihood start, over seeds; shared by the worked examples.
 
-Each seed parts the data anew, draws new parameters, and so has a likelihood start of its own. Figures are means ± standard
-deviations over seeds; a change is the mean of the seeds' own changes, never the best of them.
+Each seed splits the data differently and draws new parameters, so it has its own likelihood start. Figures are means
+± standard deviations over seeds; a change is the mean of each seed's own change, never the best one.
 """
 
 import dataclasses
@@ -28,29 +28,29 @@ REAL = "real data"
 START = "likelihood"
 METRICS = ("nll_test", "bleu_2", "self_bleu_2", "unique", "novel", "neighbour_share")
 TEMPERATURES = (0.75, 1.0, 1.25, 1.5)
-"""Of the sweep, as what logits are multiplied with."""
+"""Inverse temperatures of the sweep."""
 ADVERSARIAL = dataclasses.replace(PRESETS["text"][0].adversarial, n_rollouts=2, learning_rate=1e-3, kl_coef=0.0)
-"""What the examples have in common: a quick discriminator, a baseline, two completions of each prefix, and larger steps than
+"""Settings that the examples share: a quick discriminator, a baseline, two completions of each prefix, and larger steps than
 the preset's, not held to the start."""
 
 Judge = Callable[[SequenceGame, TokenModel | None, list[str]], dict[str, float]]
-"""Further metrics of sequences as text, and of the generator that wrote them, if one did."""
+"""Computes further metrics of sequences as text, and of their generator, if any."""
 
 
 @dataclass
 class Comparison:
-    """What was measured; lists are over seeds."""
+    """The measurements; lists are over seeds."""
 
     seeds: tuple[int, ...]
     metrics: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """For each column, the real data or a generator: the metrics."""
+    """For each column (the real data or a generator), its metrics."""
     sweeps: dict[str, list[tuple[BleuPoint, ...]]] = field(default_factory=dict)
-    """For each generator: BLEU against Self-BLEU over temperatures."""
+    """For each generator, BLEU and Self-BLEU over temperatures."""
     samples: dict[str, list[str]] = field(default_factory=dict)
-    """For each column, what the first seed has."""
+    """For each column, the first seed's samples."""
 
     def add(self, name: str, found: Findings, more: Mapping[str, float], lines: list[str]) -> None:
-        """Note what was found of a column at one more seed."""
+        """Add a column's results with one more seed."""
         column = self.metrics.setdefault(name, {})
         for metric, value in {**found.metrics, **more}.items():
             column.setdefault(metric, []).append(value)
@@ -62,7 +62,7 @@ class Comparison:
         """The means, and the changes from the likelihood start, as Markdown.
 
         Args:
-            more: further metrics, and what to call them.
+            more: further metrics, and their labels.
         """
         adversarial = [name for name in self.metrics if name not in (REAL, START)]
         headings = ["", REAL, START, *(heading for name in adversarial for heading in (name, "change"))]
@@ -82,7 +82,7 @@ class Comparison:
         return "–" if values is None else spread(values)
 
     def save(self, out: Path, table: str) -> None:
-        """Write `results.json`, `table.md`, `sweep.png`, and each column's samples of the first seed; print the table."""
+        """Write `results.json`, `table.md`, `sweep.png`, and the first seed's samples of each column; print the table."""
         columns = {"seeds": self.seeds, "metrics": self.metrics}
         (out / "results.json").write_text(json.dumps(columns, indent=2) + "\n", encoding="utf-8")
         (out / "table.md").write_text(table + "\n", encoding="utf-8")
@@ -91,7 +91,7 @@ class Comparison:
             file.write_text("".join(one_line(line) + "\n" for line in lines), encoding="utf-8")
         self.draw(out / "sweep.png")
         print(table)
-        print(f"Everything is in {out}")
+        print(f"All files are in {out}")
 
     def draw(self, path: Path) -> None:
         """Draw BLEU-2 against Self-BLEU-2 over temperatures, means over seeds; the circle is temperature 1."""
@@ -120,13 +120,13 @@ def compare(
     settings: EvaluationSettings,
     judge: Judge | None = None,
 ) -> Comparison:
-    """Train a config with each of the adversarial settings and each of the seeds, and measure.
+    """Train a config with each adversarial setting and seed, and measure.
 
     Args:
-        config: of the runs; they lie in its `out`, a folder for each arm and seed.
-        arms: adversarial settings by name. All arms of a seed have the same likelihood start.
+        config: of the runs; its `out` gets a folder per arm and seed.
+        arms: adversarial settings by name. All arms of a seed share the likelihood start.
         seeds: of the runs.
-        settings: of the evaluation, which has the same seed in all runs.
+        settings: of the evaluation, with the same seed for all runs.
         judge: further metrics.
     """
     comparison = Comparison(tuple(seeds))
@@ -140,7 +140,7 @@ def compare(
 
 
 def _measure(comparison: Comparison, run: Path, name: str, settings: EvaluationSettings, judge: Judge | None) -> None:
-    """Measure a run's generators; those that an earlier arm of the same seed has had measured are left out."""
+    """Measure a run's generators, except those already measured for an earlier arm of the same seed."""
     game = load_game(run)
     checkpoints = load_checkpoints(run, game, [LIKELIHOOD, LAST])
     first = name == next((arm for arm in comparison.metrics if arm not in (REAL, START)), name)
@@ -157,6 +157,6 @@ def _measure(comparison: Comparison, run: Path, name: str, settings: EvaluationS
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean ± standard deviation; the mean alone of one value."""
+    """Mean ± standard deviation; only the mean for a single value."""
     text = f"{mean(values):{sign}.3f}"
     return f"{text} ± {stdev(values):.3f}" if len(values) > 1 else text

@@ -11,32 +11,32 @@ from seqgan_env import SequenceVectorEnv, TextCNNConfig, TokenModel, oracle_game
 
 
 class TokenGRU(TokenModel):
-    """Embedding, GRU and a linear layer. `hidden` reads whole sequences at once, `step` a token of each."""
+    """Embedding, GRU and a linear layer. `hidden` reads whole sequences at once, `step` one token of each."""
 
     def __init__(self, vocab_size: int, *, sequence_length: int, end_token: int | None, generator: torch.Generator) -> None:
         super().__init__(vocab_size, end_token=end_token)
-        self.embedding = nn.Embedding(vocab_size + 1, 32)  # the last row is the start token's, whose id also pads
+        self.embedding = nn.Embedding(vocab_size + 1, 32)  # the last row is for the start token, whose id is also padding
         self.gru = nn.GRU(32, 32, batch_first=True)
         self.output = nn.Linear(32, vocab_size)
         self.draw_parameters(generator, 0.1)  # from the agent's seed
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """The states `(n, length, 32)` from which each token is predicted: `inputs` starts with the start token."""
+        """The states `(n, length, 32)` from which each token is predicted; `inputs` begins with the start token."""
         hidden: Tensor = self.gru(self.embedding(self.inputs(tokens)))[0]
         return hidden
 
     def initial_state(self, n: int) -> Tensor:
-        """Zeros `(n, 32)`: the row comes first, so that Monte Carlo search can pick and repeat rows."""
+        """Zeros `(n, 32)`, with rows on the first axis so that Monte Carlo search can select and repeat them."""
         return torch.zeros(n, 32, device=self.device, dtype=self.dtype)
 
     def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a token a row; return logits `(n, vocab_size)` of the next ones, and a new state: the old one stays."""
+        """Read one token per row; return logits `(n, vocab_size)` of the next ones, and a new state (the old one is kept)."""
         _, new_state = self.gru(self.embedding(tokens).unsqueeze(1), state.unsqueeze(0))
         return self.output(new_state.squeeze(0)), new_state.squeeze(0)
 
 
 def main(updates: int = 40, seed: int = 0) -> dict[str, list[float]]:
-    """Learn a small oracle's language; return NLL_oracle and NLL_test at first, after likelihood, and at the end."""
+    """Learn a small oracle's language; return NLL_oracle and NLL_test at the start, after likelihood, and at the end."""
     small = TextCNNConfig(widths=(2, 3), n_filters=(32, 32), embedding_dim=16, learning_rate=3e-3, epochs=1)
     game = oracle_game(10, 30, n_real=5000, reward="rollout", n_rollouts=2, scaling="log", discriminator=small)
     env = SequenceVectorEnv(game, 64, autoreset_mode="SameStep")

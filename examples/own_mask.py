@@ -18,7 +18,7 @@ LENGTH = 12
 
 
 def open_brackets(tokens: npt.NDArray[np.int64]) -> list[int] | None:
-    """The brackets that are still open after a prefix, the innermost last; None where one was closed that was not open."""
+    """The brackets still open after a prefix, the innermost last; None if one was closed that was not open."""
     stack: list[int] = []
     for token in tokens.tolist():
         if token % 2 == 0:
@@ -29,7 +29,7 @@ def open_brackets(tokens: npt.NDArray[np.int64]) -> list[int] | None:
 
 
 def mask(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Open while there is room to close everything again; close the innermost that is open."""
+    """Allow opening while there is room to close everything again, and closing the innermost open bracket."""
     stack = open_brackets(prefix) or []
     allowed = np.zeros(len(BRACKETS), dtype=np.bool_)
     allowed[::2] = len(prefix) + len(stack) + 2 <= LENGTH
@@ -39,12 +39,12 @@ def mask(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 
 
 def is_balanced(tokens: Tensor) -> bool:
-    """Whether a whole sequence `(LENGTH,)` closes everything that it opens, in order."""
+    """Whether a whole sequence `(LENGTH,)` closes all brackets in order."""
     return open_brackets(tokens.numpy()) == []
 
 
 def random_episode(env: SequenceEnv, rng: np.random.Generator) -> Tensor:
-    """Play the environment by chance, among what its `action_masks` allow; another token would be an error."""
+    """Play the environment with random tokens among its `action_masks`; any other token would be an error."""
     env.reset(seed=int(rng.integers(2**31)))
     terminated = False
     while not terminated:
@@ -54,7 +54,7 @@ def random_episode(env: SequenceEnv, rng: np.random.Generator) -> Tensor:
 
 
 def depth(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """A reward: the deepest nesting of each sequence, as a share of the deepest possible, `(n,)`."""
+    """A reward: the deepest nesting of each sequence, divided by the deepest possible, `(n,)`."""
     steps = torch.where(tokens % 2 == 0, 1, -1)
     return steps.cumsum(dim=1).amax(dim=1).float() / (LENGTH / 2)
 
@@ -68,7 +68,7 @@ class DepthReward:
 
 
 def new_game(n_real: int = 1000, seed: int = 0) -> SequenceGame:
-    """A game under the mask that rewards depth; its real sequences are what chance writes under the mask."""
+    """A game with the mask and a reward for depth; its real sequences are random ones under the mask."""
     bare = make_game(len(BRACKETS), LENGTH, torch.zeros(1, LENGTH, dtype=torch.int64), reward_model="constant", mask=mask)
     env, rng = SequenceEnv(bare), np.random.default_rng(seed)
     real = torch.stack([random_episode(env, rng) for _ in range(n_real)])
@@ -76,7 +76,7 @@ def new_game(n_real: int = 1000, seed: int = 0) -> SequenceGame:
 
 
 def main(epochs: int = 3, updates: int = 30, n: int = 500, seed: int = 0) -> dict[str, float]:
-    """Shares of balanced sequences, and how deep the agent nests before and after it plays for depth."""
+    """The shares of balanced sequences, and the agent's depth before and after training for depth."""
     game = new_game(seed=seed)
     env = SequenceVectorEnv(game, 64, autoreset_mode="SameStep")
     agent = Reinforce("GeneratorPolicy", env, learning_rate=0.02, seed=seed)
@@ -85,7 +85,7 @@ def main(epochs: int = 3, updates: int = 30, n: int = 500, seed: int = 0) -> dic
     before, lengths = agent.sample(n)
     agent.begin(updates)
     for _ in range(updates):
-        agent.update()  # another policy's completions, or its tokens, would be under the mask, too
+        agent.update()  # completions and tokens of any policy would obey the mask, too
     after, _ = agent.sample(n)
     completed = game.search.complete(after, lengths, torch.arange(n), range(LENGTH - 1)).tokens.flatten(0, 2)
     written = {"real": game.real_sequences, "without the mask": free, "with the mask": after, "completions": completed}

@@ -20,7 +20,7 @@ BATCH = 64
 
 
 def short_words(sentences: list[str]) -> list[float]:
-    """The share of words of at most three letters, for a whole batch of sentences at once."""
+    """The share of words with at most three letters in each sentence of a batch."""
     words = [sentence.split() for sentence in sentences]
     return [sum(len(word) <= 3 for word in row) / max(1, len(row)) for row in words]
 
@@ -29,7 +29,7 @@ def train(weight: float, updates: int = 40, seed: int = 0) -> tuple[float, float
     """Train on `weight` times short words and 1 - `weight` times the discriminator, from a likelihood start.
 
     Returns:
-        The mean share of short words in what the generator writes, before and after the adversarial updates.
+        The mean share of short words in the generator's samples, before and after the adversarial updates.
     """
     corpus = read_corpus(DATA)
     vocabulary, length = corpus.vocabulary, corpus.tokens.shape[1]

@@ -1,4 +1,4 @@
-"""Chinese quatrains, a character a token, as in the SeqGAN paper (Yu et al., 2017, section 5): BLEU-2 against held-out poems.
+"""Chinese quatrains with one token per character, as in the SeqGAN paper (Yu et al., 2017, section 5): BLEU-2 on held-out poems.
 
 python examples/quatrains.py --data tang_poems.txt
 """
@@ -23,28 +23,28 @@ LENGTH = 20
 
 @dataclass(frozen=True)
 class Config:
-    """Train on quatrains over several seeds; print what adversarial training made of the likelihood start."""
+    """Train on quatrains with several seeds; print how adversarial training changed the likelihood start."""
 
     data: Path
-    """A poem a line, its characters separated by spaces or not; signs of punctuation are left out."""
+    """A file with one poem per line, with or without spaces between characters; punctuation is left out."""
     out: Path = Path("runs/quatrains")
-    """Where the run folders, the table, the picture and the samples go."""
+    """The folder for run folders, table, picture and samples."""
     seeds: tuple[int, ...] = (4, 5, 6)
-    """Of the runs. Seed 0 was used to choose the settings."""
+    """Seeds of the runs. Seed 0 was used to choose the settings."""
     n_characters: int = 1000
-    """Poems of the most frequent characters alone are taken, so that none is unknown."""
+    """Use only poems written in this many of the most frequent characters, so that none is unknown."""
     hidden_dim: int = 64
     """Width of the generator."""
     epochs: int = 20
-    """Of maximum likelihood."""
+    """Epochs of likelihood training."""
     updates: int = 40
     """Adversarial updates."""
     n_samples: int = 1000
-    """Poems that an evaluation looks at."""
+    """Poems per evaluation."""
 
 
 def read_quatrains(path: Path, n_characters: int) -> list[str]:
-    """The distinct poems of 20 characters, punctuation aside, that are written in the most frequent characters.
+    """The distinct poems of 20 characters, without punctuation, that use only the most frequent characters.
 
     Raises:
         ValueError: there are none.
@@ -57,8 +57,8 @@ def read_quatrains(path: Path, n_characters: int) -> list[str]:
     chosen = [poem for poem in poems if frequent.issuperset(poem)]
     if not chosen:
         raise ValueError(
-            f"{path}: of {len(lines)} lines, {len(poems)} have {LENGTH} characters, and none of these is written in the "
-            f"{n_characters} most frequent ones. Expected quatrains of five characters a line, a poem a line."
+            f"{path}: of {len(lines)} lines, {len(poems)} have {LENGTH} characters, and none of these uses only the "
+            f"{n_characters} most frequent ones. Expected quatrains with five characters per line of verse, one poem per line."
         )
     return chosen
 

@@ -1,8 +1,8 @@
 """PPO of RLlib, on single environments that share one game and so one discriminator.
 
-RLlib's own networks take ids as magnitudes: here is an `RLModule` around `PrefixExtractor`. All runs in one process, where
-the environments can share a game; with remote runners, each would have a discriminator of its own. RLlib pins its own
-release of Gymnasium, so it wants a virtual environment of its own:
+RLlib's own networks read ids as magnitudes, so this example wraps `PrefixExtractor` in an `RLModule`. Everything runs in one
+process, where environments can share a game; with remote runners each would have its own discriminator. RLlib pins its own
+release of Gymnasium, so it needs a separate virtual environment:
 
     python -m venv .venv-rllib && .venv-rllib/bin/pip install -r examples/rllib-requirements.txt -e .
     .venv-rllib/bin/python examples/rllib_ppo.py
@@ -31,31 +31,31 @@ DISCRIMINATOR = TextCNNConfig(widths=(1, 2, 3), n_filters=(64, 64, 64), embeddin
 
 @dataclass(frozen=True)
 class Config:
-    """What the example can be told."""
+    """Settings of the example."""
 
     vocab_size: int = 20
     """Number of tokens."""
     sequence_length: int = 10
     """Tokens in a sequence."""
     retrain_every: int | None = 512
-    """Finished episodes between two fits of the discriminator; None leaves the reward model as it is."""
+    """Finished episodes between two fits of the discriminator; None never retrains it."""
     num_envs: int = 64
-    """Environments: episodes in one update."""
+    """Environments: episodes per update."""
     updates: int = 100
     """PPO updates."""
     epochs: int = 4
-    """Passes over the episodes of one update."""
+    """Passes over the episodes of an update."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Adam's step size."""
     seed: int = 0
-    """Of the networks, the draws and the environments."""
+    """Seed of the networks, the draws and the environments."""
 
 
 class PrefixModule(TorchRLModule, ValueFunctionAPI):
     """`PrefixExtractor` on the layout "flat", with heads for logits and value."""
 
     def setup(self) -> None:
-        """Make the networks, as RLlib asks for it."""
+        """Create the networks (RLlib's hook)."""
         vocab_size = int(self.action_space.n)
         self.extractor = PrefixExtractor(self.observation_space, vocab_size)
         self.logits = nn.Linear(self.extractor.features_dim, vocab_size)
@@ -71,7 +71,7 @@ class PrefixModule(TorchRLModule, ValueFunctionAPI):
 
 
 def main(config: Config, **rules: Any) -> tuple[Judgement, Judgement, int]:
-    """Train; return the judgements before and after, and how many steps RLlib counted. `rules` are those of the game."""
+    """Train; return the judgements before and after, and RLlib's count of steps. `rules` are the game's further arguments."""
     torch.manual_seed(config.seed)
     rules = {"discriminator": DISCRIMINATOR, "retrain_every": config.retrain_every, **rules}
     game = oracle_game(config.sequence_length, config.vocab_size, **rules)

@@ -1,7 +1,7 @@
 """PPO of skrl on the native vector environment.
 
-Autoreset is in the same step: with Gymnasium's default, skrl would learn from the resets, too. It hands on observations as
-floats in one row, in the order of the layout "flat"; `PrefixExtractor` makes them ids again.
+Autoreset is in the same step, because with Gymnasium's default skrl would learn from the resets, too. skrl flattens
+observations to one row of floats, in the order of the layout "flat"; `PrefixExtractor` turns them back into ids.
 
     pip install -e ".[skrl]"
     python examples/skrl_ppo.py
@@ -29,24 +29,24 @@ DISCRIMINATOR = TextCNNConfig(widths=(1, 2, 3), n_filters=(64, 64, 64), embeddin
 
 @dataclass(frozen=True)
 class Config:
-    """What the example can be told."""
+    """Settings of the example."""
 
     vocab_size: int = 20
     """Number of tokens."""
     sequence_length: int = 10
     """Tokens in a sequence."""
     retrain_every: int | None = 512
-    """Finished episodes between two fits of the discriminator; None leaves the reward model as it is."""
+    """Finished episodes between two fits of the discriminator; None never retrains it."""
     num_envs: int = 64
-    """Rows of the vector environment: episodes in one update."""
+    """Rows of the vector environment: episodes per update."""
     updates: int = 100
     """PPO updates."""
     epochs: int = 4
-    """Passes over the episodes of one update."""
+    """Passes over the episodes of an update."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Adam's step size."""
     seed: int = 0
-    """Of the networks, the draws and the environment."""
+    """Seed of the networks, the draws and the environment."""
 
 
 class PrefixNet(Model):
@@ -71,7 +71,7 @@ class Policy(CategoricalMixin, PrefixNet):
 
 
 class Value(DeterministicMixin, PrefixNet):
-    """Says what is to come."""
+    """Predicts the value of a prefix."""
 
     def __init__(self, env: Any) -> None:
         PrefixNet.__init__(self, env, 1)
@@ -79,7 +79,7 @@ class Value(DeterministicMixin, PrefixNet):
 
 
 def main(config: Config, **rules: Any) -> tuple[Judgement, Judgement]:
-    """Train; return the judgements before and after. `rules` are further arguments of the environment."""
+    """Train; return the judgements before and after. `rules` are the environment's further arguments."""
     torch.manual_seed(config.seed)
     venv: Any = gym.make_vec(
         "SeqGAN/Oracle-v0",
@@ -93,7 +93,7 @@ def main(config: Config, **rules: Any) -> tuple[Judgement, Judgement]:
         **{"discriminator": DISCRIMINATOR, **rules},
     )
     venv.reset(seed=config.seed)
-    env = wrap_env(venv, wrapper="gymnasium", verbose=False)  # which "auto" looks for by module name, in vain
+    env = wrap_env(venv, wrapper="gymnasium", verbose=False)  # "auto" would not recognise it by its module's name
     policy = Policy(env)
     agent = PPO(
         models={"policy": policy, "value": Value(env)},

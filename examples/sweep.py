@@ -1,6 +1,6 @@
-"""Hyper-parameters by Optuna, on as many machines as there are: `python examples/sweep.py --storage sweep.journal`.
+"""Tune hyper-parameters with Optuna, on any number of machines: `python examples/sweep.py --storage sweep.journal`.
 
-Every process that is started with the same storage works on the same study, a trial at a time. It needs the extra sweeps:
+All processes started with the same storage work on the same study, one trial at a time each. It needs the extra sweeps:
 `pip install -e ".[sweeps]"`.
 """
 
@@ -23,15 +23,15 @@ class Config:
     """Search for settings of the preset quick that end with a low NLL_oracle + NLL_test."""
 
     storage: str = "runs/sweep.journal"
-    """What the processes share: a file in a folder that all of them see, or the URL of a database."""
+    """The storage that processes share: a file in a shared folder, or the URL of a database."""
     study: str = "seqgan"
-    """Its name in the storage."""
+    """The study's name in the storage."""
     trials: int = 20
-    """Runs of this process, one after another."""
+    """Trials of this process, one after another."""
     seed: int = 0
-    """Of what this process tries; give each process another."""
+    """Seed of this process's trials; give each process a different one."""
     out: Path = Path("runs/sweep")
-    """Where the runs go."""
+    """The folder for the runs."""
 
 
 def search(base: TrainConfig, config: Config) -> optuna.Study:
@@ -47,7 +47,7 @@ def search(base: TrainConfig, config: Config) -> optuna.Study:
 
 
 def objective(base: TrainConfig, trial: optuna.Trial, out: Path) -> float:
-    """The last NLL_oracle + NLL_test of a run, nats per token: quality and coverage, neither at the other's expense."""
+    """A run's last NLL_oracle + NLL_test, nats per token: quality and coverage together."""
     adversarial = dataclasses.replace(
         base.adversarial,
         learning_rate=trial.suggest_float("adversarial.learning_rate", 3e-4, 1e-2, log=True),

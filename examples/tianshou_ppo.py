@@ -1,6 +1,6 @@
 """PPO of Tianshou, on single environments that share one game and so one discriminator.
 
-Tianshou builds its own vector environment from functions and takes whole transitions out of it; it resets rows by itself.
+Tianshou builds its own vector environment from functions, collects whole transitions, and resets rows itself.
 
     pip install -e ".[tianshou]"
     python examples/tianshou_ppo.py
@@ -29,24 +29,24 @@ DISCRIMINATOR = TextCNNConfig(widths=(1, 2, 3), n_filters=(64, 64, 64), embeddin
 
 @dataclass(frozen=True)
 class Config:
-    """What the example can be told."""
+    """Settings of the example."""
 
     vocab_size: int = 20
     """Number of tokens."""
     sequence_length: int = 10
     """Tokens in a sequence."""
     retrain_every: int | None = 512
-    """Finished episodes between two fits of the discriminator; None leaves the reward model as it is."""
+    """Finished episodes between two fits of the discriminator; None never retrains it."""
     num_envs: int = 64
-    """Environments: episodes in one update."""
+    """Environments: episodes per update."""
     updates: int = 100
     """PPO updates."""
     epochs: int = 4
-    """Passes over the episodes of one update."""
+    """Passes over the episodes of an update."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Adam's step size."""
     seed: int = 0
-    """Of the networks, the draws and the environments."""
+    """Seed of the networks, the draws and the environments."""
 
 
 class PrefixNet(nn.Module):
@@ -64,10 +64,10 @@ class PrefixNet(nn.Module):
 
 
 class Actor(PrefixNet):
-    """The same with the arguments and the second result, a state, that Tianshou wants of an actor."""
+    """The same, with the arguments and the second result, a state, that Tianshou needs for an actor."""
 
     def forward(self, obs: npt.NDArray[Any], state: Any = None, info: Any = None) -> tuple[Tensor, Any]:  # type: ignore[override]
-        """Logits `(n, vocab_size)`, and the state as it came."""
+        """Logits `(n, vocab_size)`, and the unchanged state."""
         return super().forward(obs), state
 
 

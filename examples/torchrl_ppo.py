@@ -1,6 +1,6 @@
 """PPO of TorchRL on the native vector environment, with generalized advantage estimation.
 
-`categorical_action_encoding=True` keeps tokens from being one-hot; TorchRL resets rows by itself, so autoreset is off.
+`categorical_action_encoding=True` keeps tokens as ids, not one-hot. TorchRL resets rows itself, so autoreset is off.
 
     pip install -e ".[torchrl]"
     python examples/torchrl_ppo.py
@@ -30,24 +30,24 @@ DISCRIMINATOR = TextCNNConfig(widths=(1, 2, 3), n_filters=(64, 64, 64), embeddin
 
 @dataclass(frozen=True)
 class Config:
-    """What the example can be told."""
+    """Settings of the example."""
 
     vocab_size: int = 20
     """Number of tokens."""
     sequence_length: int = 10
     """Tokens in a sequence."""
     retrain_every: int | None = 512
-    """Finished episodes between two fits of the discriminator; None leaves the reward model as it is."""
+    """Finished episodes between two fits of the discriminator; None never retrains it."""
     num_envs: int = 64
-    """Rows of the vector environment: episodes in one update."""
+    """Rows of the vector environment: episodes per update."""
     updates: int = 100
     """PPO updates."""
     epochs: int = 4
-    """Passes over the episodes of one update."""
+    """Passes over the episodes of an update."""
     learning_rate: float = 3e-3
-    """Of Adam."""
+    """Adam's step size."""
     seed: int = 0
-    """Of the networks, the draws and the environment."""
+    """Seed of the networks, the draws and the environment."""
 
 
 class PrefixNet(nn.Module):
@@ -66,7 +66,7 @@ class PrefixNet(nn.Module):
 
 
 def main(config: Config, **rules: Any) -> tuple[Judgement, Judgement]:
-    """Train; return the judgements before and after. `rules` are further arguments of the environment."""
+    """Train; return the judgements before and after. `rules` are the environment's further arguments."""
     torch.manual_seed(config.seed)
     venv: Any = gym.make_vec(
         "SeqGAN/Oracle-v0",
@@ -89,7 +89,7 @@ def main(config: Config, **rules: Any) -> tuple[Judgement, Judgement]:
         return_log_prob=True,
     )
     critic = ValueOperator(PrefixNet(venv.single_observation_space, 1), in_keys=["tokens", "length"])
-    # vmap cannot go through a GRU, and the estimator then runs the critic twice instead
+    # vmap cannot run through a GRU; the estimator then runs the critic twice instead
     gae = GAE(gamma=venv.gamma, lmbda=0.95, value_network=critic, deactivate_vmap=True)
     loss_of = ClipPPOLoss(actor, critic, clip_epsilon=0.2, entropy_coeff=0.01, normalize_advantage=True)
     optimizer = torch.optim.Adam(loss_of.parameters(), lr=config.learning_rate)
