@@ -1,3 +1,3 @@
-"""What the project measures of itself; each module is a command."""
+"""The project's benchmarks; each module is a command."""
 
-import seqgan_env  # noqa: F401 - before torch, whose threads it tells how to wait
+import seqgan_env  # noqa: F401 - must come before torch, because it sets how torch's threads wait

@@ -1,7 +1,7 @@
 """Which algorithm plays best? `python -m benchmarks.algorithms` runs `quick` with each agent and reward, and prints a table.
 
-All runs of a seed see the same oracle, data, likelihood start and first discriminator, and play the same number of tokens.
-A finished run is a line of `algorithms.jsonl`: called again, the program goes on with those that are left.
+All runs with the same seed share oracle, data, likelihood start and first discriminator, and play the same number of tokens.
+Each finished run is a line of `algorithms.jsonl`; if you call the program again, it continues with the others.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from agents.experiment.config import AgentName
 from benchmarks.controls import quick
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.run_folders import Curve, read_curve, read_log, run_in
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 LIKELIHOOD = ("likelihood alone", "–")
 RUNS: tuple[tuple[str, str], ...] = (
@@ -25,7 +26,7 @@ RUNS: tuple[tuple[str, str], ...] = (
     ("reinforce", "rollout"),
     *((agent, reward) for agent in get_args(AgentName) for reward in ("terminal", "shaped")),
 )
-"""Agent and reward contract of each row; the second is the published way."""
+"""Agent and reward contract of each row; the second row is the published method."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Config:
     """Run `quick` with each agent and reward over several seeds."""
 
     seeds: tuple[int, ...] = (4, 5, 6)
-    """Of the oracle, its sequences, and the run. Seeds 0 to 3 were used to choose settings."""
+    """Seeds of the oracle, its sequences, and the run. Seeds 0 to 3 were used to choose settings."""
     out: Path = Path("runs/algorithms")
-    """Where the run folders and `algorithms.jsonl` go."""
+    """The folder for run folders and `algorithms.jsonl`."""
     jobs: int = 2
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
     updates: int | None = None
-    """Adversarial updates of each run; by default the preset's."""
+    """Adversarial updates per run; by default the preset's."""
     table_only: bool = False
-    """Run nothing; print the table of the runs that are finished."""
+    """Only print the table of the finished runs."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ class Result:
     curve: Curve
     """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
     tokens: int
-    """That the agent played."""
+    """Tokens that the agent played."""
     cpu_seconds: float
-    """Of the whole run: data, likelihood, discriminator, evaluations and report included."""
+    """CPU time of the whole run: data, likelihood, discriminator, evaluations and report."""
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the table."""
+    """Do the unfinished runs, and print the table."""
     file = FinishedRuns(config.out / "algorithms.jsonl", Result)
     updates = quick(0).adversarial.updates if config.updates is None else config.updates
     results = [result for result in file.read() if result.updates == updates and result.seed in config.seeds]
@@ -90,7 +91,7 @@ def run(agent: str, reward: str, seed: int, updates: int, out: Path) -> Result:
 
 
 def table(results: Sequence[Result], n_seeds: int) -> str:
-    """A row for each agent and reward: means over seeds, ± standard deviation for differences."""
+    """A row per agent and reward: means over seeds; differences with ± standard deviation."""
     lines = [
         "| agent | reward | NLL_oracle: before → after | change | NLL_test: before → after | change | change of the sum "
         "| tokens played | CPU seconds |",
@@ -112,4 +113,5 @@ def table(results: Sequence[Result], n_seeds: int) -> str:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,8 +1,8 @@
-"""Is training fast alone, and beside other work? `python -m benchmarks.beside_work` times what newcomers run.
+"""Is training fast, alone and beside other work? `python -m benchmarks.beside_work` times what newcomers run.
 
-Each program runs with its own choice of threads and with each number that the machine has, alone, and once more with its own
-choice while another process keeps one core busy. Each is timed as it is started by hand, imports included; the ways take
-turns, and the fastest of the repeats counts. Nothing else should run meanwhile.
+Each program runs alone with its own choice of threads and with every possible number of threads, and once more with its own
+choice while another process keeps one core busy. Times are of whole processes, including imports; the variants alternate, and
+the fastest repeat counts. Run nothing else meanwhile.
 """
 
 import os
@@ -25,9 +25,9 @@ TRAINING = {
 }
 """Arguments of train.py."""
 SNIPPETS = {"environment": "render_mode=", "agent": "Reinforce(", "another algorithm": "PPO("}
-"""Examples in the README, each known by what stands in it."""
+"""Examples in the README, each identified by a piece of its text."""
 MOST_BESIDE, MOST_ALONE = 2.5, 1.15
-"""Times the duration alone; times that with the best number of threads."""
+"""Limits: the time beside a busy process over the time alone; the time alone over that with the best number of threads."""
 _UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 
 
@@ -38,41 +38,41 @@ class Config:
     programs: tuple[str, ...] = (*TRAINING, *SNIPPETS)
     """Presets of train.py, and examples of the README."""
     repeats: int = 2
-    """How often each is timed; the fastest counts."""
+    """Repeats of each; the fastest counts."""
     arguments: tuple[str, ...] = ()
-    """More arguments for train.py, such as smaller settings."""
+    """Further arguments for train.py, such as smaller settings."""
 
 
 @dataclass(frozen=True)
 class Durations:
-    """Of one program, in seconds."""
+    """Times of one program, in seconds."""
 
     program: str
     alone: float
     """With its own choice of threads."""
     by_threads: dict[int, float]
-    """With a given number of threads."""
+    """With each number of threads."""
     beside: float
-    """With its own choice, beside one busy process."""
+    """With its own choice, beside a busy process."""
 
     @property
     def best_threads(self) -> int:
-        """The number with which it was fastest."""
+        """The fastest number of threads."""
         return min(self.by_threads, key=lambda threads: self.by_threads[threads])
 
     @property
     def to_best(self) -> float:
-        """Its own choice against the best number."""
+        """The time with its own choice, divided by the best time."""
         return self.alone / self.by_threads[self.best_threads]
 
     @property
     def to_alone(self) -> float:
-        """Beside one busy process against alone."""
+        """The time beside a busy process, divided by the time alone."""
         return self.beside / self.alone
 
 
 def main(config: Config) -> list[Durations]:
-    """Time all, printing the table as it grows."""
+    """Time all programs, and print the table row by row."""
     print(f"| program | alone, s | best, s (threads) | alone / best (at most {MOST_ALONE}) | beside one, s", end="")
     print(f" | beside / alone (at most {MOST_BESIDE}) |\n|---|---|---|---|---|---|", flush=True)
     rows = []
@@ -83,7 +83,7 @@ def main(config: Config) -> list[Durations]:
 
 
 def time_program(program: str, config: Config) -> Durations:
-    """All ways of one program in turn."""
+    """Time all variants of one program, alternating."""
     counts = range(1, len(os.sched_getaffinity(0)) + 1)
     alone, beside, by_threads = [], [], {threads: [] for threads in counts}
     for _ in range(config.repeats):
@@ -96,10 +96,10 @@ def time_program(program: str, config: Config) -> Durations:
 
 
 def seconds(program: str, config: Config, threads: int | None = None) -> float:
-    """How long a program takes in a process of its own.
+    """Time a program in its own process.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the program failed.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _UNSET}
     environment["PYTHONPATH"] = str(ROOT)
@@ -122,7 +122,7 @@ def seconds(program: str, config: Config, threads: int | None = None) -> float:
 
 
 def snippet(name: str) -> str:
-    """An example of the README, as it stands there."""
+    """An example's code from the README."""
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (found,) = [example for example in examples if SNIPPETS[name] in example]
     return str(found)
@@ -130,7 +130,7 @@ def snippet(name: str) -> str:
 
 @contextmanager
 def one_busy_process() -> Iterator["subprocess.Popen[bytes]"]:
-    """Another process, which computes without a pause."""
+    """Keep one core busy with another process."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield process
@@ -140,7 +140,7 @@ def one_busy_process() -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def table_row(row: Durations) -> str:
-    """One program's durations and their ratios."""
+    """A program's times and their ratios."""
     best = row.best_threads
     return (
         f"| {row.program} | {row.alone:.0f} | {row.by_threads[best]:.0f} ({best}) | {row.to_best:.2f} "

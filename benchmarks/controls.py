@@ -1,7 +1,7 @@
 """Does the discriminator help? `python -m benchmarks.controls` runs `quick` with it and with the controls, and prints a table.
 
-The controls see the same data, schedule and random numbers, but a reward that knows nothing of real sequences. They are
-compared at equal NLL_test: a run is set against the lowest NLL_oracle that the control had while its NLL_test was no higher.
+The controls share data, schedule and random numbers, but their reward knows nothing of real sequences. Runs are compared at
+equal NLL_test: a run against the lowest NLL_oracle that the control had while its NLL_test was no higher.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import train
 from agents.experiment.config import TrainConfig
 from benchmarks.finished_runs import side_by_side, spread
 from benchmarks.run_folders import Curve, read_curve, run_in
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 RUNS: dict[str, dict[str, Any]] = {
     "discriminator": {"reward_model": "discriminator"},
@@ -32,15 +33,15 @@ class Config:
     """Run `quick` with each reward over several seeds."""
 
     seeds: tuple[int, ...] = (4, 5, 6)
-    """Of the oracle, its sequences, and the run. Seeds 0 to 3 were used to choose the preset's settings."""
+    """Seeds of the oracle, its sequences, and the run. Seeds 0 to 3 were used to choose the preset's settings."""
     out: Path = Path("runs/controls")
-    """Where the run folders and `controls.json` go."""
+    """The folder for run folders and `controls.json`."""
     jobs: int = 2
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
 
 
 def main(config: Config) -> None:
-    """Run, save the curves, print the table."""
+    """Run all, save the curves, print the table."""
     pairs = [(name, seed) for seed in config.seeds for name in RUNS]
     curves = dict(side_by_side(run, [(name, seed, config.out) for name, seed in pairs], config.jobs))
     by_run = {name: [curves[name, seed] for seed in config.seeds] for name in RUNS}
@@ -49,7 +50,7 @@ def main(config: Config) -> None:
 
 
 def run(name: str, seed: int, out: Path) -> tuple[tuple[str, int], Curve]:
-    """One run of the preset: its name and seed, and its curve."""
+    """Run the preset once; return the run's name and seed, and its curve."""
     config = quick(seed)
     adversarial = dataclasses.replace(config.adversarial, **RUNS[name])
     folder = out / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
@@ -57,18 +58,18 @@ def run(name: str, seed: int, out: Path) -> tuple[tuple[str, int], Curve]:
 
 
 def quick(seed: int) -> TrainConfig:
-    """The preset on the CPU; the seed is the oracle's, too."""
+    """The preset on the CPU; the seed also seeds the oracle."""
     config, _ = train.command_line(["quick", "--seed", str(seed), "--oracle-seed", str(seed), "--device", "cpu"])
     return config
 
 
 def lowest_at(control: Curve, nll_test: float) -> float:
-    """The lowest NLL_oracle of a control while its NLL_test was no higher; its start counts."""
+    """The control's lowest NLL_oracle while its NLL_test was no higher, including its start."""
     return min(oracle for oracle, test in control if test <= max(nll_test, control[0][1]))
 
 
 def table(by_run: dict[str, list[Curve]]) -> str:
-    """A row for each reward: mean ± standard deviation over seeds."""
+    """A row per reward: mean ± standard deviation over seeds."""
     lines = [
         "| reward | NLL_oracle: likelihood → adversarial | change | NLL_test: likelihood → adversarial | change "
         "| change of the sum | discriminator lower by, at equal NLL_test |",
@@ -90,4 +91,5 @@ def table(by_run: dict[str, list[Curve]]) -> str:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,4 +1,4 @@
-"""Runs side by side in processes of their own, each finished one a line of a file: called again, a program goes on."""
+"""Parallel runs in separate processes, with each result saved as a line of a file, so that a program can be continued."""
 
 import dataclasses
 import json
@@ -17,11 +17,11 @@ Key = tuple[Any, ...]
 
 
 class FinishedRuns(Generic[Result]):
-    """The results of finished runs, a line of JSON each.
+    """The results of finished runs, one JSON object per line.
 
     Args:
         path: the file.
-        kind: a dataclass of numbers, texts, and lists of tuples.
+        kind: a dataclass of numbers, strings, and lists of tuples.
     """
 
     def __init__(self, path: Path, kind: Callable[..., Result]) -> None:
@@ -29,12 +29,12 @@ class FinishedRuns(Generic[Result]):
         self._kind = kind
 
     def read(self) -> list[Result]:
-        """All of them; none if there is no file yet."""
+        """All results; none if the file does not exist yet."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         return [self._kind(**{name: _with_tuples(value) for name, value in json.loads(line).items()}) for line in lines]
 
     def append(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Write each result as soon as it comes, and hand it on."""
+        """Write each result as soon as it arrives, and yield it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             for result in results:
@@ -46,15 +46,15 @@ class FinishedRuns(Generic[Result]):
 def side_by_side(
     function: Callable[..., Result], left: Sequence[Key], jobs: int, needs: Callable[[Key], Iterable[Key]] = lambda _: ()
 ) -> Iterator[Result]:
-    """Call `function(*key)` for each key in processes of their own; results as they come, with the time that remains.
+    """Call `function(*key)` for each key in separate processes; yield results as they arrive, and print the remaining time.
 
-    A key that fails does not stop the others, those that need it aside; its error is raised when they are done.
+    If a key fails, the others still run, except those that need it; its error is raised at the end.
 
     Args:
-        function: of a module, for it is sent to the processes by its name.
-        left: keys.
-        jobs: processes.
-        needs: the keys that have to be done before one; those that are not `left` are.
+        function: at module level, because processes receive it by name.
+        left: the keys.
+        jobs: the number of processes.
+        needs: the keys that must be done before a key; those that are not in `left` are done.
     """
     begun, missing, running = time.monotonic(), dict.fromkeys(left), dict[Future[Result], Key]()
     failed: dict[Key, BaseException] = {}
@@ -63,7 +63,7 @@ def side_by_side(
             begun_or_failed = {*running.values(), *failed}
             ready = [key for key in missing if key not in begun_or_failed and missing.keys().isdisjoint(needs(key))]
             running.update({pool.submit(function, *key): key for key in ready})
-            if not running:  # what is left needs what failed
+            if not running:  # the remaining keys need a failed one
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 key, error = running.pop(future), future.exception()
@@ -81,12 +81,12 @@ def side_by_side(
 
 
 def with_needs(keys: Sequence[Key], needs: Callable[[Key], Iterable[Key]]) -> list[Key]:
-    """Keys, each once and after those that it needs; those of all come first, so that no process waits."""
+    """Each key once, after those that it needs; common requirements come first, so that no process waits."""
     return list(dict.fromkeys([needed for key in keys for needed in needs(key)] + [*keys]))
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended: a killed parent cannot shut the pool down."""
+    """End this process when its parent ends, because a killed parent cannot shut the pool down."""
     parent = parent_process()
     if parent is None:
         return
@@ -100,10 +100,10 @@ def _end_with_parent() -> None:
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean ± standard deviation; the sign `"+"` shows it of positive numbers, too."""
+    """Mean ± standard deviation; with the sign `"+"` positive numbers show their sign, too."""
     return f"{mean(values):{sign}.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON has lists alone."""
+    """Turn lists back into tuples: JSON has only lists."""
     return [tuple(part) if isinstance(part, list) else part for part in value] if isinstance(value, list) else value

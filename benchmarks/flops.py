@@ -1,7 +1,7 @@
-"""The work of each piece in floating-point operations, worked out from sizes; a multiply-add is two.
+"""The work of each piece in floating-point operations, computed from sizes; a multiply-add counts as two.
 
-Matrix products alone count: they are all but a few percent of the work. It is the plain way of doing it that is counted, so
-who finds a way to do less, or makes products in less precision, can have a share of more than 100% of the machine's limit.
+Only matrix products count: they are all but a few percent of the work. The plain algorithm is counted, so a piece that does
+less, or uses less precision, can exceed 100% of the machine's limit.
 """
 
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from agents.experiment.presets import PRESETS
 from seqgan_env.rewards.text_cnn import TextCNNConfig, widths_within
 
 _BACKWARD_TOO = 3
-"""Training costs three passes: forward, and in backward the gradients of the inputs and those of the weights."""
+"""Training takes three passes: forward, the gradients of the inputs, and the gradients of the weights."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes at which everything is measured; the defaults are the paper's."""
+    """The sizes of all measurements; the defaults are the paper's."""
 
     vocab_size: int = 5000
     """Number of tokens."""
@@ -26,19 +26,19 @@ class Shape:
     hidden_dim: int = 32
     """Width of the generator's recurrent state."""
     batch_size: int = 64
-    """Sequences in a step of likelihood, and episodes in a generator step."""
+    """Sequences per step of likelihood training, and episodes per generator step."""
     n_rollouts: int = 16
     """Monte Carlo completions of each prefix."""
     discriminator: TextCNNConfig = field(default_factory=lambda: PRESETS["paper"][0].discriminator)
-    """Of its windows, those wider than the sequence are left out."""
+    """The discriminator; windows wider than the sequence are left out."""
     n_samples: int = 10_000
-    """Sequences that are sampled, and that a likelihood epoch reads."""
+    """Sequences to sample, and in a likelihood epoch."""
     fit_steps: int = 40
-    """Discriminator steps that are timed at its batch size; of larger batches, fewer."""
+    """Discriminator steps to time at its own batch size; fewer for larger batches."""
 
     @property
     def cnn(self) -> TextCNNConfig:
-        """The discriminator with the windows that fit."""
+        """The discriminator with the windows that fit into the sequence."""
         return widths_within(self.sequence_length, self.discriminator)
 
 
@@ -54,12 +54,12 @@ def sampling(shape: Shape, n: int) -> int:
 
 
 def likelihood(shape: Shape, n: int) -> int:
-    """Learning from `n` sequences: three passes over the token-rows of sampling."""
+    """Likelihood training on `n` sequences: three passes over the token-rows of sampling."""
     return _BACKWARD_TOO * sampling(shape, n)
 
 
 def discriminator_steps(sequence_length: int, config: TextCNNConfig, steps: int) -> int:
-    """`steps` of training: three passes over each sequence of a batch."""
+    """`steps` training steps: three passes over each sequence of a batch."""
     return steps * config.batch_size * _BACKWARD_TOO * config.operations(sequence_length)
 
 
@@ -70,17 +70,17 @@ def completion_rows(shape: Shape) -> int:
 
 
 def scored_sequences(shape: Shape) -> int:
-    """What the discriminator judges: N completions of T - 1 prefixes, and the sequence itself."""
+    """Sequences to score: N completions of T - 1 prefixes, and the sequence itself."""
     return shape.batch_size * (shape.n_rollouts * (shape.sequence_length - 1) + 1)
 
 
 def rewards(shape: Shape) -> int:
-    """Monte Carlo rewards of a batch: completions and scores."""
+    """Monte Carlo rewards of a batch: completions and their scores."""
     judged = shape.cnn.operations(shape.sequence_length)
     return completion_rows(shape) * token_row(shape) + scored_sequences(shape) * judged
 
 
 def generator_step(shape: Shape) -> int:
-    """A batch is sampled, rewarded, and learned from: rewards and four passes over the batch's token-rows."""
+    """A generator step: sample a batch, compute its rewards, and learn from it (four passes over its token-rows)."""
     n = shape.batch_size
     return sampling(shape, n) + rewards(shape) + likelihood(shape, n)

@@ -1,7 +1,8 @@
-"""How cost grows with the sequence's length T and the number of completions N: fitted exponents, and a picture.
+"""How cost grows with the sequence length T and the number of completions N: fitted exponents, and a picture.
 
-Counted (see `flops`), sampling grows with T, completions with N·T²; the discriminator's part with about N·T² too, as each of
-N·T sequences has about T windows. Windows wider than the sequence are left out, so that the shortest one has fewer filters.
+By operation counts (see `flops`), sampling grows with T and completions with N·T²; so does the discriminator's part, nearly,
+because each of N·T sequences has about T windows. Windows wider than the sequence are left out, so the shortest sequences have
+fewer filters.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from seqgan_env.evaluation.plot_styles import BLUE, GREEN, VERMILION
 
 Along = Literal["sequence_length", "n_rollouts"]
 TimeOf = Callable[[str, Shape], list[float]]
-"""Seconds of each repeat of a piece, by its name, at a shape."""
+"""Times a piece, by name, at a shape; returns the seconds of each repeat."""
 _LENGTH: Along = "sequence_length"
 _ROLLOUTS: Along = "n_rollouts"
 _SYMBOLS = {_LENGTH: "T", _ROLLOUTS: "N"}
@@ -31,23 +32,23 @@ _COLOURS = {"sampling": BLUE, "rewards": VERMILION, "generator": GREEN}
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes that are gone through; a smaller batch than the paper's, for the longest sequences cost most."""
+    """The sizes to measure; the batch is smaller than the paper's, because the longest sequences are the most expensive."""
 
     lengths: tuple[int, ...] = (10, 20, 40, 80)
-    """Of the sequences, for sampling, rewards and generator step."""
+    """Sequence lengths, for sampling, rewards and generator step."""
     rollouts: tuple[int, ...] = (4, 16, 64)
     """Completions of each prefix, for rewards."""
     batch_size: int = 16
-    """Episodes."""
+    """Episodes per batch."""
     n_samples: int = 1000
-    """Sequences that are sampled."""
+    """Sequences to sample."""
     repeats: int = 3
-    """Of which the median counts, so that a first one that warms up does not."""
+    """Repeats, of which the median counts, so that warming up does not matter."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How the time of one piece grows."""
+    """How the time of one piece grows with a size."""
 
     piece: str
     along: Along
@@ -57,29 +58,29 @@ class Curve:
 
     @property
     def seconds(self) -> list[float]:
-        """The median for each size."""
+        """The median time at each size."""
         return [median(times) for times in self.repeats]
 
     @property
     def exponent(self) -> float:
-        """Of the power law that fits best."""
+        """The exponent of the best-fitting power law."""
         return fitted_exponent(self.sizes, self.seconds)
 
     @property
     def law(self) -> str:
-        """The power law in words."""
+        """The power law as text."""
         return f"{self.piece} ~ {_SYMBOLS[self.along]}^{self.exponent:.2f}"
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, medians and exponent included."""
+        """All fields, with medians and exponent."""
         return dataclasses.asdict(self) | {"seconds": self.seconds, "exponent": self.exponent}
 
 
 def plan(sizes: Sizes) -> list[tuple[str, Along, tuple[int, ...]]]:
-    """What is measured: a piece, along which size, at which sizes.
+    """The measurements: a piece, the size that varies, and its values.
 
     Raises:
-        ValueError: too few different sizes to fit an exponent to.
+        ValueError: there are too few different values to fit an exponent.
     """
     for name in ("lengths", "rollouts"):
         if len(set(getattr(sizes, name))) < 2:
@@ -89,7 +90,7 @@ def plan(sizes: Sizes) -> list[tuple[str, Along, tuple[int, ...]]]:
 
 
 def grow(shape: Shape, sizes: Sizes, time_of: TimeOf) -> list[Curve]:
-    """Time every piece of the plan at every size; all else is as in `shape`."""
+    """Time every piece of the plan at every size; everything else is as in `shape`."""
     small = dataclasses.replace(shape, batch_size=sizes.batch_size, n_samples=sizes.n_samples)
     return [
         Curve(piece, along, list(values), [time_of(piece, resized(small, along, value)) for value in values])
@@ -98,20 +99,20 @@ def grow(shape: Shape, sizes: Sizes, time_of: TimeOf) -> list[Curve]:
 
 
 def resized(shape: Shape, along: Along, value: int) -> Shape:
-    """The shape with another length, or another number of completions."""
+    """The shape with another length or number of completions."""
     if along == "sequence_length":
         return dataclasses.replace(shape, sequence_length=value)
     return dataclasses.replace(shape, n_rollouts=value)
 
 
 def fitted_exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
-    """The k of seconds = c · size^k, by least squares between their logarithms."""
+    """The k of seconds = c · size^k, by least squares on the logarithms."""
     slope, _ = np.polyfit(np.log(sizes), np.log(seconds), 1)
     return float(slope)
 
 
 def draw(curves: Sequence[Curve], title: str, path: Path) -> None:
-    """Draw the curves along the length on the left and along the completions on the right, as PNG."""
+    """Draw the curves as PNG: over length on the left, over completions on the right."""
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     for along, axis in zip((_LENGTH, _ROLLOUTS), figure.subplots(1, 2), strict=True):
         _draw_panel(axis, [curve for curve in curves if curve.along == along])
@@ -126,6 +127,6 @@ def _draw_panel(axis: Axes, curves: Sequence[Curve]) -> None:
         axis.plot(curve.sizes, curve.seconds, marker="o", color=_COLOURS[curve.piece], label=curve.law)
     ticks = sorted({size for curve in curves for size in curve.sizes})
     axis.set_xticks(ticks, [str(size) for size in ticks])
-    axis.xaxis.set_minor_locator(NullLocator())  # or it would write 3 x 10^1 between them
+    axis.xaxis.set_minor_locator(NullLocator())  # otherwise it would add labels such as 3 x 10^1
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)

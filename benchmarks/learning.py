@@ -1,10 +1,10 @@
-"""Does adversarial training earn its keep? `SEQGAN_DATA=... python -m benchmarks.learning` runs what `docs/learning.md` shows.
+"""Does adversarial training help? `SEQGAN_DATA=... python -m benchmarks.learning` runs the experiments of `docs/learning.md`.
 
-Every row is a generator: a likelihood start, or one of them and then an adversarial phase. Its temperature is swept at
-inference, and the curve of quality (NLL_oracle of samples) against coverage (NLL_test of real sequences that nothing was
-trained on) is what rows are compared by, for a colder generator has the lower NLL_oracle anyway. Rows are paired by seed: the
-same real sequences, the same start. A finished run is a line of `learning.jsonl`: called again, the program goes on with what
-is left. `--size small` is a small oracle, for quick iteration; no conclusion rests on it alone.
+Each row is a generator: a likelihood start, alone or followed by an adversarial phase. Its temperature is swept at inference,
+and rows are compared by their curves of quality (NLL_oracle of samples) against coverage (NLL_test of held-out real
+sequences), because a colder generator always has a lower NLL_oracle. Rows are paired by seed: they share the real sequences
+and the start. Each finished run is a line of `learning.jsonl`; if you call the program again, it continues with the others.
+`--size small` uses a small oracle for quick iteration; do not draw conclusions from it alone.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from benchmarks.run_folders import NO_UPDATES, ORACLE, newest_run, read_log, run
 from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards.density_ratio import DensityRatioReward
 from seqgan_env.saved_game import HELD_OUT, LAST, LIKELIHOOD, MIDDLE, load_game, load_generator, load_sequences
 from seqgan_env.support import seeds
@@ -42,9 +43,9 @@ REJECTION = f"{REGULARISED}; rejection by the density ratio"
 BOTH = f"{REGULARISED}; density ratio, then rejection by it"
 AVERAGED = f"{REGULARISED}; density ratio, averaged parameters"
 WITHOUT_TRAINING = (DENSITY, REJECTION, BOTH, AVERAGED)
-"""Made of what the run of our best agent leaves."""
+"""Rows made from what our best agent's run leaves."""
 CONTROLS = {model: f"{REGULARISED}; {model} in its place" for model in ("constant", "random")}
-"""Neither has scores of tokens, and the mean over completions would take from a random reward the little that it tells apart:
+"""The controls do not score tokens, and averaging completions would remove most of the differences in a random reward, so
 their contract is `"terminal"`."""
 
 REDUCED_PUBLISHED: dict[str, Any] = {
@@ -62,8 +63,8 @@ REDUCED_PUBLISHED: dict[str, Any] = {
     "d_steps": 1,
     "n_generated": 2000,
 }
-"""The published update (Adam at 0.01, batches of 64, no baseline, D itself) at a size that takes a minute: 30 updates, 4
-completions, and one fit of 2,000 + 2,000 sequences after each, of the preset's lighter and regularised discriminator."""
+"""The published update (Adam at 0.01, batches of 64, no baseline, D itself) at a size that takes a minute: 30 updates with 4
+completions, each followed by one fit of 2,000 + 2,000 sequences of the preset's lighter, regularised discriminator."""
 
 RATIO_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "without the start": ({}, {"with_start": False}),
@@ -79,7 +80,7 @@ RATIO_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no baseline": ({"baseline": "none"}, {}),
     "likelihood steps": ({"likelihood_steps": 1}, {}),
 }
-"""What is changed in the preset `paper-cpu`, and of its density ratio."""
+"""Changes of the preset `paper-cpu`, and of its density ratio."""
 
 CNN: dict[str, Any] = {
     "reward_model": "discriminator",
@@ -91,7 +92,7 @@ CNN: dict[str, Any] = {
     "d_pretrain_steps": 20,
     "g_steps": 1,
 }
-"""A discriminator that judges whole sequences in the ratio's place; its fits are shorter and more, the updates fewer."""
+"""A discriminator of whole sequences in place of the ratio, with more and shorter fits, and fewer updates."""
 CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no weight decay": ({}, {"weight_decay": 0.0}),
     "no dropout": ({}, {"dropout": 0.0}),
@@ -109,27 +110,27 @@ CNN_LEVERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "held to the start": ({"kl_coef": 0.15}, {}),
     "likelihood steps": ({"likelihood_steps": 1}, {}),
 }
-"""What is changed of `CNN`, and of the discriminator itself."""
+"""Changes of `CNN`, and of the discriminator itself."""
 
 SMALL_RATIO: dict[str, Any] = {"model": GeneratorConfig(embedding_dim=64, hidden_dim=64, dropout=0.5), "epochs": 4}
-"""What is changed of the density ratio on the small oracle."""
+"""Changes of the density ratio on the small oracle."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A generator: where it starts, and what its adversarial phase changes of the preset `paper-cpu`."""
+    """A generator: its start, and the changes that its adversarial phase makes to the preset `paper-cpu`."""
 
     start: str
     changes: dict[str, Any] = field(default_factory=dict)
-    """Of `AdversarialConfig`."""
+    """Changes of `AdversarialConfig`."""
     ratio: dict[str, Any] = field(default_factory=dict)
-    """Of its `DensityRatioConfig`."""
+    """Changes of its `DensityRatioConfig`."""
     discriminator: dict[str, Any] = field(default_factory=dict)
-    """Of its `TextCNNConfig`."""
+    """Changes of its `TextCNNConfig`."""
     needs: tuple[str, ...] = ()
-    """The rows that have to be there before it."""
+    """The rows that must be finished first."""
     lever: bool = False
-    """Shown as one lever alone, not among the rows of the protocol."""
+    """Whether it is shown as a single lever, not among the rows of the protocol."""
 
 
 def _rows() -> dict[str, Row]:
@@ -163,30 +164,30 @@ class Config:
     """Run the protocol over several seeds."""
 
     size: Size = "full"
-    """The published oracle, or a small one that is drawn anew for each seed."""
+    """The published oracle, or a small one, different for each seed."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the real sequences and of the run."""
+    """Seeds of the real sequences and of the run."""
     rows: tuple[str, ...] = tuple(name for name, row in ROWS.items() if not row.lever)
-    """Which rows to run, and those that they need; by default all but the levers."""
+    """The rows to run, with the rows that they need; by default all except the levers."""
     levers: bool = False
-    """Run the levers too."""
+    """Run the levers, too."""
     data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
     """The folder with the published oracle; by default the environment variable SEQGAN_DATA."""
     n_samples: int = 10_000
-    """Sequences sampled at each temperature, and held out."""
+    """Samples per temperature, and held-out sequences."""
     out: Path = Path("runs/learning")
-    """Where the run folders, `learning.jsonl` and the pictures go."""
+    """The folder for run folders, `learning.jsonl` and pictures."""
     jobs: int = 2
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
     report_only: bool = False
-    """Run nothing; print the tables and draw the pictures of the runs that are finished."""
+    """Only print the tables and draw the pictures of the finished runs."""
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the tables, draw the pictures.
+    """Do the unfinished runs, print the tables, draw the pictures.
 
     Raises:
-        ValueError: a row that is none.
+        ValueError: a row is unknown.
     """
     unknown = [name for name in config.rows if name not in ROWS]
     if unknown:
@@ -220,7 +221,7 @@ def _needs(key: Key) -> list[Key]:
 
 
 def settings(name: str, seed: int, config: Config) -> OracleConfig:
-    """The settings of a row: those of the preset `paper-cpu`, with its changes."""
+    """The settings of a row: those of the preset `paper-cpu` with the row's changes."""
     row = ROWS[name]
     preset = PRESETS["paper-cpu"][0]
     assert isinstance(preset, OracleConfig)
@@ -259,13 +260,13 @@ def settings(name: str, seed: int, config: Config) -> OracleConfig:
 
 
 def run(name: str, seed: int, config: Config) -> Result:
-    """One row of one seed."""
+    """Measure one row with one seed."""
     make = run_uniform if name == UNIFORM else run_without_training if name in WITHOUT_TRAINING else run_training
     return dataclasses.replace(make(name, seed, config), n_samples=config.n_samples)
 
 
 def run_training(name: str, seed: int, config: Config) -> Result:
-    """One run, and its sweep."""
+    """Do one run, and sweep its temperature."""
     begun = time.monotonic()
     run_config, start = settings(name, seed, config), ROWS[name].start
     if name != start:
@@ -282,7 +283,7 @@ def run_training(name: str, seed: int, config: Config) -> Result:
 
 
 def run_uniform(name: str, seed: int, config: Config) -> Result:
-    """Tokens drawn evenly: the same at every temperature."""
+    """Uniformly drawn tokens, equal at every temperature."""
     task = make_oracle_task(settings(PUBLISHED, seed, config))
     oracle, shape = task.game.oracle, (config.n_samples, task.game.sequence_length)
     assert oracle is not None
@@ -292,7 +293,7 @@ def run_uniform(name: str, seed: int, config: Config) -> Result:
 
 
 def run_without_training(name: str, seed: int, config: Config) -> Result:
-    """Rows that are made of what our best agent's run has left: its density, its discriminator, its parameters on the way."""
+    """Rows made from our best agent's run: its density, its discriminator, its parameters along the way."""
     torch.set_num_threads(1)
     folder = _folder(OURS, seed, config)
     game = load_game(folder)
@@ -300,7 +301,7 @@ def run_without_training(name: str, seed: int, config: Config) -> Result:
     assert isinstance(ratio, DensityRatioReward)
     assert oracle is not None
     if name == DENSITY:
-        n_samples = max(1, config.n_samples // 5)  # a mixture has no fast way to be sampled
+        n_samples = max(1, config.n_samples // 5)  # sampling a mixture is slow
         return Result(name, seed, sweep_of(ratio.density, folder, seed, n_samples))
     generator = load_generator(folder / f"{LIKELIHOOD if name == REJECTION else LAST}.safetensors", game)
     if name == AVERAGED:
@@ -313,7 +314,7 @@ def run_without_training(name: str, seed: int, config: Config) -> Result:
 
 
 def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> Sweep:
-    """The temperature sweep of a generator against the oracle and the held-out sequences in a run's folder."""
+    """Sweep a generator's temperature, with the oracle and the held-out sequences in a run's folder."""
     torch.set_num_threads(1)
     game, held_out = load_game(folder), load_sequences(folder / HELD_OUT)[:n_samples]
     assert game.oracle is not None
@@ -323,7 +324,7 @@ def sweep_of(generator: TokenModel, folder: Path, seed: int, n_samples: int) -> 
 
 
 def _rng(seed: int) -> torch.Generator:
-    """What samples of a row are drawn with; apart from all that a run draws."""
+    """The generator of a row's samples, independent of all random numbers of a run."""
     return torch.Generator().manual_seed(seed + seeds.LEARNING_BENCHMARK)
 
 
@@ -338,4 +339,5 @@ def _folder(name: str, seed: int, config: Config) -> Path:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

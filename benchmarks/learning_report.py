@@ -1,4 +1,4 @@
-"""The protocol's runs as tables and pictures: what temperature curves have in common, and what is between them."""
+"""Tables and pictures of the protocol's runs: what can be read off temperature curves, and how curves differ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEVELS = (8.74, 8.0, 7.04, 6.68)
-"""NLL_oracle at which coverage is compared: the paper's SeqGAN, and levels of Caccia et al. (2020)."""
+"""NLL_oracle values at which to compare coverage: the paper's SeqGAN, and levels of Caccia et al. (2020)."""
 
 _T_95 = (
     12.706,
@@ -32,34 +32,34 @@ _T_95 = (
     2.120,
     2.110,
 )
-"""Student's t, two-sided 95%, for 1, 2, ... degrees of freedom; more count as the last of them."""
+"""Student's t, two-sided 95%, for 1, 2, ... degrees of freedom; more use the last value."""
 
 Sweep = list[tuple[float, float, float]]
-"""Inverse temperature, NLL_oracle and NLL_test, nats per token; in rising order of the first."""
+"""Inverse temperature, NLL_oracle and NLL_test, nats per token; sorted by the first."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished row of one seed."""
+    """One finished row with one seed."""
 
     row: str
     seed: int
     sweep: Sweep
     accuracy: float = math.nan
-    """Of the discriminator, at the end, on held-out real against newly generated sequences; NaN without one."""
+    """The discriminator's accuracy at the end, on held-out real against new generated sequences; NaN without one."""
     loss: float = math.nan
-    """Its cross-entropy there, nats; log 2 is chance."""
+    """Its cross-entropy there, in nats; log 2 is chance."""
     seconds: float = math.nan
-    """Of training on one thread, the start's own aside; NaN without any."""
+    """Training time on one thread, without the start's; NaN if nothing was trained."""
     n_samples: int = 10_000
-    """Sequences at each temperature; runs of another number are not shown beside these."""
+    """Sequences per temperature; runs with another number are not shown together."""
 
 
 def curve(sweep: Sweep, points_between: int = 50) -> npt.NDArray[np.float64]:
-    """NLL_oracle and NLL_test `(n, 2)` between the temperatures too, each a smooth function of the temperature.
+    """NLL_oracle and NLL_test `(n, 2)`, also between the temperatures, as smooth functions of the temperature.
 
-    By cubic Hermite interpolation. Straight lines in the plane of the two would hide that near its lowest NLL_test a curve
-    gains NLL_oracle for nearly nothing.
+    By cubic Hermite interpolation. Straight lines between points would hide that near its lowest NLL_test a curve gains
+    NLL_oracle at almost no cost.
     """
     alpha, values = np.array([point[0] for point in sweep]), np.array([point[1:] for point in sweep])
     slopes = np.gradient(values, alpha, axis=0, edge_order=2)
@@ -78,22 +78,22 @@ def best_sum(sweep: Sweep) -> float:
 
 
 def nll_test_at(sweep: Sweep, nll_oracle: float) -> float:
-    """The lowest NLL_test on the curve where NLL_oracle is no higher; NaN if the curve does not reach it."""
+    """The curve's lowest NLL_test at which NLL_oracle is no higher; NaN if the curve does not reach it."""
     return min((test for oracle, test in curve(sweep).tolist() if oracle <= nll_oracle), default=math.nan)
 
 
 def nll_oracle_at(sweep: Sweep, nll_test: float) -> float:
-    """The lowest NLL_oracle on the curve where NLL_test is no higher; NaN if the curve does not reach it."""
+    """The curve's lowest NLL_oracle at which NLL_test is no higher; NaN if the curve does not reach it."""
     return min((oracle for oracle, test in curve(sweep).tolist() if test <= nll_test), default=math.nan)
 
 
 def at_own_temperature(sweep: Sweep) -> tuple[float, float]:
-    """NLL_oracle and NLL_test without any change of temperature."""
+    """NLL_oracle and NLL_test at temperature 1."""
     return next((oracle, test) for alpha, oracle, test in sweep if alpha == 1.0)
 
 
 def interval(values: Sequence[float], signed: bool = False, digits: int = 3) -> str:
-    """Mean and half the width of its 95% interval by Student's t."""
+    """Mean ± half its 95% interval by Student's t."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < len(values) or not finite:
         return "–"
@@ -102,13 +102,13 @@ def interval(values: Sequence[float], signed: bool = False, digits: int = 3) -> 
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the 95% interval of a mean; at least two values."""
+    """Half the 95% interval of a mean, of at least two values."""
     n = len(values)
     return _T_95[min(n - 1, len(_T_95)) - 1] * stdev(values) / math.sqrt(n)
 
 
 def tables(results: Sequence[Result], order: Sequence[str]) -> str:
-    """The rows' curves in numbers, and what each row gains over its own start, paired by seed."""
+    """The rows' curves as numbers, and each row's gain over its own start, paired by seed."""
     lines = [
         "| row | NLL_oracle, α = 1 | NLL_test, α = 1 | best sum | "
         + " | ".join(f"NLL_test at {x}" for x in LEVELS)
@@ -146,9 +146,9 @@ def tables(results: Sequence[Result], order: Sequence[str]) -> str:
 
 
 def levers_table(results: Sequence[Result], order: Sequence[str]) -> str:
-    """What one changed setting does to the curve, in a line a row; rows of which the start is not there are left out.
+    """The effect of one changed setting on the curve, one row per setting; rows without their start are left out.
 
-    The start of the first row, which most have, is left out of the names.
+    Names leave out the first row's start, which most rows share.
     """
     lines = [
         "| row | NLL_oracle, α = 1 | NLL_test, α = 1 | best sum | less its start's "
@@ -177,10 +177,10 @@ def levers_table(results: Sequence[Result], order: Sequence[str]) -> str:
 
 
 def gain_at_equal_coverage(sweep: Sweep, *controls: Sweep) -> float:
-    """How much lower (negative) NLL_oracle is than any control's, at equal NLL_test.
+    """How much lower (negative) NLL_oracle is than every control's, at equal NLL_test.
 
-    The level is the NLL_test that the curve or the first control has at its own temperature, whichever is higher. The
-    temperatures of all are free up to there: a colder generator gains nothing by it.
+    The level is the NLL_test of the curve or of the first control at temperature 1, whichever is higher. All may use any
+    temperature up to that level, so a colder generator gains nothing.
     """
     level = max(at_own_temperature(sweep)[1], at_own_temperature(controls[0])[1])
     others = [nll_oracle_at(control, level) for control in controls]
@@ -188,7 +188,7 @@ def gain_at_equal_coverage(sweep: Sweep, *controls: Sweep) -> float:
 
 
 def against_controls(results: Sequence[Result], row: str, controls: Mapping[str, str]) -> str:
-    """A row against the same with a reward that knows nothing, paired by seed. The control's start counts for it, too."""
+    """A row compared with rewards that know nothing, paired by seed. The control's start counts for the control, too."""
     by_run = {(result.row, result.seed): result.sweep for result in results}
     lines = ["", "| reward in its place | NLL_oracle at equal NLL_test, discriminator less control | seeds |", "|---|---|---|"]
     start = row.split(";")[0]
@@ -201,7 +201,7 @@ def against_controls(results: Sequence[Result], row: str, controls: Mapping[str,
 
 
 def draw(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
-    """Quality against coverage, a line for each row: means over seeds at each temperature."""
+    """Quality against coverage, one line per row: means over seeds at each temperature."""
     figure, axis = plt.subplots(figsize=(9, 8), layout="constrained")
     for number, name in enumerate(rows):
         sweeps = [result.sweep for result in results if result.row == name]
@@ -224,7 +224,7 @@ def draw(results: Sequence[Result], rows: Sequence[str], path: Path) -> Path:
 
 
 def draw_gains(results: Sequence[Result], rows: Sequence[str], reference: str, path: Path) -> Path:
-    """NLL_oracle at equal NLL_test less its start's, a dot for each row and seed, and a line for the reference's mean."""
+    """NLL_oracle at equal NLL_test minus its start's: a dot per row and seed, and a line at the reference's mean."""
     starts = {(result.row, result.seed): result.sweep for result in results}
     gains: dict[str, list[float]] = {}
     for name in rows:

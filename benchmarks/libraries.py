@@ -1,7 +1,7 @@
-"""What do the examples for other libraries reach? `python -m benchmarks.libraries` runs those whose library is installed.
+"""How well do the examples for other libraries learn? `python -m benchmarks.libraries` runs those with an installed library.
 
-Libraries often want virtual environments of their own: call the program in each of them, with the same `--out`. A finished run
-is a line of `libraries.jsonl`, and the table has all lines.
+Libraries often need separate virtual environments: call the program in each of them with the same `--out`. Each finished run
+is a line of `libraries.jsonl`, and the table shows all lines.
 """
 
 import importlib
@@ -28,6 +28,7 @@ from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.speed import processor_name
 from seqgan_env import FunctionReward, SequenceGame, SequenceVectorEnv, oracle_game
 from seqgan_env.models.sampling import sample_sequences
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 Task = Literal["lesson", "adversarial"]
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,14 +40,14 @@ LIBRARIES = {
     "RLlib": ("ray", "rllib_ppo"),
     "rl_zoo3": ("rl_zoo3", "rl_zoo3"),
 }
-"""What a library installs, and its example's file or folder."""
+"""Each library's package, and its example's file or folder."""
 LESSON: Any = {"vocab_size": 4, "sequence_length": 4, "num_envs": 32, "retrain_every": None}
-"""Settings under which `rising` is learned."""
+"""Settings with which the task `rising` can be learned."""
 LESSON_UPDATES = 15
 ZOO = """-m rl_zoo3.train --algo ppo --env SeqGAN/Oracle-v0 --gym-packages seqgan_env --conf-file examples/rl_zoo3/ppo.yml \
     --eval-freq 5000 --eval-env-kwargs vocab_size:20 sequence_length:10 n_real:1000 "reward_model:'bleu'"
 """
-"""rl_zoo3's own command, as its example gives it."""
+"""rl_zoo3's own command, as in its example."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,15 @@ class Config:
     """Run the examples of installed libraries over several seeds."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the networks, the draws and the environments."""
+    """Seeds of the networks, the draws and the environments."""
     updates: int = 60
-    """Of each adversarial run; rl_zoo3 plays the 20,000 steps of its YAML."""
+    """PPO updates of each adversarial run; rl_zoo3 plays the 20,000 steps of its YAML instead."""
     out: Path = Path("runs/libraries")
-    """Where `libraries.jsonl` goes."""
+    """The folder for `libraries.jsonl`."""
     jobs: int = 1
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
     table_only: bool = False
-    """Run nothing; print the table of the runs that are finished."""
+    """Only print the table of the finished runs."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,18 @@ class Result:
     seed: int
     updates: int
     before: float
-    """Of the lesson, the mean reward; of the adversarial game, NLL_oracle in nats per token."""
+    """For `rising` the mean reward; for the adversarial game NLL_oracle in nats per token."""
     after: float
     machine: str
 
 
 def rising(sequences: list[list[int]]) -> list[float]:
-    """The lesson: the share of tokens that follow their predecessor by one, of four."""
+    """The reward of the task `rising`: the share of tokens, out of four, that are one more than their predecessor."""
     return [sum((b - a) % 4 == 1 for a, b in itertools.pairwise(s)) / (len(s) - 1) for s in sequences]
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the table."""
+    """Do the unfinished runs, and print the table."""
     file = FinishedRuns(config.out / "libraries.jsonl", Result)
     results = [result for result in file.read() if result.seed in config.seeds]
     finished = {(result.library, result.task, result.seed, result.updates) for result in results}
@@ -97,7 +98,7 @@ def main(config: Config) -> None:
 
 
 def runs(config: Config) -> Iterator[tuple[str, Task, int, int]]:
-    """Library, task, seed and updates of each run that can be made here."""
+    """Library, task, seed and updates of each run that is possible here."""
     for seed, (library, (package, _)) in itertools.product(config.seeds, LIBRARIES.items()):
         if importlib.util.find_spec(package) is not None:
             if library != "rl_zoo3":
@@ -109,7 +110,7 @@ def run(library: str, task: Task, seed: int, updates: int) -> Result:
     """One run of an example."""
     torch.set_num_threads(1)
     package, example = LIBRARIES[library]
-    sys.path.insert(0, str(EXAMPLES))  # the examples import `judging` from beside them
+    sys.path.insert(0, str(EXAMPLES))  # the examples import `judging` from their own folder
     if library == "rl_zoo3":
         before, after = run_zoo(seed)
     else:
@@ -124,8 +125,8 @@ def run(library: str, task: Task, seed: int, updates: int) -> Result:
 
 
 def run_zoo(seed: int) -> tuple[float, float]:
-    """NLL_oracle, nats per token, of rl_zoo3's model before and after its command: PPO draws the same networks from a seed."""
-    game = oracle_game(10, 20)  # as the YAML has it; the oracle is the same in each environment
+    """NLL_oracle, nats per token, of rl_zoo3's model before and after its command; equal seeds give equal first networks."""
+    game = oracle_game(10, 20)  # as in the YAML; each environment has the same oracle
     env = SB3VecEnv(SequenceVectorEnv(game, 1, autoreset_mode="SameStep"))
     fresh = PPO("MultiInputPolicy", env, seed=seed, policy_kwargs={"features_extractor_class": PrefixExtractor})
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +138,7 @@ def run_zoo(seed: int) -> tuple[float, float]:
 
 
 def oracle_nll(game: SequenceGame, model: PPO) -> float:
-    """Of 512 sequences that a model draws."""
+    """NLL_oracle of 512 sequences that a model draws."""
     policy, generator = token_policy(model.policy, game), torch.Generator().manual_seed(0)
     tokens, _ = sample_sequences(policy, 512, game.sequence_length, game.vocab_size, generator)
     assert game.oracle is not None
@@ -145,7 +146,7 @@ def oracle_nll(game: SequenceGame, model: PPO) -> float:
 
 
 def table(results: Sequence[Result], updates: int) -> str:
-    """A row for each library: means over seeds, ± standard deviation of what several reached; and on which machines."""
+    """A row per library: means over seeds, ± standard deviation if there are several; and the machines."""
     lines = [
         "| library | version | seeds | the lesson: mean reward | adversarial: NLL_oracle |",
         "|---|---|---|---|---|",
@@ -166,4 +167,5 @@ def table(results: Sequence[Result], updates: int) -> str:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,6 +1,6 @@
-"""The most memory that a process holds which plays the paper's game: `python -m benchmarks.memory` prints it, in MiB.
+"""Peak memory of a process that plays the paper's game: `python -m benchmarks.memory` prints it, in MiB.
 
-It builds game and agent, takes two generator steps and twenty steps of the discriminator, as a run of train.py does.
+It builds game and agent, and takes two generator steps and twenty discriminator steps, as a run of train.py does.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Config:
     shape: Shape = field(default_factory=Shape)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
-    """Of torch on the CPU; by default its own choice."""
+    """Torch's threads on the CPU; by default its own choice."""
 
 
 def main(config: Config) -> float:
@@ -52,7 +52,7 @@ def main(config: Config) -> float:
 
 
 def game_of(shape: Shape, device: torch.device, n_real: int) -> SequenceGame:
-    """The synthetic game under the published reward."""
+    """The synthetic game with the published reward."""
     return oracle_game(
         shape.sequence_length,
         shape.vocab_size,
@@ -65,7 +65,7 @@ def game_of(shape: Shape, device: torch.device, n_real: int) -> SequenceGame:
 
 
 def agent_of(game: SequenceGame, shape: Shape) -> Reinforce:
-    """The agent with its defaults, which logs nothing."""
+    """The agent with its defaults, without logging."""
     env = SequenceVectorEnv(game, shape.batch_size, autoreset_mode=AutoresetMode.SAME_STEP)
     sizes = {"embedding_dim": shape.embedding_dim, "hidden_dim": shape.hidden_dim}
     agent = Reinforce("GeneratorPolicy", env, policy_kwargs=sizes, seed=0)
@@ -74,9 +74,9 @@ def agent_of(game: SequenceGame, shape: Shape) -> Reinforce:
 
 
 def peak() -> float:
-    """The peak of this process's resident memory in MiB."""
+    """This process's peak resident memory in MiB."""
     if _STATUS.exists():
-        # Linux counts into a new process's ru_maxrss what its parent held when it was started; this line is its own.
+        # On Linux ru_maxrss of a new process includes its parent's memory at the start; VmHWM is the process's own peak.
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -84,7 +84,7 @@ def peak() -> float:
 
 
 def peak_of_fresh_process(config: Config) -> float:
-    """What `main` returns in a process of its own, in MiB."""
+    """The result of `main` in a separate process, in MiB."""
     arguments = list(as_arguments(dataclasses.asdict(config)))
     command = [sys.executable, "-m", "benchmarks.memory", *arguments]
     done = subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
@@ -92,7 +92,7 @@ def peak_of_fresh_process(config: Config) -> float:
 
 
 def as_arguments(values: dict[str, Any], prefix: str = "--") -> Iterator[str]:
-    """The settings, nested ones included, as arguments of a command line."""
+    """The settings, including nested ones, as command-line arguments."""
     for name, value in values.items():
         flag = prefix + name.replace("_", "-")
         if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Runs of the preset `paper` beside the log that its authors released: `python -m benchmarks.published_curve RUN [RUN ...]`.
+"""Compare runs of the preset `paper` with the authors' released log: `python -m benchmarks.published_curve RUN [RUN ...]`.
 
-A run need not be at its end. Their log has NLL_oracle alone; NLL_test is drawn beside it for the runs, for NLL_oracle falls
-wherever a policy sharpens. A control is the same command with `--adversarial.reward-model constant` and `--start-from` the
-first run's `generator_likelihood.safetensors`; docs/results.md has all of them.
+Runs may be unfinished. The log has only NLL_oracle; for the runs NLL_test is drawn, too, because NLL_oracle falls whenever a
+policy sharpens. For a control, use the same command with `--adversarial.reward-model constant` and `--start-from` the first
+run's `generator_likelihood.safetensors`; docs/results.md has all of them.
 """
 
 import json
@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 
 from benchmarks.run_folders import Curve, read_evaluations
 from seqgan_env.evaluation.plot_styles import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 RELEASED_START = 9.07058
-"""NLL_oracle of the released run after its 116th epoch of maximum likelihood, the last that was measured."""
+"""NLL_oracle of the released run after its 116th epoch of maximum likelihood, its last measurement there."""
 # github.com/LantaoYu/SeqGAN, save/experiment-log.txt: "adversarial training", epochs 0, 5, ..., 150.
 RELEASED = (
     *(9.08457, 9.04511, 9.03079, 8.99239, 8.96401, 8.93864, 8.91642, 8.87761, 8.88582, 8.85920, 8.83388, 8.81342, 8.80247),
@@ -28,7 +29,7 @@ RELEASED = (
 )
 """NLL_oracle of the released run, nats per token, after each of `RELEASED_UPDATES`."""
 RELEASED_UPDATES = tuple(range(1, 152, 5))
-"""An epoch there is an update and what follows it; the measurement of epoch 0 comes after the first update."""
+"""One of its epochs is an update and what follows; the measurement of epoch 0 comes after the first update."""
 _REWARD_MODELS = {"discriminator": "SeqGAN", "constant": "constant reward", "random": "random reward", "bleu": "PG-BLEU"}
 _COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE)
 
@@ -42,17 +43,17 @@ class Config:
     every: int = 10
     """Updates between two rows of the table."""
     out: Path = Path("benchmarks/results/published_curve.png")
-    """The picture."""
+    """The picture's file."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run measured."""
+    """The measurements of a run."""
 
     name: str
     updates: Sequence[int]
     curve: Curve
-    """At each of `updates`."""
+    """Measured at each of `updates`."""
 
 
 def main(config: Config) -> None:
@@ -60,7 +61,7 @@ def main(config: Config) -> None:
 
     Raises:
         OSError: a folder is not a run's.
-        ValueError: a run has measured nothing yet, or is not on an oracle.
+        ValueError: a run has no measurements yet, or has no oracle.
     """
     runs = [read_run(folder) for folder in config.runs]
     print(table(runs, config.every))
@@ -68,10 +69,10 @@ def main(config: Config) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run's curve, named after where its reward comes from.
+    """A run's curve, named after its reward.
 
-    Of a discriminator the name tells how many passes over its sequences it makes after an update, and in which batches: 15 and
-    64 as published.
+    For a discriminator the name includes its passes over the sequences after each update and its batch size, which are 15 and
+    64 in the published setting.
     """
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     adversarial = settings["adversarial"]
@@ -86,12 +87,12 @@ def read_run(folder: Path) -> Run:
 
 
 def released_at(updates: float) -> float:
-    """NLL_oracle of the released run, on a line between its measurements; NaN after the last."""
+    """NLL_oracle of the released run, interpolated between its measurements; NaN after the last."""
     return float(np.interp(updates, (0, *RELEASED_UPDATES), (RELEASED_START, *RELEASED), right=np.nan))
 
 
 def table(runs: Sequence[Run], every: int) -> str:
-    """A row for every so many updates that a run measured."""
+    """A row every so many updates."""
     names = [f"{run.name}: NLL_oracle | NLL_test" for run in runs]
     lines = ["| " + " | ".join(["updates", "released log: NLL_oracle", *names]) + " |", "|---" * (2 + 2 * len(runs)) + "|"]
     for updates in sorted({count for run in runs for count in run.updates if count % every == 0}):
@@ -104,7 +105,7 @@ def table(runs: Sequence[Run], every: int) -> str:
 
 
 def draw(runs: Sequence[Run], path: Path) -> Path:
-    """NLL_oracle on the left, the released run's too; NLL_test on the right."""
+    """Draw NLL_oracle on the left, with the released run, and NLL_test on the right."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     quality, coverage = figure.subplots(1, 2)
     quality.plot((0, *RELEASED_UPDATES), (RELEASED_START, *RELEASED), "--", color="0.3", label="the authors' released log")
@@ -127,4 +128,5 @@ def _draw_run(axis: Axes, run: Run, measure: int, number: int) -> None:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,11 +1,11 @@
-"""The discriminator at sampling time: what a generator writes is kept with a probability that the log odds decide.
+"""Use the discriminator for rejection sampling: keep a generator's sample with a probability computed from its log odds.
 
-With q the generator, at any temperature, and r(Y) the discriminator's log odds of a sequence, what is kept has the density
+With q the generator at any temperature, and r(Y) the discriminator's log odds of a sequence, the kept samples have the density
 
     p(Y) = q(Y) a(Y) / Z,   a(Y) = min(1, exp(r(Y) - c)),   Z = E_q[a]
 
-(as in discriminator rejection sampling: Azadi et al., 2019, arXiv 1810.06758), so that it has a likelihood of real sequences
-like any generator; Z is a mean over samples.
+(as in discriminator rejection sampling: Azadi et al., 2019, arXiv 1810.06758). So they have a likelihood of real sequences,
+like any generator; Z is estimated by a mean over samples.
 """
 
 import math
@@ -18,10 +18,10 @@ from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, nll_at_temperat
 from seqgan_env.models.token_model import TokenModel
 
 KEPT_FOR_SURE = 0.05
-"""Share of what the generator writes that is kept with probability 1: the sequences that look most real. It decides c."""
+"""The share of samples to keep with probability 1: those that look most real. It determines c."""
 LEAST_EFFECTIVE = 0.05
-"""Effective number of samples, (sum of a)^2 / sum of a^2, as a share of all: with fewer, the mean of a is that of a few, and
-both figures look better than they are."""
+"""Minimum effective number of samples, (sum of a)^2 / sum of a^2, as a share of all. With fewer, a handful of samples decides
+the mean of a, and both figures look better than they are."""
 
 
 @torch.no_grad()
@@ -33,18 +33,18 @@ def rejection_sweep(
     rng: torch.Generator,
     n_samples: int,
 ) -> list[tuple[float, float, float]]:
-    """Inverse temperature, NLL_oracle of what is kept of `n_samples`, and NLL_test, both in nats per token.
+    """Inverse temperature, NLL_oracle of the kept ones of `n_samples`, and NLL_test, both in nats per token.
 
-    A sample counts for NLL_oracle by its probability of being kept: the mean is that of keeping some of them, with less noise.
-    Temperatures at which too few count are left out; see `LEAST_EFFECTIVE`.
+    NLL_oracle weights each sample by its probability of being kept, which has less noise than actually keeping some.
+    Temperatures with too small an effective number are left out; see `LEAST_EFFECTIVE`.
 
     Args:
-        generator: what writes; the discriminator's odds stay those against it without any change of temperature.
+        generator: writes the samples; the discriminator's odds are always those against it at temperature 1.
         log_odds: the discriminator's, `(n,)`, of sequences `(n, length)`.
         oracle: measures quality.
-        held_out: real sequences `(m, length)`, none of which ends early.
+        held_out: real sequences `(m, length)` of full length.
         rng: on the generator's device.
-        n_samples: sequences written at each temperature.
+        n_samples: samples per temperature.
     """
     length = held_out.shape[1]
     threshold = torch.quantile(log_odds(generator.sample(n_samples, length, rng)[0]), 1 - KEPT_FOR_SURE)

@@ -1,8 +1,8 @@
 """The published baselines and controls: `SEQGAN_DATA=... python -m benchmarks.results` runs them and prints a table.
 
-All are on the published oracle at the published sizes: 10,000 sequences of 20 tokens out of 5,000, an LSTM of 32/32. What
-needs the published discriminator wants a GPU, and is no part of it: `python train.py paper --oracle-params FILE`.
-A finished run is a line of `results.jsonl`: called again, the program goes on with those that are left.
+All use the published oracle at the published sizes: 10,000 sequences of 20 tokens out of 5,000, an LSTM of 32/32. Runs with
+the published discriminator need a GPU and are not included: `python train.py paper --oracle-params FILE`.
+Each finished run is a line of `results.jsonl`; if you call the program again, it continues with the others.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import train
 from agents.experiment.config import TrainConfig
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, spread, with_needs
 from benchmarks.run_folders import NO_UPDATES, ORACLE, Curve, newest_run, read_curve, run_in
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.saved_game import LIKELIHOOD
 
 START = "likelihood"
@@ -28,7 +29,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "then a constant reward": ({}, {"reward_model": "constant"}),
     "then a random reward": ({}, {"reward_model": "random"}),
 }
-"""Changes of the preset `paper`: of its likelihood training, and of its adversarial phase, which begins with the first row."""
+"""Changes of the preset `paper`: of its likelihood training, and of its adversarial phase, which starts from the first row."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,21 @@ class Config:
     """Run the baselines over several seeds."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the real sequences and the run."""
+    """Seeds of the real sequences and the run."""
     data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
     """The folder with the published oracle; by default the environment variable SEQGAN_DATA."""
     epochs: int = 40
-    """Of likelihood training."""
+    """Epochs of likelihood training."""
     updates: int = 100
-    """Of the published policy gradient: Adam at 0.01, batches of 64, no baseline."""
+    """Updates of the published policy gradient: Adam at 0.01, batches of 64, no baseline."""
     runs: tuple[str, ...] = tuple(RUNS)
-    """Which rows to run."""
+    """The rows to run."""
     out: Path = Path("runs/results")
-    """Where the run folders and `results.jsonl` go."""
+    """The folder for run folders and `results.jsonl`."""
     jobs: int = 2
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
     table_only: bool = False
-    """Run nothing; print the table of the runs that are finished."""
+    """Only print the table of the finished runs."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Result:
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the table."""
+    """Do the unfinished runs, and print the table."""
     file = FinishedRuns(config.out / "results.jsonl", Result)
     sizes = (config.epochs, config.updates)
     finished_runs = [result for result in file.read() if (result.epochs, result.updates) == sizes]
@@ -85,7 +86,7 @@ def _needs(key: Key) -> list[Key]:
 
 
 def settings(name: str, seed: int, config: Config) -> TrainConfig:
-    """The settings of a row: those of the preset `paper`, with its changes."""
+    """The settings of a row: those of the preset `paper` with the row's changes."""
     likelihood, adversarial = RUNS[name]
     arguments = ["paper", "--seed", str(seed), "--oracle-params", str(config.data / ORACLE), "--device", "cpu"]
     paper, _ = train.command_line(arguments)
@@ -98,7 +99,7 @@ def settings(name: str, seed: int, config: Config) -> TrainConfig:
 
 
 def run(name: str, seed: int, config: Config) -> Result:
-    """One run."""
+    """Do one run."""
     run_config = settings(name, seed, config)
     for start, *_ in _needs((name, seed, config)):
         weights = newest_run(_parent(start, seed, config)) / f"{LIKELIHOOD}.safetensors"
@@ -112,7 +113,7 @@ def _parent(name: str, seed: int, config: Config) -> Path:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each kind of run: means ± standard deviations over seeds, at the end."""
+    """A row per kind of run: means ± standard deviations over seeds, at the end."""
     lines = ["| run | NLL_oracle | NLL_test | lowest NLL_oracle on the way | seeds |", "|---|---|---|---|---|"]
     for name in RUNS:
         curves = [result.curve for result in results if result.name == name]
@@ -124,4 +125,5 @@ def table(results: Sequence[Result]) -> str:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,4 +1,4 @@
-"""Runs of train.py for a benchmark: one in a folder of its own, and the curve in its log."""
+"""Run train.py for a benchmark in a folder of its own, and read the curve from its log."""
 
 import csv
 import dataclasses
@@ -11,48 +11,48 @@ import train
 from agents.experiment.config import TrainConfig
 
 ORACLE = "seqgan_paper_oracle.npz"
-"""The published oracle's file, in the folder that SEQGAN_DATA names."""
+"""The published oracle's file in the folder SEQGAN_DATA."""
 
 NO_UPDATES: dict[str, Any] = {"updates": 0, "d_pretrain_steps": 0}
-"""Of `AdversarialConfig`: likelihood alone."""
+"""Settings of `AdversarialConfig` for likelihood training alone."""
 
 Curve = list[tuple[float, float]]
 """NLL_oracle and NLL_test, nats per token: of the likelihood start, then of each adversarial evaluation."""
 
 
 def run_in(folder: Path, config: TrainConfig, preset: str = "quick") -> Path:
-    """Run a config on one thread; return the run's own folder, which lies in the given one."""
+    """Run a config on one thread; return the run's own folder inside the given one."""
     torch.set_num_threads(1)
     train.main(dataclasses.replace(config, out=folder), preset)
     return newest_run(folder)
 
 
 def newest_run(folder: Path) -> Path:
-    """The latest run's own folder among those in the given one."""
+    """The latest run's folder inside the given one."""
     return max(folder.iterdir(), key=lambda path: path.stat().st_mtime)
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's log, `progress.csv`; what a row does not have is an empty text."""
+    """The rows of a run's log, `progress.csv`; missing values are empty strings."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def read_curve(path: Path) -> Curve:
-    """The curve in a run's log; a run without adversarial updates has its start alone."""
+    """The curve in a run's log; only the start if there were no adversarial updates."""
     return [point for _, point in read_evaluations(path)]
 
 
 def read_evaluations(path: Path) -> list[tuple[int, tuple[float, float]]]:
-    """The points of a curve, each with how many adversarial updates there were before it.
+    """The points of a curve, each with the number of adversarial updates before it.
 
     Raises:
-        ValueError: nothing is measured yet, or there is no oracle to measure with.
+        ValueError: there are no measurements yet, or there is no oracle.
     """
     rows = read_log(path)
     starts = [row for row in rows if row.get("pretraining/nll_oracle")]
     if not starts:
-        raise ValueError(f"{path} has no NLL_oracle of a likelihood start, or not yet: take a run of train.py on an oracle.")
+        raise ValueError(f"{path} has no NLL_oracle of a likelihood start, or not yet: use a run of train.py with an oracle.")
     adversarial = [row for row in rows if row.get("adversarial/nll_oracle")]
     later = [(int(float(row["train/n_updates"])), _point(row, "adversarial")) for row in adversarial]
     return [(0, _point(starts[-1], "pretraining")), *later]

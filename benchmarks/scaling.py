@@ -1,7 +1,7 @@
-"""What more processes bring: `python -m benchmarks.scaling` times one and two of them here, and works out 8 and 64 GPUs.
+"""How training scales: `python -m benchmarks.scaling` times one and two processes here, and projects 8 and 64 GPUs.
 
-Each process has one thread. One and two processes take turns, so that other work on the machine slows both; the best of the
-turns counts.
+Each process has one thread. One and two processes alternate, so that other work on the machine slows both; the best turn
+counts.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.support.process_group import Workers
 
 Times = dict[str, dict[str, float]]
-"""By phase: seconds, seconds of them spent in exchanges (waiting for the other process included), and exchanges."""
+"""By phase: seconds, seconds spent in exchanges (including waiting for the other process), and the number of exchanges."""
 PHASES = {"likelihood": "steps of likelihood", "fit": "steps of the discriminator", "updates": "updates of the policy"}
 
 
@@ -41,19 +41,19 @@ class Config:
     """Time one and two processes at the size of quick."""
 
     repeats: int = 3
-    """Turns of each number of processes."""
+    """Turns for each number of processes."""
     steps: int = 40
-    """Steps of each phase in a turn."""
+    """Steps of each phase per turn."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """How GPUs are joined: assumptions, not measurements."""
+    """The connection between GPUs: assumptions, not measurements."""
 
     n: int
     name: str
     bandwidth: float
-    """Bytes a second that a ring all-reduce moves through each GPU's link."""
+    """Bytes per second that a ring all-reduce moves through each GPU's link."""
     latency: float
     """Seconds of a small all-reduce."""
 
@@ -63,13 +63,13 @@ LINKS = (
     Link(64, "64 GPUs, eight machines, InfiniBand 400 Gb/s a GPU", 40e9, 100e-6),
 )
 GPU_FLOPS = 20e12
-"""Floating-point operations a second that a GPU sustains on these networks: assumed, not measured."""
+"""Floating-point operations per second that a GPU sustains on these networks: assumed, not measured."""
 PAPER_FLOPS = {"likelihood": 1.28e9, "fit": 5.2e9, "updates": 0.6e12}
-"""Of a step at the paper's sizes and batch of 64; counted, see `docs/scaling.md`."""
+"""Floating-point operations of a step at the paper's sizes and batch of 64; counted, see `docs/scaling.md`."""
 
 
 class TimedWorkers(TorchWorkers):
-    """Notes how long exchanges take."""
+    """Records how long exchanges take."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def main(config: Config) -> None:
 
 
 def launch(n: int, steps: int, factor: int) -> Times:
-    """The first process's times, of `n` processes and `factor` times the batch."""
+    """The first process's times, with `n` processes and `factor` times the batch."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "times.json"
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"]
@@ -118,7 +118,7 @@ def launch(n: int, steps: int, factor: int) -> Times:
 
 
 def work(out: Path, steps: int, factor: int) -> None:
-    """What each process does, started by torchrun: some steps of each phase."""
+    """The work of each process, started by torchrun: some steps of each phase."""
     torch.set_num_threads(1)
     with connected() as workers:
         times = phases(sized(factor, steps), workers, steps)
@@ -127,7 +127,7 @@ def work(out: Path, steps: int, factor: int) -> None:
 
 
 def sized(factor: int, steps: int) -> TrainConfig:
-    """The preset quick on the CPU, with larger batches, and as much data as the steps need."""
+    """The preset quick on the CPU, with larger batches and enough data for the steps."""
     quick = PRESETS["quick"][0]
     pretrain: PretrainConfig = dataclasses.replace(quick.pretrain, epochs=1, batch_size=factor * quick.pretrain.batch_size)
     adversarial = dataclasses.replace(quick.adversarial, batch_size=factor * quick.adversarial.batch_size, updates=steps)
@@ -156,7 +156,7 @@ def phases(config: TrainConfig, workers: Workers, steps: int) -> Times:
 
 
 def clock(action: Callable[[], object], workers: Workers) -> dict[str, float]:
-    """How long an action takes, from the moment when all workers are there."""
+    """Time an action, from the moment when all workers are ready."""
     workers.together()
     seconds, exchanges = (workers.seconds, workers.exchanges) if isinstance(workers, TimedWorkers) else (0.0, 0)
     start = time.perf_counter()
@@ -173,7 +173,7 @@ def best(turns: list[Times]) -> Times:
 
 
 def measured(cases: dict[tuple[int, int], Times], steps: int) -> str:
-    """The table of what was timed here."""
+    """The table of the times measured here."""
     lines = [
         "| phase | processes | batch | steps a second | sequences a second, against one process | time in exchanges |",
         "|---|---|---|---|---|---|",
@@ -188,12 +188,12 @@ def measured(cases: dict[tuple[int, int], Times], steps: int) -> str:
 
 
 def volume(n_parameters: int, n: int) -> float:
-    """Bytes that each of `n` processes sends in a ring all-reduce of float32 gradients, and receives as many."""
+    """Bytes that each of `n` processes sends, and receives, in a ring all-reduce of float32 gradients."""
     return n_parameters * 4 * 2 * (n - 1) / n
 
 
 def paper_parameters() -> dict[str, int]:
-    """Parameters that each phase's step sums the gradients of, at the paper's sizes."""
+    """The number of parameters whose gradients each phase's step sums, at the paper's sizes."""
     config = PRESETS["paper"][0]
     generator = make_generator(config.generator, 5000, sequence_length=20, generator=torch.Generator().manual_seed(0))
     n_generator, n_discriminator = size(generator), size(TextCNN(5000, 20, config.discriminator))
@@ -201,12 +201,12 @@ def paper_parameters() -> dict[str, int]:
 
 
 def size(module: nn.Module) -> int:
-    """How many parameters a network has."""
+    """The number of parameters in a network."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def projected() -> str:
-    """The table of what the assumptions give for the paper's sizes: the same batch on more GPUs, and a batch of 64 on each."""
+    """The table of projections for the paper's sizes: the same batch on more GPUs, and a batch of 64 on each."""
     lines = [
         "| step | GPUs | sent by each, MB | all-reduce, ms | compute of a batch of 64, ms | speed-up, batch of 64 shared "
         "| efficiency, 64 on each |",

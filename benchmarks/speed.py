@@ -1,9 +1,9 @@
-"""How fast the project is, at the paper's sizes: `python -m benchmarks` times each piece beside the machine's own limit.
+"""How fast is the project at the paper's sizes? `python -m benchmarks` times each piece against the machine's own limit.
 
-The limit is the rate of one large float32 matrix product in the same process with the same threads, timed right before and
-right after each repeat, so that a machine that other work slows down is slower on both sides. A piece's share is its work
-(`benchmarks.flops`: the plain way of doing it) by its time and by that rate: beyond 100%, work was not done. Environment
-steps have no such work, and get none. Results go to `benchmarks/results/`, with every repeat.
+The limit is the speed of one large float32 matrix product in the same process with the same threads, timed right before and
+after each repeat, so that other work on the machine slows both. A piece's share is its work (`benchmarks.flops`, the plain
+algorithm) divided by its time and by the limit; more than 100% means that it avoided work. Environment steps have no such work
+and no share. Results go to `benchmarks/results/`, with every repeat.
 """
 
 import dataclasses
@@ -40,6 +40,7 @@ from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.models.token_model import TokenModel
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.cuda_graphs import without_graphs
@@ -63,11 +64,11 @@ PieceName = Literal[
 Unit = Literal["s", "steps/s", "MiB"]
 
 PRESET_BATCH = PRESETS["paper-cpu"][0].discriminator.batch_size
-"""Sequences in a discriminator step of the preset for CPUs."""
+"""Sequences per discriminator step in the presets for CPUs."""
 REPORTED_STEPS = 1000
 """Discriminator steps whose time is reported; fewer are timed."""
 LIMIT_SIZES = {"cpu": 2048, "cuda": 8192}
-"""Rows and columns of the matrices whose product is the limit."""
+"""Rows and columns of the limit's matrices."""
 TARGETS: dict[str, float] = {
     "sampling": 0.40,
     "likelihood": 0.45,
@@ -77,7 +78,7 @@ TARGETS: dict[str, float] = {
     "env-64": 2e6,
     "memory": 2048.0,
 }
-"""On a CPU at the paper's sizes: the least share of the limit; the fewest steps a second (on one core); the most MiB."""
+"""Targets on a CPU at the paper's sizes: minimum share of the limit; minimum steps per second (on one core); maximum MiB."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class Config:
     """Time the pieces, print a table, write JSON and the picture of how cost grows."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU where there is one."""
+    """Where to compute; auto uses a GPU if there is one."""
     repeats: int = 5
-    """Of each piece, after one that is not counted; on a GPU two, of which the second records graphs."""
+    """Repeats of each piece, after one warm-up; on a GPU two, the second of which records graphs."""
     graphs: bool = True
-    """On a GPU, replay recorded kernels as a run does; without, every kernel is launched by itself."""
+    """On a GPU, replay recorded kernels as a run does; otherwise launch every kernel separately."""
     threads: int | None = None
-    """Of torch on the CPU; by default its own choice."""
+    """Torch's threads on the CPU; by default its own choice."""
     pieces: tuple[PieceName, ...] = get_args(PieceName)
     """What to time."""
     growth: bool = True
@@ -101,7 +102,7 @@ class Config:
     limit_size: int | None = None
     """Rows and columns of the limit's matrices; by default 2048 on a CPU, 8192 on a GPU."""
     out: Path = Path("benchmarks/results")
-    """Where the files go; those of an earlier run on the same kind of device are replaced."""
+    """The folder for the files; they replace those of an earlier run on the same kind of device."""
 
 
 # --- what is timed -------------------------------------------------------------------------------------------------------
@@ -112,21 +113,21 @@ class Work:
     """A piece that is ready to be timed."""
 
     run: Callable[[Any], object]
-    """What is timed; it is given what `prepare` returned."""
+    """The function to time; it gets the result of `prepare`."""
     flop: float | None = None
-    """Its work."""
+    """Its work in floating-point operations."""
     prepare: Callable[[], Any] = lambda: None
-    """Goes before each repeat, and is not timed."""
+    """Runs before each repeat, and is not timed."""
     scale: float = 1.0
-    """The time of so many times the work is reported."""
+    """The reported time is this many times the measured one."""
     steps: int | None = None
-    """Steps of the environment, where their number a second is reported."""
+    """Steps of the environment, if steps per second are reported."""
     measured_over: str = ""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is reported under a name, and how to make it."""
+    """A piece's name in reports, and the function that makes it."""
 
     label: str
     build: Callable[[Shape, torch.device], Work]
@@ -153,7 +154,7 @@ def likelihood(shape: Shape, device: torch.device) -> Work:
 
 
 def rewards(shape: Shape, device: torch.device) -> Work:
-    """Monte Carlo rewards of a batch. As in a run, each batch meets a discriminator that has just been retrained."""
+    """Monte Carlo rewards of a batch. As in a run, each batch meets a newly retrained discriminator."""
     game, generator = game_of(shape, device, shape.batch_size), generator_of(shape, device)
     game.attach_policy(generator)
     tokens = written(generator, shape.batch_size, shape)
@@ -168,7 +169,7 @@ def rewards(shape: Shape, device: torch.device) -> Work:
 
 
 def generator_step(shape: Shape, device: torch.device) -> Work:
-    """A batch is sampled, rewarded and learned from; the discriminator has just been retrained, as for `rewards`."""
+    """Sample a batch, compute its rewards and learn from it; with a newly retrained discriminator, as in `rewards`."""
     game = game_of(shape, device, shape.batch_size)
     agent = agent_of(game, shape)
     tokens = written(agent.generator, shape.batch_size // 2, shape)
@@ -186,12 +187,12 @@ def discriminator(shape: Shape, device: torch.device) -> Work:
 
 
 def preset_discriminator(shape: Shape, device: torch.device) -> Work:
-    """Steps of the same discriminator in the batches of the preset for CPUs."""
+    """Steps of the same discriminator with the batch size of the presets for CPUs."""
     return discriminator_steps(shape, dataclasses.replace(shape.cnn, batch_size=PRESET_BATCH), device)
 
 
 def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.device) -> Work:
-    """Steps on as many real sequences as generated ones; of a larger batch fewer are timed."""
+    """Steps on equally many real and generated sequences; fewer steps are timed for larger batches."""
     steps = max(4, shape.fit_steps * shape.discriminator.batch_size // config.batch_size)
     network = TextCNN(shape.vocab_size, shape.sequence_length, dataclasses.replace(config, epochs=1), device=device)
     half = steps * config.batch_size // 2
@@ -206,7 +207,7 @@ def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.devic
 
 
 def single_env(shape: Shape, device: torch.device) -> Work:
-    """`SequenceEnv.step`, and `reset` where an episode ends."""
+    """`SequenceEnv.step`, and `reset` at the end of an episode."""
     episodes = 200
     env = SequenceEnv(constant_game(shape, device))
     env.reset(seed=0)
@@ -222,7 +223,7 @@ def single_env(shape: Shape, device: torch.device) -> Work:
 
 
 def vector_env(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
-    """`SequenceVectorEnv.step` of `n` rows, for some episodes of each."""
+    """`SequenceVectorEnv.step` with `n` rows, for several episodes."""
 
     def build(shape: Shape, device: torch.device) -> Work:
         env = SequenceVectorEnv(constant_game(shape, device), n, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -239,7 +240,7 @@ def vector_env(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
 
 
 def play(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
-    """`SequenceVectorEnv.play` of `n` rows, for some episodes of each."""
+    """`SequenceVectorEnv.play` with `n` rows, for several episodes."""
 
     def build(shape: Shape, device: torch.device) -> Work:
         env = SequenceVectorEnv(constant_game(shape, device), n, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -270,13 +271,13 @@ PIECES: dict[str, Piece] = {
 
 
 def generator_of(shape: Shape, device: torch.device) -> TokenLSTM:
-    """The paper's generator, as it starts."""
+    """The paper's generator, untrained."""
     seed = torch.Generator().manual_seed(0)
     return TokenLSTM(shape.vocab_size, shape.embedding_dim, shape.hidden_dim, generator=seed, device=device)
 
 
 def constant_game(shape: Shape, device: torch.device) -> SequenceGame:
-    """A game whose rewards take no time, so that the environments' own is measured."""
+    """A game whose rewards take no time, to measure the environments alone."""
     real = random_tokens(shape, shape.batch_size)
     return make_game(shape.vocab_size, shape.sequence_length, real, reward_model="constant", device=device)
 
@@ -287,22 +288,22 @@ def random_tokens(shape: Shape, n: int) -> Tensor:
 
 
 def written(writer: TokenModel, n: int, shape: Shape) -> Tensor:
-    """Sequences `(n, length)` that a generator or an oracle writes."""
+    """Sequences `(n, length)` from a generator or an oracle."""
     return writer.sample(n, shape.sequence_length, seeded(writer.device))[0]
 
 
 def seeded(device: torch.device) -> torch.Generator:
-    """A source of random numbers on the device."""
+    """A random generator on the device."""
     return torch.Generator(device).manual_seed(0)
 
 
 def sequences(shape: Shape) -> str:
-    """How sampling and likelihood say what they were measured over."""
+    """How sampling and likelihood report what they measured."""
     return f"{shape.n_samples:,} sequences"
 
 
 def env_work(run: Callable[[Any], None], episodes: int, n: int, shape: Shape) -> Work:
-    """Work that is counted in steps of the environment."""
+    """Work counted in steps of the environment."""
     steps = episodes * n * shape.sequence_length
     return Work(run, steps=steps, measured_over=f"{steps:,} steps")
 
@@ -311,24 +312,24 @@ def env_work(run: Callable[[Any], None], episodes: int, n: int, shape: Shape) ->
 
 
 class Limit:
-    """The rate of one large product of square float32 matrices, in FLOP/s: what the machine can do at the moment."""
+    """The speed of one large product of square float32 matrices, in FLOP/s: the machine's limit at the moment."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
         self._device = device
         self._factors = [torch.rand(size, size, device=device, generator=seeded(device)) for _ in range(2)]
         self._product = torch.empty(size, size, device=device)
-        self.rate()  # the first one warms up
+        self.rate()  # warm up
 
     def rate(self) -> float:
         """Multiply once."""
-        with products_in("highest"):  # whatever was chosen for the pieces
+        with products_in("highest"):  # whatever precision the pieces use
             seconds = clock(lambda: torch.mm(*self._factors, out=self._product), self._device)
         return 2 * self.size**3 / seconds
 
 
 def clock(action: Callable[[], object], device: torch.device) -> float:
-    """Seconds that an action takes, the GPU's part of it included."""
+    """Seconds that an action takes, including the GPU's part."""
     synchronize(device)
     start = time.perf_counter()
     action()
@@ -337,36 +338,36 @@ def clock(action: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the GPU has done everything."""
+    """Wait until the GPU is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one piece."""
+    """The measurements of one piece."""
 
     name: str
     label: str
     unit: Unit
     values: list[float]
-    """Of each repeat, in that unit."""
+    """Each repeat's value in that unit."""
     measured_over: str = ""
     flop: float | None = None
     """The work that takes `values` seconds."""
     limits: list[tuple[float, float]] | None = None
-    """The limit's rate before and after each repeat, FLOP/s."""
+    """The limit's speed before and after each repeat, FLOP/s."""
     target: float | None = None
-    """The least share or steps a second, or the most MiB."""
+    """The minimum share or steps per second, or the maximum MiB."""
 
     @property
     def median(self) -> float:
-        """Of the repeats."""
+        """The median over repeats."""
         return median(self.values)
 
     @property
     def shares(self) -> list[float] | None:
-        """Of the limit, in each repeat."""
+        """The share of the limit in each repeat."""
         if self.flop is None or self.limits is None:
             return None
         return [self.flop / value / mean(rates) for value, rates in zip(self.values, self.limits, strict=True)]
@@ -378,7 +379,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """Whether the target is met; None if there is no target."""
         if self.target is None:
             return None
         if self.unit == "MiB":
@@ -388,13 +389,13 @@ class Row:
         return self.share is not None and self.share >= self.target
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, raw and worked out."""
+        """All fields, raw and derived."""
         worked_out = {"median": self.median, "lowest": min(self.values), "highest": max(self.values)}
         return dataclasses.asdict(self) | worked_out | {"shares": self.shares, "share": self.share, "met": self.met}
 
 
 def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Limit, tick: Callable[[], object]) -> Row:
-    """Time a piece so many times after those that warm up; `tick` is called after each."""
+    """Time a piece several times after warming up; call `tick` after each repeat."""
     seconds, limits = [], []
     for repeat in range(-n_uncounted(device), repeats):
         prepared = work.prepare()
@@ -414,12 +415,12 @@ def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Li
 
 
 def n_uncounted(device: torch.device) -> int:
-    """Repeats that warm up."""
+    """The number of warm-up repeats."""
     return 2 if device.type == "cuda" else 1
 
 
 def measure_memory(config: Config, device: torch.device) -> Row:
-    """The peak of a process that plays the paper's batch."""
+    """Peak memory of a process that plays the paper's batch."""
     kind: Any = device.type
     mebibytes = memory.peak_of_fresh_process(memory.Config(config.shape, kind, config.threads))
     return Row("memory", "paper batch, resident", "MiB", [mebibytes], "a process of its own")
@@ -429,10 +430,10 @@ def measure_memory(config: Config, device: torch.device) -> Row:
 
 
 def main(config: Config) -> dict[str, Any]:
-    """Time everything, write the files, print the tables; return what is in the JSON.
+    """Time everything, write the files, print the tables; return the content of the JSON.
 
     Raises:
-        ValueError: no repeats, a device that is not there, or too few sizes to see how cost grows.
+        ValueError: there are no repeats, the device does not exist, or there are too few sizes to fit growth.
     """
     if config.repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {config.repeats}.")
@@ -481,14 +482,14 @@ def measure_growth(config: Config, device: torch.device, bar: "tqdm[None]") -> l
 
 
 def n_growth_repeats(sizes: Sizes) -> int:
-    """How many times something is timed to see how cost grows."""
+    """The number of timings needed to fit growth."""
     return sizes.repeats * sum(len(values) for _, _, values in growth.plan(sizes))
 
 
 def report_of(
     config: Config, device: torch.device, limit: Limit, rows: Sequence[Row], curves: Sequence[Curve]
 ) -> dict[str, Any]:
-    """What goes into the JSON."""
+    """The content of the JSON."""
     rates = [rate for row in rows for pair in row.limits or () for rate in pair] or [limit.rate()]
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -507,7 +508,7 @@ def report_of(
 
 
 def processor_name(device: torch.device) -> str:
-    """What computes."""
+    """The name of the processor or GPU."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     path = Path("/proc/cpuinfo")
@@ -539,7 +540,7 @@ def show(report: dict[str, Any], rows: Sequence[Row], curves: Sequence[Curve], c
 
 
 def speed_table(rows: Sequence[Row]) -> Table:
-    """A row for each piece."""
+    """A row per piece."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("", no_wrap=True)
     for name in ("median", "lowest – highest", "work", "share"):
@@ -558,7 +559,7 @@ def speed_table(rows: Sequence[Row]) -> Table:
 
 
 def growth_table(curves: Sequence[Curve]) -> Table:
-    """A row for each curve."""
+    """A row per curve."""
     table = Table("growth", "seconds at each size", box=None, padding=(0, 1), header_style="bold")
     for curve in curves:
         pairs = zip(curve.sizes, curve.seconds, strict=True)
@@ -590,4 +591,5 @@ _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0,
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

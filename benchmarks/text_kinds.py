@@ -1,10 +1,10 @@
-"""Does the preset `text` do harm? `python -m benchmarks.text_kinds` runs it on five kinds of sequences, and prints tables.
+"""Can the preset `text` do harm? `python -m benchmarks.text_kinds` runs it on five kinds of sequences, and prints tables.
 
-The sequences are made here, the same everywhere; with SEQGAN_DATA set to a folder that holds `tang_poems.txt`, poems are a
-sixth kind. Each kind is learned by likelihood for as long as the preset does, and briefly, which leaves a start that the
-adversarial phase can destroy within ten updates. What must hold at every evaluation: held-out NLL at most 0.02 nats a token
-above the start's, mean length within 5% of the start's. A finished run is a line of `text_kinds.jsonl`: called again, the
-program goes on with those that are left.
+The sequences are generated here, always the same; if SEQGAN_DATA is set to a folder with `tang_poems.txt`, poems are a sixth
+kind. Each kind is learned by likelihood as long as in the preset, and also briefly, which gives a start that the adversarial
+phase can destroy within ten updates. At every evaluation held-out NLL must be at most 0.02 nats per token above the start's,
+and the mean length within 5% of the start's. Each finished run is a line of `text_kinds.jsonl`; if you call the program again,
+it continues with the others.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from agents.experiment.presets import PRESETS
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
 from benchmarks.run_folders import read_log, run_in
 from seqgan_env.data.corpus import Tokenizer
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.saved_game import LAST, LIKELIHOOD, load_checkpoints, load_game
 
 Kind = Literal["sentences", "dna", "smiles", "events", "chinese", "poems"]
@@ -35,7 +36,7 @@ METRICS = ("nll_test", "length", "full_length", "unique", "bleu_2")
 
 Setting = Literal["preset", "not held"]
 SETTINGS: dict[Setting, dict[str, Any]] = {"preset": {}, "not held": {"learning_rate": 1e-3, "kl_coef": 0.0}}
-"""What is run: the preset's adversarial phase, and the control, which takes larger steps and is not held to its start."""
+"""The preset's adversarial phase, and a control that takes larger steps and is not held to its start."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,21 @@ class Config:
     """Run the preset `text` on several kinds of sequences over several seeds."""
 
     kinds: tuple[Kind, ...] = ("sentences", "dna", "smiles", "events", "chinese")
-    """Which sequences; poems are those of the folder `data`."""
+    """The kinds of sequences; poems are read from the folder `data`."""
     settings: tuple[Setting, ...] = get_args(Setting)
-    """Which adversarial settings: the preset's, or those of the control."""
+    """Adversarial settings: the preset's, or the control's."""
     epochs: tuple[int, ...] = (2, 8)
-    """Of likelihood, each in a run of its own; the preset has 8."""
+    """Epochs of likelihood, one run for each number; the preset has 8."""
     seeds: int = 3
-    """Seeds 0, 1, ... of the runs; the sequences are the same for all."""
+    """The number of seeds, 0, 1, ...; all share the same sequences."""
     data: Path = field(default_factory=lambda: Path(os.environ.get("SEQGAN_DATA", ".")))
     """The folder of the poems; by default the environment variable SEQGAN_DATA."""
     out: Path = Path("runs/text_kinds")
-    """Where the sequences, the run folders and `text_kinds.jsonl` go."""
+    """The folder for sequences, run folders and `text_kinds.jsonl`."""
     jobs: int = 1
-    """Runs side by side, each on one thread."""
+    """Parallel runs, with one thread each."""
     table_only: bool = False
-    """Run nothing; print the tables of the runs that are finished."""
+    """Only print the tables of the finished runs."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,22 @@ class Result:
     curve: list[tuple[float, ...]]
     """`METRICS` of the likelihood start, then of each adversarial evaluation."""
     judged: tuple[float, float]
-    """Mean reward of samples of the likelihood start, and of the last generator, by the last discriminator."""
+    """The last discriminator's mean reward for samples of the likelihood start, and of the last generator."""
     cpu_seconds: float
-    """Of the whole run."""
+    """CPU time of the whole run."""
 
     def worst_rise(self) -> float:
-        """The largest held-out NLL of an evaluation, less the start's, nats per token."""
+        """The largest held-out NLL of any evaluation minus the start's, nats per token."""
         return max(point[0] for point in self.curve[1:]) - self.curve[0][0]
 
     def worst_length(self) -> float:
-        """The largest change of the mean length at an evaluation, as a share of the start's."""
+        """The largest change of the mean length at any evaluation, as a share of the start's."""
         before = self.curve[0][1]
         return max(abs(point[1] / before - 1) for point in self.curve[1:])
 
 
 def main(config: Config) -> None:
-    """Run what is left to run, print the tables."""
+    """Do the unfinished runs, and print the tables."""
     file = FinishedRuns(config.out / "text_kinds.jsonl", Result)
     wanted = [
         (kind, setting, epochs, seed)
@@ -122,7 +123,7 @@ def run(kind: Kind, setting: Setting, epochs: int, seed: int, config: Config) ->
 
 
 def judged(folder: Path) -> tuple[float, float]:
-    """What a run's last discriminator gives 5,000 samples of its likelihood start, and of its last generator, in the mean."""
+    """The last discriminator's mean reward for 5,000 samples of the run's likelihood start, and of its last generator."""
     game = load_game(folder)
     checkpoints = load_checkpoints(folder, game, [LIKELIHOOD, LAST])
     rewards = []
@@ -133,7 +134,7 @@ def judged(folder: Path) -> tuple[float, float]:
 
 
 def settings_of(kind: Kind, setting: Setting, epochs: int, seed: int, config: Config) -> TextConfig:
-    """The preset, with the changes of a row."""
+    """The preset with a row's changes."""
     preset = PRESETS["text"][0]
     assert isinstance(preset, TextConfig)
     lines, tokenizer = sequences(kind, config.data)
@@ -156,7 +157,7 @@ def _point(row: Mapping[str, str], phase: str) -> tuple[float, ...]:
 
 
 def sequences(kind: Kind, data: Path) -> tuple[list[str], Tokenizer]:
-    """Lines of a kind, and their tokenizer; poems are those of a folder."""
+    """Lines of a kind, and their tokenizer; poems are read from a folder."""
     if kind == "sentences":
         return SENTENCES.read_text(encoding="utf-8").splitlines(), "words"
     if kind == "poems":
@@ -167,7 +168,7 @@ def sequences(kind: Kind, data: Path) -> tuple[list[str], Tokenizer]:
 
 
 def dna(rng: np.random.Generator) -> str:
-    """A promoter's motif, some bases, a start codon, codons of skewed use, a stop codon; cut off at 30 bases."""
+    """DNA: a promoter's motif, some bases, a start codon, codons of skewed use, a stop codon; cut off at 30 bases."""
     spacer = "".join(rng.choice(list("ACGT"), size=rng.integers(1, 5), p=(0.4, 0.1, 0.2, 0.3)))
     codons = rng.choice(_CODONS, size=rng.geometric(0.25), p=_CODON_USE)
     motif = "TATAAT" if rng.random() < 0.8 else "TATGAT"
@@ -175,14 +176,14 @@ def dna(rng: np.random.Generator) -> str:
 
 
 def smiles(rng: np.random.Generator) -> str:
-    """A molecule: a chain of atoms, branches and rings, with a group at its end; valences are kept."""
+    """A molecule: a chain of atoms, branches and rings, with a group at its end; valences are respected."""
     parts = [_one_of(rng, _LINKS if rng.random() < 0.8 else _RINGS) for _ in range(min(4, rng.geometric(0.35)))]
     with_branches = [part.replace("*", f"({_one_of(rng, _GROUPS)})" if rng.random() < 0.4 else "") for part in parts]
     return "C" + "".join(with_branches) + _one_of(rng, _GROUPS)
 
 
 def events(rng: np.random.Generator) -> str:
-    """The log of an order as event ids: a process with two steps in either order, a loop, choices and reminders."""
+    """An order's log as event ids: a process with two steps in either order, a loop, choices and reminders."""
     log = [0, int(rng.integers(1, 4))]  # received, by one of three channels
     log += [4, 5] if rng.random() < 0.6 else [5, 4]  # credit and stock are checked in parallel
     while len(log) < 10 and rng.random() < 0.35:
@@ -244,9 +245,9 @@ _MAKERS: dict[Kind, tuple[Callable[[np.random.Generator], str], Tokenizer]] = {
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each setting, length of likelihood training, and kind: means over seeds, ± standard deviation.
+    """A row per setting, length of likelihood training, and kind: means over seeds, ± standard deviation.
 
-    Largest values are over evaluations and seeds. The reward is `Result.judged`.
+    Maxima are over evaluations and seeds. The reward is `Result.judged`.
     """
     lines = [
         "| settings | epochs | data | held-out NLL | change | largest rise | mean length / held-out | largest change "
@@ -283,4 +284,5 @@ def _both(values: Sequence[Sequence[float]]) -> str:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -26,6 +26,7 @@ from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel
 from seqgan_env.evaluation.plot_styles import BLUE
 from seqgan_env.evaluation.run_evaluation import EvaluationSettings
 from seqgan_env.metrics.shares import valid_share
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 BARS, BAR = 4, Fraction(4)
 SHORTEST_LAST_BAR = Fraction(2)  # quarters; a pick-up before the phrase is missing at its end
@@ -215,4 +216,5 @@ def main(config: Config) -> Comparison:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -28,6 +28,7 @@ from seqgan_env import GeneratorConfig, SequenceGame, TextCNNConfig, TokenModel,
 from seqgan_env.commands.sample import sample_with
 from seqgan_env.data.vocabulary import lines_of
 from seqgan_env.evaluation.run_evaluation import EvaluationSettings
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 MOLECULES = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|.")
@@ -264,4 +265,5 @@ def main(config: Config) -> Comparison:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

@@ -1,4 +1,4 @@
-"""Chinese quatrains with one token per character, as in the SeqGAN paper (Yu et al., 2017, section 5): BLEU-2 on held-out poems.
+"""Chinese quatrains, one token per character, as in the SeqGAN paper (Yu et al., 2017, section 5): BLEU-2 on held-out poems.
 
 python examples/quatrains.py --data tang_poems.txt
 """
@@ -16,6 +16,7 @@ from agents import PretrainConfig
 from agents.experiment.config import EvaluationConfig, TextConfig
 from seqgan_env import GeneratorConfig, TextCNNConfig
 from seqgan_env.evaluation.run_evaluation import EvaluationSettings
+from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 PUNCTUATION = "，。？！；、"
 LENGTH = 20
@@ -88,4 +89,5 @@ def main(config: Config) -> Comparison:
 
 
 if __name__ == "__main__":
+    spell_what_cannot_be_encoded()
     main(tyro.cli(Config, description=__doc__))

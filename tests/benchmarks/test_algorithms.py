@@ -8,6 +8,7 @@ import pytest
 from benchmarks import algorithms
 from benchmarks.algorithms import LIKELIHOOD, RUNS, Config, Result, main, table
 from benchmarks.finished_runs import FinishedRuns
+from tests.programs import run_program
 from tests.tiny_runs import oracle_config
 
 
@@ -73,3 +74,10 @@ def test_a_run_at_small_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (len(ppo.curve), len(likelihood.curve)) == (3, 1)
     assert ppo.curve[0] == likelihood.curve[0]
     assert ppo.cpu_seconds > 0
+
+
+def test_prints_its_table_on_a_terminal_without_arrows(tmp_path: Path) -> None:
+    program = ("-m", "benchmarks.algorithms", "--table-only", "--out", tmp_path)
+    printed = run_program(*program, PYTHONIOENCODING="ascii")
+    assert printed.returncode == 0, printed.stderr
+    assert "before \\u2192 after" in printed.stdout
