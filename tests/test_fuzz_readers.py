@@ -29,7 +29,7 @@ from seqgan_env.saved_game import (
     spellings,
 )
 from tests.small import SMALL_CNN, seeded
-from tests.valid_files import GAME, NAMES, T, outcome, write_files
+from tests.valid_files import GAME, NAMES, outcome, write_files
 
 EXAMPLES = 1500
 ODD_VALUES = st.one_of(
@@ -177,7 +177,7 @@ def test_undocumented_errors_are_seen(tmp_path: Path, monkeypatch: pytest.Monkey
         except ValueError as error:
             raise IndexError("out of range") from error
 
-    monkeypatch.setattr("tests.test_fuzz_readers.load_oracle", careless)
+    monkeypatch.setattr("tests.valid_files.load_oracle", careless)
     with pytest.raises(AssertionError, match=r"oracle.npz: undocumented IndexError"):
         fuzz("oracle.npz", tmp_path, BYTES, 100, True)
 
@@ -291,6 +291,6 @@ def test_a_peak_is_seen() -> None:
 
 def test_an_oracle_game_survives_its_own_folder(tmp_path: Path) -> None:
     """The refusals above do not reach a game with an oracle as it is saved."""
-    game = oracle_game(T, 7, n_real=6, discriminator=SMALL_CNN)
+    game = oracle_game(4, 7, n_real=6, discriminator=SMALL_CNN)
     save_game(game, tmp_path)
     assert torch.equal(load_game(tmp_path).real_sequences, game.real_sequences)

@@ -5,12 +5,10 @@ import pickle
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 from seqgan_env.data.corpus import read_corpus
 from seqgan_env.games import text_game
 from seqgan_env.models.lstm import TokenLSTM
-from seqgan_env.models.oracle import PARAMETER_NAMES, load_oracle
+from seqgan_env.models.oracle import load_oracle
 from seqgan_env.saved_game import (
     load_game,
     load_generator,
@@ -19,19 +17,12 @@ from seqgan_env.saved_game import (
     save_generator,
     save_weights,
 )
+from tests.oracle_files import parameters, write_npz
 from tests.small import SMALL_CNN, seeded
 
-V, T = 5, 4
 DOCUMENTED = (ValueError, OSError)
 LINES = ["a b c", "c b a d", "d d", "a c e"]
 GAME = text_game(LINES, discriminator=SMALL_CNN)
-
-
-def oracle_arrays(vocab: int = V, dim: int = 2, hidden: int = 3) -> dict[str, np.ndarray]:
-    shapes = {"W": (dim, hidden), "U": (hidden, hidden), "b": (hidden,)}
-    arrays = {name: np.ones(shapes.get(name[-1], ()), np.float32) for name in PARAMETER_NAMES}
-    own = {"embedding": (vocab, dim), "logits_W": (hidden, vocab), "logits_b": (vocab,)}
-    return arrays | {name: np.ones(shape, np.float32) for name, shape in own.items()}
 
 
 def write_files(folder: Path) -> dict[str, Path]:
@@ -40,8 +31,8 @@ def write_files(folder: Path) -> dict[str, Path]:
     files["corpus.txt"].write_text("\n".join(LINES), encoding="utf-8")
     files["corpus.csv"].write_text("text\n" + "\n".join(LINES), encoding="utf-8")
     files["corpus.jsonl"].write_text("\n".join(json.dumps({"text": line}) for line in LINES), encoding="utf-8")
-    np.savez(files["oracle.npz"], **oracle_arrays())  # type: ignore[arg-type]
-    files["oracle.pkl"].write_bytes(pickle.dumps(list(oracle_arrays().values()), protocol=3))
+    write_npz(files["oracle.npz"], parameters())
+    files["oracle.pkl"].write_bytes(pickle.dumps(list(parameters().values()), protocol=3))
     save_game(GAME, folder)
     sized = TokenLSTM(GAME.vocab_size, 3, 3, generator=seeded())
     save_generator(sized, folder / "generator.safetensors", GAME)
