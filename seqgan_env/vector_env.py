@@ -1,7 +1,7 @@
 """The environment for a batch: a native vector environment, with `play` for whole episodes in one call."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -393,35 +393,31 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         return lengths
 
 
-class OracleVectorEnv(SequenceVectorEnv):
+class _MadeVectorEnv(SequenceVectorEnv):
+    """A vector environment that makes its game, from the arguments that are not its own."""
+
+    make_game: ClassVar[Callable[..., SequenceGame]]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        layout: Layout = "dict",
+        render_mode: str | None = None,
+        **game_arguments: Any,
+    ) -> None:
+        game = type(self).make_game(**game_arguments)
+        super().__init__(game, num_envs, autoreset_mode=autoreset_mode, layout=layout, render_mode=render_mode)
+
+
+class OracleVectorEnv(_MadeVectorEnv):
     """`SeqGAN/Oracle-v0` for a batch. Takes the arguments of `oracle_game` and its own."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-        layout: Layout = "dict",
-        render_mode: str | None = None,
-        **game_arguments: Any,
-    ) -> None:
-        super().__init__(
-            oracle_game(**game_arguments), num_envs, autoreset_mode=autoreset_mode, layout=layout, render_mode=render_mode
-        )
+    make_game = staticmethod(oracle_game)
 
 
-class TextVectorEnv(SequenceVectorEnv):
+class TextVectorEnv(_MadeVectorEnv):
     """`SeqGAN/Text-v0` for a batch. Takes the arguments of `text_game` and its own."""
 
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-        layout: Layout = "dict",
-        render_mode: str | None = None,
-        **game_arguments: Any,
-    ) -> None:
-        super().__init__(
-            text_game(**game_arguments), num_envs, autoreset_mode=autoreset_mode, layout=layout, render_mode=render_mode
-        )
+    make_game = staticmethod(text_game)

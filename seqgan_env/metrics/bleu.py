@@ -3,7 +3,7 @@
 import numpy as np
 
 from seqgan_env.data.padding import Tokens
-from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, extend, look_up
+from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, extend, look_up, ngrams
 
 _SMOOTHING = 0.1  # epsilon of method 1 of Chen and Cherry (2014), as in NLTK
 
@@ -89,14 +89,10 @@ def self_bleu(samples: Tokens, pad: int, max_order: int = 5) -> Scores:
     if len(samples) < 2:
         raise ValueError(f"Self-BLEU compares samples with each other, so it needs at least 2, got {len(samples)}.")
     matches = np.empty((len(samples), max_order), dtype=np.int64)
-    ids = empty_ngrams(samples)
-    for order in range(1, max_order + 1):
-        keys = extend(ids, samples[:, order - 1 :], pad)
-        known = np.unique(keys[keys >= 0])
-        ids = look_up(known, keys)
+    for column, (ids, n_known) in enumerate(ngrams(samples, pad, max_order)):
         found, occurrences = _occurrences(ids)
-        limits = _greatest_elsewhere(found, occurrences, len(known))
-        matches[:, order - 1] = (occurrences <= limits).sum(axis=1)
+        limits = _greatest_elsewhere(found, occurrences, n_known)
+        matches[:, column] = (occurrences <= limits).sum(axis=1)
     means: Scores = _bleu(matches, lengths, _closest_other(lengths)).mean(axis=0)
     return means
 

@@ -1,5 +1,7 @@
 """N-grams of many sequences at once, each coded as one integer key."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,3 +43,17 @@ def look_up(known: Tokens, keys: Tokens) -> Tokens:
         return np.full_like(keys, -1)
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
     return np.where(known[places] == keys, places, -1)
+
+
+def ngrams(tokens: Tokens, pad: int, max_order: int) -> Iterator[tuple[Tokens, int]]:
+    """The n-grams of sequences `(n, length)`, order by order from 1 to `max_order`.
+
+    Yields:
+        Which of the distinct n-grams stands at each place, `(n, width)`, -1 where there is none; and how many there are.
+    """
+    ids = empty_ngrams(tokens)
+    for order in range(1, max_order + 1):
+        keys = extend(ids, tokens[:, order - 1 :], pad)
+        known = np.unique(keys[keys >= 0])
+        ids = look_up(known, keys)
+        yield ids, len(known)

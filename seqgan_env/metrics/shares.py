@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from seqgan_env.data.padding import Tokens, lengths_of
-from seqgan_env.metrics.ngrams import Scores, checked_lengths, empty_ngrams, extend, look_up
+from seqgan_env.metrics.ngrams import Scores, checked_lengths, ngrams
 
 
 def without_end_token(tokens: Tokens, end_token: int | None, pad: int) -> Tokens:
@@ -30,13 +30,7 @@ def distinct_n(samples: Tokens, pad: int, max_order: int = 2) -> Scores:
         ValueError: an id is out of range, padding comes before a token, or `max_order` is below 1.
     """
     n_tokens = int(checked_lengths("samples", samples, pad, max_order).sum())
-    counts = np.zeros(max_order)
-    ids = empty_ngrams(samples)
-    for order in range(1, max_order + 1):
-        keys = extend(ids, samples[:, order - 1 :], pad)
-        known = np.unique(keys[keys >= 0])
-        ids = look_up(known, keys)
-        counts[order - 1] = len(known)
+    counts = np.array([n_known for _, n_known in ngrams(samples, pad, max_order)], dtype=np.float64)
     return counts / max(1, n_tokens)
 
 
