@@ -41,6 +41,7 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rendering import spell_what_cannot_be_encoded
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.cuda_graphs import without_graphs
@@ -195,11 +196,12 @@ def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.devic
     """Steps on equally many real and generated sequences; fewer steps are timed for larger batches."""
     steps = max(4, shape.fit_steps * shape.discriminator.batch_size // config.batch_size)
     network = TextCNN(shape.vocab_size, shape.sequence_length, dataclasses.replace(config, epochs=1), device=device)
+    reward = DiscriminatorReward(network)
     half = steps * config.batch_size // 2
     real = written(seeded_oracle(0, shape.vocab_size, device=device), half, shape)
     generated = written(generator_of(shape, device), steps * config.batch_size - half, shape)
     return Work(
-        lambda _: network.fit(real, generated),
+        lambda _: reward.fit(real, generated),
         flops.discriminator_steps(shape.sequence_length, config, steps),
         scale=REPORTED_STEPS / steps,
         measured_over=f"{steps} steps of {config.batch_size}",

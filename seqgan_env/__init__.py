@@ -25,7 +25,7 @@ from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.custom import FunctionReward, RewardError, load_function
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.mixture import MixtureReward, ObjectiveMixture
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.ranking import RankConfig, RankReward

@@ -10,7 +10,7 @@ from torch import Tensor
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.transformer import TokenTransformer
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
@@ -88,6 +88,13 @@ class Recorder(Ordinal):
 
 def real_sequences(n: int = 20, seed: int = 7) -> Tensor:
     return torch.randint(V, (n, T), generator=seeded(seed))
+
+
+def with_padding(n: int, seed: int = 3) -> Tensor:
+    """Sequences of which some are padded."""
+    tokens = real_sequences(n, seed)
+    lengths = torch.randint(1, T + 1, (n, 1), generator=seeded(seed))
+    return tokens.masked_fill(torch.arange(T) >= lengths, V)
 
 
 def small_game(**changes: Any) -> SequenceGame:

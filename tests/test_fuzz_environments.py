@@ -26,7 +26,7 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.custom import FunctionReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.rewards.reward_model import RewardModel
 from seqgan_env.rewards.text_cnn import TextCNN

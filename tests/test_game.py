@@ -21,7 +21,7 @@ from seqgan_env.games import make_game, oracle_game, text_game
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.density_ratio import DensityRatioReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.device import resolve_device
@@ -323,7 +323,7 @@ class TestAttributes:
         workers = Two()
         game.share_work(workers)
         game.reward_model = model
-        assert game.workers is model.discriminator.workers is workers
+        assert game.workers is model.workers is workers
 
     def test_another_number_of_rollouts_is_made(self) -> None:
         game = small_game(reward="rollout")

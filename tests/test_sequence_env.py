@@ -18,7 +18,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.rewards.controls import ConstantReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
 from tests.small import (
     CONTRACTS,

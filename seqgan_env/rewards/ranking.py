@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgan_env.rewards.reward_model import LearningRewardModel
-from seqgan_env.rewards.text_cnn import TextCNN
+from seqgan_env.rewards.text_cnn import TextCNN, make_optimizer
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
 from seqgan_env.support.precision import products_in
-from seqgan_env.support.process_group import Workers
+from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import PositiveFloat, PositiveInt, check_settings
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
@@ -71,6 +71,8 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         super().__init__()
         check_settings(config)
         self.encoder = encoder
+        self.workers: Workers = ALONE
+        self.optimizer = make_optimizer(encoder)
         self.config = config
         self._rng = torch.Generator(encoder.device).manual_seed(seed)
         # Directions of the references' features, and for each the log of the sum that C+ has in P's denominator.
@@ -137,8 +139,8 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
 
     def _train_step(self, real: Tensor, generated: Tensor, references: Tensor, negatives: Tensor, positives: Tensor) -> Tensor:
         """One step of Adam, of all workers together; returns loss and accuracy, `(2,)`."""
-        workers, n = self.encoder.workers, len(real)
-        part = workers.part(n)
+        n = len(real)
+        part = self.workers.part(n)
         parts = [real[part.rows], generated[part.rows], references, negatives, positives]
         directions = self._directions(torch.cat(parts)).split([len(part) for part in parts])
         seen = [self.config.gamma * part @ directions[2].T for part in directions]  # (n, n_references) each
@@ -150,7 +152,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
             even = -math.log(self.config.n_comparisons + 1)
             right = torch.cat([log_rank(of_real, below_real) > even, log_rank(of_generated, below_generated) < even])
             means = share * torch.stack([loss.detach(), right.float().mean()])
-        return take_step(self.encoder, self.encoder.optimizer, share * loss, means, workers)
+        return take_step(self.encoder, self.optimizer, share * loss, means, self.workers)
 
     def _directions(self, tokens: Tensor) -> Tensor:
         return F.normalize(self.encoder.features(tokens), dim=1)
@@ -167,16 +169,16 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
 
     def share_work(self, workers: Workers) -> None:
         """Let several processes rank the sequences of a step together; the sets are each one's own work."""
-        self.encoder.workers = workers
+        self.workers = workers
 
     def training_state(self) -> dict[str, Any]:
         """Parameters, sets, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
-        return {"network": module_state(self), "optimizer": optimizer_state(self.encoder.optimizer)}
+        return {"network": module_state(self), "optimizer": optimizer_state(self.optimizer)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken down."""
         load_module_state(self, state["network"])
-        load_optimizer_state(self.encoder.optimizer, state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
 
     def networks(self) -> dict[str, nn.Module]:
         """The ranker: its encoder and sets."""

@@ -11,7 +11,7 @@ from seqgan_env.models.sampling import Mask
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward, DiscriminatorScaling
+from seqgan_env.rewards.discriminator import DiscriminatorReward, DiscriminatorScaling
 from seqgan_env.rewards.monte_carlo import UniformPolicy
 from seqgan_env.rewards.ranking import RankConfig, RankReward
 from seqgan_env.rewards.reward_model import RewardModel

@@ -1,30 +1,24 @@
-"""The discriminator: a convolutional network that tells real sequences from generated ones."""
+"""The discriminator's network: convolutions over a sequence, which tell real sequences from generated ones."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgan_env.rewards.convolution import max_over_windows
-from seqgan_env.support.cuda_graphs import Recordable, replayed
-from seqgan_env.support.errors import StepRecord, check_finite, room_for
+from seqgan_env.support.cuda_graphs import Recordable
 from seqgan_env.support.precision import Precision, check_precision, product_dtype, products_in
-from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import NonNegativeFloat, PositiveInt, Share, Width, check_settings
-from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
-from seqgan_env.support.training_step import gradient_norm, take_step
 
 # Tokens of sequences scored together: enough for large products; at the paper's sizes the largest, and in bfloat16 the copied
 # windows, take 15 MB, on a GPU 240.
 TOKENS_SCORED = 20 << 10
 TOKENS_SCORED_ON_GPU = 20 << 14
-_PHASE = "a fit of the discriminator"
 
 DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
 """Settings that older files hold; see `without_deleted`."""
@@ -72,11 +66,13 @@ class TextCNNConfig:
 class TextCNN(ReadOnly, Recordable):
     """Windows of several widths, ReLU, max over time, one highway layer, two-way softmax (paper, appendix).
 
+    `DiscriminatorReward` trains it.
+
     Args:
         vocab_size: number of tokens; the pad id `vocab_size` has an embedding of zeros.
         sequence_length: tokens in a (padded) sequence.
         config: sizes and training.
-        seed: of its initial parameters, its dropout and the order of its training sequences.
+        seed: of its initial parameters, and of `rng`.
         device: where it lies.
 
     Raises:
@@ -98,7 +94,6 @@ class TextCNN(ReadOnly, Recordable):
         _check(config, sequence_length)
         self.vocab_size = vocab_size
         self.config = config
-        self.workers: Workers = ALONE
         self.n_features = sum(config.n_filters)
         with torch.device("meta"):  # see TokenLSTM: torch's own initialisers would draw from its global generator
             self.embedding = nn.Embedding(vocab_size, config.embedding_dim)
@@ -111,9 +106,6 @@ class TextCNN(ReadOnly, Recordable):
         self.to_empty(device=device)
         self._initialise(torch.Generator().manual_seed(seed))
         self._rng = torch.Generator(device).manual_seed(seed)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
         self.eval()
 
     @torch.no_grad()
@@ -131,6 +123,11 @@ class TextCNN(ReadOnly, Recordable):
     def device(self) -> torch.device:
         """Where the parameters lie."""
         return self.embedding.weight.device
+
+    @property
+    def rng(self) -> torch.Generator:
+        """Draws dropout, and the order of the sequences in training."""
+        return self._rng
 
     @property
     def recordable(self) -> bool:
@@ -155,15 +152,16 @@ class TextCNN(ReadOnly, Recordable):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `(n, 2)` of generated and real for tokens `(n, sequence_length)`. In training mode with dropout."""
-        return self._logits(tokens, self._kept_features(len(tokens)))
+        return self.logits(tokens, self.kept_features(len(tokens)))
 
-    def _kept_features(self, n: int) -> Tensor | None:
-        """Which features `(n, n_features)` bool dropout keeps of `n` sequences; None where it keeps all."""
+    def kept_features(self, n: int) -> Tensor | None:
+        """The features of `n` sequences that dropout keeps, `(n, n_features)` bool; None if it keeps all."""
         if not self.training or self.config.dropout == 0:
             return None
         return torch.rand((n, self.n_features), generator=self._rng, device=self.device) >= self.config.dropout
 
-    def _logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+    def logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`forward`, with features `(n, n_features)` bool that dropout keeps; by default all."""
         features = self.features(tokens)
         if kept is not None:
             features = features * kept / (1 - self.config.dropout)
@@ -176,85 +174,18 @@ class TextCNN(ReadOnly, Recordable):
         with products_in(precision):
             chunk = TOKENS_SCORED if tokens.device.type == "cpu" else TOKENS_SCORED_ON_GPU
             parts = tokens.split(max(1, chunk // tokens.shape[1]))
-            logits = torch.cat([self._logits(part) for part in parts])
+            logits = torch.cat([self.logits(part) for part in parts])
         return logits[:, 1] - logits[:, 0]
 
     def probability(self, tokens: Tensor) -> Tensor:
         """Probability in [0, 1] that each sequence of `(n, sequence_length)` is real: `(n,)`."""
         return torch.sigmoid(self.log_odds(tokens))
 
-    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
-        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled together.
 
-        Returns:
-            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
-
-        Raises:
-            ValueError: nothing to learn from.
-            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Looked at when all steps are done,
-                so that none waits for a GPU; the loss shows a fault in an earlier gradient one step later.
-        """
-        if len(real) == 0 or len(generated) == 0:
-            raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
-        tokens = torch.cat([real, generated])
-        labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
-        totals = torch.zeros(2, device=tokens.device)
-        n_steps = self.config.epochs * -(-len(tokens) // self.config.batch_size)
-        losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
-        self.train()
-        for _ in range(self.config.epochs):
-            totals.zero_()
-            order = torch.randperm(len(tokens), generator=self._rng, device=tokens.device)
-            with products_in(self.config.precision), room_for(_PHASE, f"its batch_size, {self.config.batch_size}"):
-                for batch in order.split(self.config.batch_size):
-                    sums = self._train_step(tokens[batch], labels[batch])
-                    losses.note(sums[0])
-                    totals += sums
-        self.eval()
-        losses.check()
-        grad_norm = gradient_norm(self).item()
-        check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
-        self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
-        loss, accuracy = (totals / len(tokens)).tolist()
-        return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
-
-    def training_state(self) -> dict[str, Any]:
-        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
-        return {"network": module_state(self), "optimizer": optimizer_state(self.optimizer)}
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
-        load_module_state(self, state["network"])
-        load_optimizer_state(self.optimizer, state["optimizer"])
-
-    def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
-        part, n = self.workers.part(len(tokens)), len(tokens)
-        kept = self._kept_features(n)  # of the whole batch: its random numbers are the same for all workers
-        inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
-        share = part.weight * len(inputs[0]) / n
-        gradients = partial(self.sums_and_gradients, share=share, weight=part.weight)
-        sums, *of_each = replayed(self, ("train", share, part.weight), gradients, *inputs, copies=False)
-        return take_step(self, self.optimizer, of_each, sums, self.workers)
-
-    def sums_and_gradients(
-        self, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float
-    ) -> tuple[Tensor, ...]:
-        """For some rows of a batch: the sums of loss and of right answers, `(2,)`, and the gradient to each parameter.
-
-        Args:
-            tokens: `(n, sequence_length)` int64.
-            labels: `(n,)` int64, 1 where real.
-            kept: which features dropout keeps, `(n, n_features)` bool; all by default.
-            share: of the batch's mean loss that the rows' mean is.
-            weight: how much their sums count.
-        """
-        logits = self._logits(tokens, kept)
-        loss = F.cross_entropy(logits, labels)
-        penalty = 0.5 * (self.output.weight.square().sum() + self.output.bias.square().sum())
-        gradients = torch.autograd.grad(share * (loss + self.config.l2 * penalty), list(self.parameters()))
-        right = (logits.detach().argmax(dim=1) == labels).sum()
-        return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
+def make_optimizer(network: TextCNN) -> torch.optim.AdamW:
+    """Adam, with step size and weight decay of the network's config."""
+    config = network.config
+    return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def _linear(layer: nn.Linear, inputs: Tensor) -> Tensor:

@@ -390,7 +390,7 @@ class TestSaveAndLoad:
         assert torch.equal(late.game.reward_model.score(tokens, lengths), fresh)
         fits = [one.retrain_reward_model(64) for one in (loaded, Reinforce.load(tmp_path / "agent.zip", env=env()))]
         assert fits[0] == fits[1]  # the optimiser's moments are those that were saved
-        state = loaded.game.reward_model.discriminator.optimizer.state_dict()["state"]  # type: ignore[attr-defined]
+        state = loaded.game.reward_model.optimizer.state_dict()["state"]  # type: ignore[attr-defined]
         assert state[0]["step"] > 8
 
     @pytest.mark.parametrize(

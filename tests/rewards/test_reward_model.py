@@ -12,7 +12,7 @@ from torch import Tensor
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward
 from seqgan_env.rewards.custom import FunctionReward
-from seqgan_env.rewards.discriminator_reward import DiscriminatorReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.mixture import MixtureReward, ObjectiveMixture
 from seqgan_env.rewards.reward_model import LearningRewardModel, RewardModel, adapt, learns
 from seqgan_env.rewards.text_cnn import TextCNN

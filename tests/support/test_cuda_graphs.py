@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import sample_sequences, write_sequences
+from seqgan_env.rewards.discriminator import DiscriminatorReward, sums_and_gradients
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
@@ -264,9 +265,9 @@ def completed(policy: TokenLSTM, times: int) -> list[Tensor]:
 
 
 def fitted(module: TextCNN, times: int) -> list[Tensor]:
-    found = []
+    found, model = [], DiscriminatorReward(module)
     for k in range(times):
-        metrics = module.fit(sequences(12, k).to(module.device), sequences(9, k + 50).to(module.device) % 4)
+        metrics = model.fit(sequences(12, k).to(module.device), sequences(9, k + 50).to(module.device) % 4)
         found += [torch.tensor(metrics["loss"]), *(p.detach().clone() for p in module.parameters())]
     return found
 
@@ -389,7 +390,7 @@ def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> 
     kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
     with NothingFromTheHost(), products_in(module.config.precision):
         assert (product_dtype(module.output.weight) == torch.bfloat16) == (settings == "bfloat16")
-        _, *gradients = module.sums_and_gradients(tokens, labels, *kept, share=1.0, weight=1.0)
+        _, *gradients = sums_and_gradients(module, tokens, labels, *kept, share=1.0, weight=1.0)
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 
 

@@ -15,8 +15,8 @@ from seqgan_env.models.likelihood import PretrainConfig, pretrain
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.density_ratio import DensityRatioReward
+from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.ranking import RankReward
-from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.support.errors import (
     NumericalFault,
     OutOfMemory,
@@ -225,30 +225,30 @@ def test_likelihood_training_names_a_gradient() -> None:
         pretrain(generator, real_sequences(), PretrainConfig(epochs=5, batch_size=8), seeded())
 
 
-def cnn() -> TextCNN:
-    return small_discriminator(epochs=2).discriminator
+def discriminator() -> DiscriminatorReward:
+    return small_discriminator(epochs=2)
 
 
-def fit(network: TextCNN) -> dict[str, float]:
-    return network.fit(real_sequences(), real_sequences(seed=9))  # 40 sequences in batches of 8, twice: 10 steps
+def fit(model: DiscriminatorReward) -> dict[str, float]:
+    return model.fit(real_sequences(), real_sequences(seed=9))  # 40 sequences in batches of 8, twice: 10 steps
 
 
 @pytest.mark.parametrize("step", [1, 4, 10])
 def test_a_discriminators_loss_is_caught_and_the_network_scores_without_dropout_afterwards(step: int) -> None:
-    network, calls = cnn(), 0
+    model, calls = discriminator(), 0
 
     def spoil(_: nn.Module, __: object, logits: Tensor) -> Tensor | None:
         nonlocal calls
         calls += 1
         return logits * math.nan if calls == step else None
 
-    handle = network.output.register_forward_hook(spoil)
+    handle = model.discriminator.output.register_forward_hook(spoil)
     with pytest.raises(
         NumericalFault, match=rf"In a fit of the discriminator, step {step}, the loss is not finite: it is nan"
     ):
-        fit(network)
+        fit(model)
     handle.remove()
-    assert not network.training
+    assert not model.discriminator.training
 
 
 @pytest.mark.parametrize(
@@ -259,41 +259,42 @@ def test_a_discriminators_loss_is_caught_and_the_network_scores_without_dropout_
     ],
 )
 def test_a_discriminators_gradient_is_caught(step: int, message: str) -> None:
-    network, calls = cnn(), 0
+    model, calls = discriminator(), 0
 
     def spoil(gradient: Tensor) -> Tensor | None:
         nonlocal calls
         calls += 1
         return gradient * math.nan if calls == step else None
 
-    network.output.bias.register_hook(spoil)
+    model.discriminator.output.bias.register_hook(spoil)
     with pytest.raises(NumericalFault, match=message):
-        fit(network)
+        fit(model)
 
 
 def test_a_discriminators_parameter_is_caught_at_the_first_step() -> None:
-    network = cnn()
+    model = discriminator()
     with torch.no_grad():
-        network.highway_gate.bias[0] = math.nan
+        model.discriminator.highway_gate.bias[0] = math.nan
     with pytest.raises(NumericalFault, match=r"In a fit of the discriminator, step 1, the loss is not finite"):
-        fit(network)
+        fit(model)
 
 
 def test_a_discriminators_gradient_norm_is_that_of_its_last_step() -> None:
-    network, norms = cnn(), []
+    model, norms = discriminator(), []
+    network = model.discriminator
 
     def step(*_: object) -> None:
         norms.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]).norm().item())
 
-    network.optimizer.register_step_pre_hook(step)
-    assert fit(network)["grad_norm"] == pytest.approx(norms[-1])
+    model.optimizer.register_step_pre_hook(step)
+    assert fit(model)["grad_norm"] == pytest.approx(norms[-1])
     assert norms[-1] != pytest.approx(norms[-2])
     assert all(p.grad is None for p in network.parameters())
 
 
-@pytest.mark.parametrize("train", [fit, lambda network: pretrain_once()], ids=["discriminator", "likelihood"])
-def test_healthy_training_passes(train: Callable[[TextCNN], object]) -> None:
-    train(cnn())
+@pytest.mark.parametrize("train", [fit, lambda model: pretrain_once()], ids=["discriminator", "likelihood"])
+def test_healthy_training_passes(train: Callable[[DiscriminatorReward], object]) -> None:
+    train(discriminator())
 
 
 def pretrain_once() -> None:

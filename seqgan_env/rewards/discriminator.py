@@ -1,0 +1,164 @@
+"""The discriminator: the reward that it gives, and how it is trained."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqgan_env.rewards.reward_model import LearningRewardModel
+from seqgan_env.rewards.text_cnn import TextCNN, make_optimizer
+from seqgan_env.support.cuda_graphs import replayed
+from seqgan_env.support.errors import StepRecord, check_finite, room_for
+from seqgan_env.support.precision import products_in
+from seqgan_env.support.process_group import ALONE, Workers
+from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
+from seqgan_env.support.training_step import gradient_norm, take_step
+
+_PHASE = "a fit of the discriminator"
+
+DiscriminatorScaling = Literal["probability", "centred", "log", "ratio"]
+
+MAX_RATIO = 100.0
+"""The greatest reward under the scaling `"ratio"`: beyond it, one sequence would have a whole batch's weight."""
+
+
+class DiscriminatorReward(LearningRewardModel):
+    """How real the discriminator takes a sequence to be (paper, eq. 4).
+
+    Args:
+        discriminator: the network; its config says how it is trained.
+        scaling: `"probability"` D in [0, 1], as published; `"centred"` 2D - 1; `"log"` log D; `"ratio"` D / (1 - D), at most
+            `MAX_RATIO`: of densities, real to generated (MaliGAN: Che et al., 2017, section 3.1), for the baseline
+            `"maligan"`. Where sequences can end early, a reward of one sign favours one length, and `"centred"` does not.
+
+    Raises:
+        ValueError: an unknown scaling.
+    """
+
+    def __init__(self, discriminator: TextCNN, scaling: DiscriminatorScaling = "probability") -> None:
+        if scaling not in get_args(DiscriminatorScaling):
+            raise ValueError(f"scaling must be one of {get_args(DiscriminatorScaling)}, got {scaling!r}.")
+        self.discriminator = discriminator
+        self.scaling = scaling
+        self.workers: Workers = ALONE
+        self.optimizer = make_optimizer(discriminator)
+
+    def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Scaled probabilities `(n,)`."""
+        return self.scale(self.discriminator.log_odds(tokens))
+
+    def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`score`, with products made in the precision that the discriminator is configured for."""
+        return self.scale(self.discriminator.log_odds(tokens, self.discriminator.config.precision))
+
+    def scale(self, log_odds: Tensor) -> Tensor:
+        """The reward for given log odds of being real."""
+        if self.scaling == "log":
+            return F.logsigmoid(log_odds)
+        if self.scaling == "ratio":
+            return log_odds.clamp(max=math.log(MAX_RATIO)).exp()
+        probability = torch.sigmoid(log_odds)
+        return probability if self.scaling == "probability" else 2 * probability - 1
+
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """Log of the odds of being real, `(n,)`."""
+        return self.discriminator.log_odds(tokens)
+
+    def probability(self, tokens: Tensor) -> Tensor:
+        """Probability of being real, `(n,)`."""
+        return self.discriminator.probability(tokens)
+
+    def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled.
+
+        Returns:
+            Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
+
+        Raises:
+            ValueError: nothing to learn from.
+            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Looked at when all steps are done,
+                so that none waits for a GPU; the loss shows a fault in an earlier gradient one step later.
+        """
+        network, settings = self.discriminator, self.discriminator.config
+        if len(real) == 0 or len(generated) == 0:
+            raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
+        tokens = torch.cat([real, generated])
+        labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
+        totals = torch.zeros(2, device=tokens.device)
+        n_steps = settings.epochs * -(-len(tokens) // settings.batch_size)
+        losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
+        network.train()
+        for _ in range(settings.epochs):
+            totals.zero_()
+            order = torch.randperm(len(tokens), generator=network.rng, device=tokens.device)
+            with products_in(settings.precision), room_for(_PHASE, f"its batch_size, {settings.batch_size}"):
+                for batch in order.split(settings.batch_size):
+                    sums = self._train_step(tokens[batch], labels[batch])
+                    losses.note(sums[0])
+                    totals += sums
+        network.eval()
+        losses.check()
+        grad_norm = gradient_norm(network).item()
+        check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
+        self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
+        loss, accuracy = (totals / len(tokens)).tolist()
+        return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
+
+    def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
+        network = self.discriminator
+        part, n = self.workers.part(len(tokens)), len(tokens)
+        kept = network.kept_features(n)  # of the whole batch: its random numbers are the same for all workers
+        inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
+        share = part.weight * len(inputs[0]) / n
+        gradients = partial(sums_and_gradients, network, share=share, weight=part.weight)
+        sums, *of_each = replayed(network, ("train", share, part.weight), gradients, *inputs, copies=False)
+        return take_step(network, self.optimizer, of_each, sums, self.workers)
+
+    def share_work(self, workers: Workers) -> None:
+        """See `RewardModel`."""
+        self.workers = workers
+
+    def training_state(self) -> dict[str, Any]:
+        """Parameters, optimiser and random numbers; see `seqgan_env.support.state_dicts`."""
+        return {"network": module_state(self.discriminator), "optimizer": optimizer_state(self.optimizer)}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken down."""
+        load_module_state(self.discriminator, state["network"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The discriminator."""
+        return {"discriminator.safetensors": self.discriminator}
+
+    def description(self) -> dict[str, Any]:
+        """See `RewardModel`."""
+        config = dataclasses.asdict(self.discriminator.config)
+        return {"reward_model": "discriminator", "scaling": self.scaling, "discriminator": config}
+
+
+def sums_and_gradients(
+    network: TextCNN, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float
+) -> tuple[Tensor, ...]:
+    """For some rows of a batch: the sums of loss and of right answers, `(2,)`, and the gradient to each parameter.
+
+    Args:
+        network: what is trained.
+        tokens: `(n, sequence_length)` int64.
+        labels: `(n,)` int64, 1 where real.
+        kept: which features dropout keeps, `(n, n_features)` bool; all by default.
+        share: of the batch's mean loss that the rows' mean is.
+        weight: how much their sums count.
+    """
+    logits = network.logits(tokens, kept)
+    loss = F.cross_entropy(logits, labels)
+    penalty = 0.5 * (network.output.weight.square().sum() + network.output.bias.square().sum())
+    gradients = torch.autograd.grad(share * (loss + network.config.l2 * penalty), list(network.parameters()))
+    right = (logits.detach().argmax(dim=1) == labels).sum()
+    return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
