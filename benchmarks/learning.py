@@ -19,8 +19,8 @@ import torch
 import tyro
 
 from agents.experiment.config import OracleConfig
+from agents.experiment.make_task import make_oracle_task
 from agents.experiment.presets import PRESETS
-from agents.experiment.tasks import make_oracle_task
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, with_needs
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
 from benchmarks.rejection import rejection_sweep

@@ -22,9 +22,9 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from agents.experiment.config import TrainConfig
-from agents.experiment.players import make_agent
+from agents.experiment.make_agent import make_agent
+from agents.experiment.make_task import make_task
 from agents.experiment.presets import PRESETS
-from agents.experiment.tasks import make_task
 from agents.experiment.torchrun import TorchWorkers, connected
 from seqgan_env.models.generators import make_generator
 from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig

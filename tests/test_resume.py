@@ -24,11 +24,11 @@ import torch
 
 import train
 from agents.discriminator_watch import DiscriminatorWatch
-from agents.experiment import training as training_module
+from agents.experiment import run as run_module
 from agents.experiment.checkpoint import Checkpoints, DamagedCheckpoint, pack, unpack
 from agents.experiment.config import CheckpointConfig, OracleConfig, TextConfig, TrainConfig, with_absolute_paths
-from agents.experiment.run_lock import FolderInUse
-from agents.experiment.training import Training
+from agents.experiment.run import Run
+from agents.experiment.run_folder import FolderInUse
 from agents.reinforce import Reinforce
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.support.errors import NumericalFault
@@ -53,15 +53,15 @@ def leavings(run: Path) -> dict[str, Any]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
     """Press Ctrl-C when so many rounds are done."""
-    original = Training.round_done
+    original = Run.round_done
     left = iter(range(rounds))
 
-    def round_done(self: Training) -> None:
+    def round_done(self: Run) -> None:
         original(self)
         if next(left, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Training, "round_done", round_done)
+    monkeypatch.setattr(Run, "round_done", round_done)
 
 
 def stopped(config: TrainConfig, rounds: int) -> Path:
@@ -110,16 +110,16 @@ class TestStoppedAndTakenUp:
         assert leavings(run) == whole
 
     def test_in_the_middle_of_an_epoch(self, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(training_module, "_SECONDS_BETWEEN_NOTES", 0.0)
-        original, left = Training.step_done, iter(range(5))
+        monkeypatch.setattr(run_module, "SECONDS_BETWEEN_NOTES", 0.0)
+        original, left = Run.step_done, iter(range(5))
 
-        def step_done(self: Training) -> None:
+        def step_done(self: Run) -> None:
             original(self)
             if next(left, None) is None:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(Training, "step_done", step_done)
+            patch.setattr(Run, "step_done", step_done)
             with pytest.raises(KeyboardInterrupt):
                 train.main(lagging(tmp_path))
         run = only_run(tmp_path)
@@ -381,7 +381,7 @@ def moved_from_a_gpu(run: Path, device: str) -> Path:
     aside = Path(shutil.copyfile(newest, run / "aside"))  # what is read is a map of its file
     state = of_a_gpu(unpack(aside))
     state["config"] = json.dumps({**json.loads(state["config"]), "device": device})
-    state["origin"] |= {"device": "cuda", "data": training_module._fingerprint(*data.values())}
+    state["origin"] |= {"device": "cuda", "data": run_module.fingerprint(*data.values())}
     newest.write_bytes(pack(state))
     aside.unlink()
     return run
@@ -515,22 +515,22 @@ class TestElsewhere:
 class TestFolders:
     def test_a_run_in_use_is_refused(self, tmp_path: Path) -> None:
         run = stopped(lagging(tmp_path), 1)
-        with Training.resume(run), pytest.raises(FolderInUse, match=f"in use by process {os.getpid()} on "):
-            Training.resume(run)
-        Training.resume(run).run.close()  # given back
+        with Run.resume(run), pytest.raises(FolderInUse, match=f"in use by process {os.getpid()} on "):
+            Run.resume(run)
+        Run.resume(run).folder.close()  # given back
 
     def test_a_lock_of_another_machine_is_explained_and_cleared(self, tmp_path: Path) -> None:
         run = stopped(lagging(tmp_path), 1)
         note = {"pid": 1, "host": "elsewhere", "since": "2020-01-01 00:00:00"}
         (run / "run.holder.json").write_text(json.dumps(note))
         with pytest.raises(FolderInUse, match=r"process 1 on elsewhere, since 2020-01-01 00:00:00.*stale.*--clear-lock"):
-            Training.resume(run)
-        Training.resume(run, clear_lock=True).run.close()
+            Run.resume(run)
+        Run.resume(run, clear_lock=True).folder.close()
 
     def test_a_lock_of_a_killed_process_here_is_none(self, tmp_path: Path) -> None:
         run = stopped(lagging(tmp_path), 1)
         (run / "run.holder.json").write_text(json.dumps({"pid": 2**22, "host": socket.gethostname(), "since": ""}))
-        Training.resume(run).run.close()
+        Run.resume(run).folder.close()
 
 
 # Processes that can be killed: forked by a server that has imported everything, so that each starts at once.
@@ -555,14 +555,14 @@ INTERVAL = 4
 
 def run_noting_rounds(action: str, where: Path, notes: Path) -> None:
     """Start or resume a run that appends a byte to `notes` after each round."""
-    original = Training.round_done
+    original = Run.round_done
 
-    def round_done(self: Training) -> None:
+    def round_done(self: Run) -> None:
         original(self)
         with notes.open("ab") as file:
             file.write(b".")
 
-    Training.round_done = round_done  # type: ignore[method-assign]
+    Run.round_done = round_done  # type: ignore[method-assign]
     if action == "start":
         train.main(long_run(where))
     else:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from agents.experiment.collapse import CollapseConfig
 from agents.experiment.config import OracleConfig, TextConfig, TrainConfig
 from agents.experiment.presets import PRESETS
+from agents.experiment.run import Run
 from agents.experiment.run_folder import RunFolder
-from agents.experiment.training import Training
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.rewards.custom import RewardError
 from seqgan_env.rewards.density_ratio import DensityRatioConfig
@@ -281,7 +281,7 @@ def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bo
         asked.append(device)
         return False
 
-    training = Training.start(oracle_config(tmp_path, cuda_graphs=graphs), "run", ALONE)
+    training = Run.start(oracle_config(tmp_path, cuda_graphs=graphs), "run", ALONE)
     monkeypatch.setattr("seqgan_env.support.cuda_graphs.can_record", can_record)
     train(training)
     assert bool(asked) is graphs
@@ -510,7 +510,7 @@ class TestRanges:
         ("arguments", "message"),
         [
             (["--sequence-length", "3"], r"more than --sequence-length 3\. .* choose --too-long truncate or --too-long skip"),
-            (["--format", "csv"], r"name the column that holds the sequences: --column\. There are 'where"),
+            (["--format", "csv"], r"name the column that holds the sequences with --column\. There are 'where"),
             (["--column", "text"], r"--column text, but .* pass --format csv or --format jsonl"),
             (["--vocab-size", "7"], r"but --vocab-size 7 was given"),
             (["--min-count", "1000000"], r"1 distinct token .*--min-count 1000000"),
@@ -553,7 +553,7 @@ class TestNothingIsLeft:
         def fails(*_: Any) -> None:
             raise ValueError("no samples today")
 
-        monkeypatch.setattr("train.samples_of", fails)
+        monkeypatch.setattr("agents.experiment.results.samples_of", fails)
         with pytest.raises(ValueError, match="no samples today"):
             main(oracle_config(tmp_path))
         assert list(tmp_path.iterdir()) == []

@@ -17,9 +17,10 @@ from torch import Tensor
 
 import agents.reinforce
 import train
+from agents.experiment import results
 from agents.experiment.config import CheckpointConfig, TrainConfig
+from agents.experiment.run import Run
 from agents.experiment.torchrun import TorchWorkers, connected, is_restarted
-from agents.experiment.training import Training
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.models.likelihood import PretrainConfig
 from seqgan_env.policy_gradient import advantages
@@ -87,15 +88,15 @@ def advantages_apart(returns: Tensor, lengths: Tensor, baseline: Any) -> Tensor:
     return torch.cat([advantages(*half, baseline) for half in halves])
 
 
-def write_weights(training: Training) -> None:
+def write_weights(run: Run) -> None:
     """Of a run's results the weights alone, which take no time."""
-    training.run.save_weights(LAST, training.agent.generator, training.task.game)
-    save_game(training.task.game, training.run.path)
+    run.folder.save_weights(LAST, run.agent.generator, run.game)
+    save_game(run.game, run.folder.path)
 
 
-def digest(training: Training) -> str:
+def digest(run: Run) -> str:
     """A checksum of all parameters."""
-    agent, model = training.agent, training.task.game.reward_model
+    agent, model = run.agent, run.game.reward_model
     network = model.density if isinstance(model, DensityRatioReward) else getattr(model, "discriminator", model)
     modules = [agent.generator, agent.rollout_policy, network]  # type: ignore[attr-defined]
     sums = hashlib.sha256()
@@ -108,15 +109,15 @@ def digest(training: Training) -> str:
 @contextlib.contextmanager
 def noting_rounds(notes: list[str], after: Callable[[int], None] = lambda n: None) -> Iterator[None]:
     """Note a checksum after each round."""
-    original = Training.round_done
+    original = Run.round_done
 
-    def round_done(self: Training) -> None:
+    def round_done(self: Run) -> None:
         original(self)
         notes.append(digest(self))
         after(self._all_rounds)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "round_done", round_done)
+        patch.setattr(Run, "round_done", round_done)
         yield
 
 
@@ -124,7 +125,7 @@ def run(name: str, config: TrainConfig, workers: Workers, folder: Path, after: C
     """A run, and a file with this process's checksums."""
     notes: list[str] = []
     with noting_rounds(notes, after):
-        metrics = train.train(Training.start(config, name, workers))
+        metrics = train.train(Run.start(config, name, workers))
     (folder / f"{name}-{workers.rank}.json").write_text(json.dumps({"rounds": notes, "metrics": metrics}))
 
 
@@ -141,7 +142,7 @@ def compare(folder: Path) -> None:
         for name, make in CONFIGS.items():
             run(name, make(folder / name), workers, folder)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "write_results", write_weights)
+            patch.setattr(results, "write_results", write_weights)
             run("apart", everything(folder / "apart"), ApartWorkers(), folder)
             patch.setattr(agents.reinforce, "advantages", advantages_apart)
             run("baseline", everything(folder / "baseline"), workers, folder)

@@ -11,12 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from agents.experiment.names import BEST_CHECKPOINT
 from seqgan_env.support.atomic_files import write_atomically
 
 SCHEMA = 2
 """The version of a checkpoint's layout; it grows with every change of meaning."""
-
-BEST = "best.safetensors"
 
 _TENSOR = "<tensor>"
 
@@ -130,7 +129,7 @@ class Checkpoints:
 
     def mark_best(self, path: Path) -> None:
         """Keep a copy of a checkpoint as the best one so far."""
-        write_atomically(self.folder / BEST, path.read_bytes())
+        write_atomically(self.folder / BEST_CHECKPOINT, path.read_bytes())
 
     def go_back_to_best(self) -> None:
         """Make the best checkpoint the newest one; those after it are gone.
@@ -139,7 +138,7 @@ class Checkpoints:
             FileNotFoundError: there is no best one yet.
             DamagedCheckpoint: it is not what was written, and the others stay.
         """
-        best = self.folder / BEST
+        best = self.folder / BEST_CHECKPOINT
         path = self._path(int(unpack(best)["all_rounds"]))
         write_atomically(path, best.read_bytes())
         for newer in self._newest_first():  # whatever stops this, a whole checkpoint is there

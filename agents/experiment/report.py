@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from agents.experiment.names import DISCRIMINATOR, LEARNING_CURVE, QUALITY_COVERAGE, REPORT, SAMPLES, SAMPLES_LIKELIHOOD
 from agents.experiment.run_folder import SUMMARY_COLUMNS, RunFolder
 from seqgan_env.game import SequenceGame
 from seqgan_env.inspection.page import inspector, page
@@ -13,14 +14,13 @@ from seqgan_env.policy_gradient import Baseline
 from seqgan_env.rendering import printable
 from seqgan_env.saved_game import STAGES, load_checkpoints
 
-REPORT = "report.html"
 _SUBTITLE = "A generator of sequences, trained by maximum likelihood and then by rewards."
 _PICTURES = {
-    "learning_curve.png": "Learning curves: maximum likelihood, then adversarial training.",
-    "quality_coverage.png": "Quality against coverage, over the temperature at which the generators write.",
-    "discriminator.png": "How often the discriminator was right in its training: 0.5 where it cannot tell.",
+    LEARNING_CURVE: "Learning curves: maximum likelihood, then adversarial training.",
+    QUALITY_COVERAGE: "Quality against coverage, over the temperature at which the generators write.",
+    DISCRIMINATOR: "How often the discriminator was right in its training: 0.5 where it cannot tell.",
 }
-_SAMPLES = {"samples_likelihood.txt": "After likelihood", "samples.txt": "At the end of the run"}
+_SAMPLES = {SAMPLES_LIKELIHOOD: "After likelihood", SAMPLES: "At the end of the run"}
 _LONGEST_LIST = 12
 _STYLE = """
 main > section { margin-top: 2rem; }

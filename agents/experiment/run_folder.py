@@ -1,9 +1,12 @@
-"""The folder of a run: its config, logs, measurements, weights, samples and pictures."""
+"""The folder of a run: its lock, config, logs, measurements, weights, samples and pictures."""
 
 import csv
 import dataclasses
 import io
+import json
+import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import torch
+from filelock import FileLock, Timeout
 
 matplotlib.use("Agg")  # pictures go to files, also where there is no screen
 
@@ -27,7 +31,17 @@ from stable_baselines3.common.logger import Figure as LoggedFigure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.experiment.run_lock import RunLock
+from agents.experiment.names import (
+    DISCRIMINATOR,
+    LEARNING_CURVE,
+    LOCK,
+    LOCK_HOLDER,
+    MEASURED,
+    PROGRESS,
+    QUALITY_COVERAGE,
+    REPORT,
+    Phase,
+)
 from seqgan_env.data.padding import played_positions
 from seqgan_env.evaluation.plot_styles import BLUE, STYLES
 from seqgan_env.game import SequenceGame
@@ -37,10 +51,8 @@ from seqgan_env.rendering import printable
 from seqgan_env.saved_game import load_generator, save_generator
 from seqgan_env.support.atomic_files import check_folder, write_atomically
 
-PRETRAINING = "pretraining"
-ADVERSARIAL = "adversarial"
 SUMMARY_COLUMNS = ("", "likelihood", "adversarial", "change")
-_X_LABELS = {PRETRAINING: "epochs of maximum likelihood", ADVERSARIAL: "adversarial updates"}
+_X_LABELS = {Phase.LIKELIHOOD: "epochs of maximum likelihood", Phase.ADVERSARIAL: "adversarial updates"}
 _TENSORBOARD_ALONE = ("stdout", "log", "json", "csv")
 
 
@@ -48,9 +60,60 @@ _TENSORBOARD_ALONE = ("stdout", "log", "json", "csv")
 class Measurement:
     """What an evaluation found after `step` epochs or updates of a phase."""
 
-    phase: str
+    phase: Phase
     step: int
     metrics: Mapping[str, float]
+
+
+class FolderInUse(RuntimeError):  # noqa: N818 - says what it is
+    """Another process works on the run folder, or seems to."""
+
+
+class RunLock:
+    """Holds a run folder for this process, until `release` or the process ends.
+
+    The operating system drops the lock of a process that is gone, so that a killed run can be taken up at once. Only where the
+    holder was on another machine can nobody tell whether it is gone: then the lock has to be cleared by hand.
+
+    Args:
+        folder: the run's.
+        clear: take the folder whatever another machine's process may have noted.
+
+    Raises:
+        FolderInUse: says who holds it, since when, and what to do.
+    """
+
+    def __init__(self, folder: Path, clear: bool = False) -> None:
+        self._holder = folder / LOCK_HOLDER
+        self._lock = FileLock(folder / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FolderInUse(
+                f"{folder} is in use by {_holder_of(self._read())}. Wait until it ends, or end it; "
+                "each run needs a folder of its own."
+            ) from error
+        holder = self._read()
+        if holder is not None and holder.get("host") != socket.gethostname() and not clear:
+            self._lock.release()
+            raise FolderInUse(
+                f"{folder} was taken by {_holder_of(holder)}, and never given back. If that process is gone, its lock is "
+                "stale: clear it with --clear-lock. If it still works, two runs would overwrite each other's files."
+            )
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        write_atomically(self._holder, json.dumps(note).encode())
+
+    def release(self) -> None:
+        """Give the folder back."""
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            holder = json.loads(self._holder.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return holder if isinstance(holder, dict) else {}
 
 
 class RunLog(CSVOutputFormat):
@@ -107,7 +170,7 @@ class RunFolder:
         self.path = path
         self._lock = lock
         self.measurements: list[Measurement] = []
-        self.log = RunLog(path / "progress.csv")
+        self.log = RunLog(path / PROGRESS)
         tensorboard = TensorBoardOutputFormat(str(path))
         if purge_after is not None:
             tensorboard.writer.close()
@@ -150,7 +213,7 @@ class RunFolder:
         pending: Mapping[str, Any] = self.logger.name_to_value
         excluded = self.logger.name_to_excluded
         return {
-            "measurements": [[m.phase, m.step, dict(m.metrics)] for m in self.measurements],
+            "measurements": [[m.phase.prefix, m.step, dict(m.metrics)] for m in self.measurements],
             "pending": {
                 name: [*_number_and_type(value), list(excluded[name])]
                 for name, value in pending.items()
@@ -173,7 +236,7 @@ class RunFolder:
             self.logger.record(name, value if dtype is None else np.dtype(dtype).type(value), exclude=tuple(excluded))
 
     def _load_measurements(self, state: Mapping[str, Any]) -> None:
-        self.measurements = [Measurement(phase, step, metrics) for phase, step, metrics in state["measurements"]]
+        self.measurements = [Measurement(MEASURED[phase], step, metrics) for phase, step, metrics in state["measurements"]]
 
     def save_text(self, name: str, text: str) -> None:
         """Write a text file."""
@@ -187,20 +250,20 @@ class RunFolder:
         """A generator that `save_weights` wrote."""
         return load_generator(self.path / f"{_plain(name)}.safetensors", game)
 
-    def measure(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
+    def measure(self, phase: Phase, step: int, metrics: Mapping[str, float]) -> None:
         """Keep what an evaluation found, and hand it to the logger."""
         self.measurements.append(Measurement(phase, step, metrics))
         for name, value in metrics.items():
-            self.logger.record(f"{phase}/{name}", value)
+            self.logger.record(f"{phase.prefix}/{name}", value)
         if not sys.stderr.isatty():  # without a terminal there is no progress bar that would show it
-            print(f"{phase} {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()), flush=True)
+            print(f"{phase.value} {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()), flush=True)
 
-    def show_samples(self, phase: str, lines: Sequence[str]) -> None:
+    def show_samples(self, phase: Phase, lines: Sequence[str]) -> None:
         """Show sequences in TensorBoard, which takes its texts for Markdown: indented by four, they are shown as they are."""
         text = "".join(f"    {printable(line)}\n" for line in lines)
-        self.logger.record(f"{phase}/samples", text, exclude=_TENSORBOARD_ALONE)
+        self.logger.record(f"{phase.prefix}/samples", text, exclude=_TENSORBOARD_ALONE)
 
-    def show_rewards(self, phase: str, rewards: Tensor, lengths: Tensor) -> None:
+    def show_rewards(self, phase: Phase, rewards: Tensor, lengths: Tensor) -> None:
         """Show in TensorBoard what each token of a batch of episodes earned.
 
         Args:
@@ -217,9 +280,9 @@ class RunFolder:
         axis.set(xlabel="position", ylabel="episode")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(f"reward of each token: dark {np.nanmin(shown):.3g}, bright {np.nanmax(shown):.3g}")
-        self.logger.record(f"{phase}/reward_per_position", LoggedFigure(figure, close=True), exclude=_TENSORBOARD_ALONE)
+        self.logger.record(f"{phase.prefix}/reward_per_position", LoggedFigure(figure, close=True), exclude=_TENSORBOARD_ALONE)
 
-    def last(self, phase: str) -> Measurement | None:
+    def last(self, phase: Phase) -> Measurement | None:
         """The latest measurement of a phase."""
         return next((m for m in reversed(self.measurements) if m.phase == phase), None)
 
@@ -231,7 +294,7 @@ class RunFolder:
             labels: what to call them.
             floor: the oracle's own entropy, a line across the first row.
         """
-        phases = [phase for phase in (PRETRAINING, ADVERSARIAL) if self.last(phase) is not None]
+        phases = [phase for phase in (Phase.LIKELIHOOD, Phase.ADVERSARIAL) if self.last(phase) is not None]
         if not phases:
             return
         figure, axes = plt.subplots(
@@ -254,10 +317,10 @@ class RunFolder:
             axis.set_xlabel(_X_LABELS[phase])
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for phase, axis in zip(phases, axes[0], strict=True):
-            axis.set_title(f"{phase} phase")
-        self._save(figure, "learning_curve.png")
+            axis.set_title(f"{phase.value} phase")
+        self._save(figure, LEARNING_CURVE)
 
-    def _draw_phase(self, axis: Axes, phase: str, names: Sequence[str], labels: Mapping[str, str]) -> None:
+    def _draw_phase(self, axis: Axes, phase: Phase, names: Sequence[str], labels: Mapping[str, str]) -> None:
         points = [m for m in self.measurements if m.phase == phase]
         for name, (colour, line) in zip(names, STYLES, strict=False):
             values = [m.metrics[name] for m in points]
@@ -276,11 +339,11 @@ class RunFolder:
         axis.set_title("Temperature sweep; the circle is inverse temperature 1")
         axis.grid(alpha=0.25)
         axis.legend(frameon=False)
-        self._save(figure, "quality_coverage.png")
+        self._save(figure, QUALITY_COVERAGE)
 
     def draw_discriminator(self) -> None:
         """Draw `discriminator.png`: its accuracy at each retraining, as far as one was logged."""
-        with (self.path / "progress.csv").open(encoding="utf-8", newline="") as file:
+        with (self.path / PROGRESS).open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("discriminator/accuracy")]
         if not rows:
             return
@@ -288,10 +351,10 @@ class RunFolder:
         updates = [int(float(row["train/n_updates"])) for row in rows]
         axis.plot(updates, [float(row["discriminator/accuracy"]) for row in rows], color=BLUE)
         axis.axhline(0.5, color="0.4", linewidth=1, linestyle=(0, (1, 3)), label="it cannot tell")
-        axis.set(xlabel=_X_LABELS[ADVERSARIAL], ylabel="accuracy in its training", title="The discriminator")
+        axis.set(xlabel=_X_LABELS[Phase.ADVERSARIAL], ylabel="accuracy in its training", title="The discriminator")
         axis.grid(alpha=0.25)
         axis.legend(frameon=False)
-        self._save(figure, "discriminator.png")
+        self._save(figure, DISCRIMINATOR)
 
     def _save(self, figure: Any, name: str) -> None:
         figure.savefig(self.path / name, dpi=150)
@@ -299,7 +362,7 @@ class RunFolder:
 
     def summary(self, labels: Mapping[str, str], floor: float | None) -> list[tuple[str, str, str, str]]:
         """Likelihood against adversarial training: rows of a label, both values and their difference, as texts."""
-        before, after = self.last(PRETRAINING), self.last(ADVERSARIAL)
+        before, after = self.last(Phase.LIKELIHOOD), self.last(Phase.ADVERSARIAL)
         rows = []
         for name, label in labels.items():
             values = [None if m is None else m.metrics.get(name) for m in (before, after)]
@@ -322,7 +385,7 @@ class RunFolder:
             table.add_row(*row)
         console.print(table)
         console.print(f"Everything is in {self.path}", soft_wrap=True, highlight=False)
-        console.print(f"Open {self.path / 'report.html'}", soft_wrap=True, highlight=False)
+        console.print(f"Open {self.path / REPORT}", soft_wrap=True, highlight=False)
 
 
 class NoRunFolder(RunFolder):
@@ -361,10 +424,10 @@ class NoRunFolder(RunFolder):
     def save_weights(self, name: str, generator: TokenModel, game: SequenceGame) -> None:
         """Nothing."""
 
-    def show_samples(self, phase: str, lines: Sequence[str]) -> None:
+    def show_samples(self, phase: Phase, lines: Sequence[str]) -> None:
         """Nothing."""
 
-    def show_rewards(self, phase: str, rewards: Tensor, lengths: Tensor) -> None:
+    def show_rewards(self, phase: Phase, rewards: Tensor, lengths: Tensor) -> None:
         """Nothing."""
 
 
@@ -380,3 +443,9 @@ def _plain(name: str) -> str:
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"A run's files and the run itself have plain names, without folders, got {name!r}.")
     return name
+
+
+def _holder_of(holder: dict[str, Any] | None) -> str:
+    if not holder:
+        return "a process that left no note of itself"
+    return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"

@@ -20,9 +20,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from agents.experiment.checkpoint import pack, unpack
+from agents.experiment.names import LAUNCH
 from seqgan_env.support.process_group import ALONE, Workers
-
-LAUNCH = "launch.json"
 
 # The others wait for as long as the first process evaluates; a process that is gone is noticed at once, by its connection
 # (gloo) or by torchrun (NCCL).

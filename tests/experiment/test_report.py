@@ -11,6 +11,7 @@ from markdown import markdown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from agents.experiment.names import Phase
 from agents.experiment.run_folder import RunFolder
 from seqgan_env.saved_game import STAGES
 from tests.pages import Page, Scripts
@@ -97,7 +98,7 @@ def test_an_interrupted_run_has_a_report(
 
 def test_beyond_an_episodes_end_there_is_no_reward(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "run")
-    run.show_rewards("adversarial", torch.ones(2, 3), torch.tensor([1, 3]))
+    run.show_rewards(Phase.ADVERSARIAL, torch.ones(2, 3), torch.tensor([1, 3]))
     figure = run.logger.name_to_value["adversarial/reward_per_position"].figure
     run.close()
     drawn = figure.axes[0].images[0].get_array()

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from agents.experiment.config import OracleConfig, TextConfig, TrainConfig
-from agents.experiment.players import make_agent
+from agents.experiment.make_agent import make_agent
+from agents.experiment.make_task import make_task
 from agents.experiment.presets import PRESETS
-from agents.experiment.tasks import make_task
 from agents.experiment.threads import computing_with, threads_for
 from tests.programs import LIMIT, ROOT
 from tests.tiny_runs import SENTENCES, only_run, oracle_config

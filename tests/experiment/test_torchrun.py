@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import train
+from agents.experiment.run import Run
 from agents.experiment.torchrun import LAUNCH, connected, earlier_run, note_of_launch, store_of_this_life
-from agents.experiment.training import Training
 from benchmarks.run_folders import read_log
 from benchmarks.scaling import paper_parameters, volume
 from seqgan_env.models.lstm import TokenLSTM
@@ -158,12 +158,12 @@ class TestSettings:
     def test_a_batch_that_cannot_be_shared_equally(self, tmp_path: Path) -> None:
         adversarial = {**TINY, "adversarial": TINY["adversarial"].__class__(batch_size=9)}["adversarial"]
         with pytest.raises(ValueError, match=r"--adversarial.batch-size is the whole batch.* 2 does not divide 9"):
-            Training.start(oracle_config(tmp_path, adversarial=adversarial), "run", Two())
+            Run.start(oracle_config(tmp_path, adversarial=adversarial), "run", Two())
         assert not list(tmp_path.iterdir())
 
     def test_another_agent(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="only the agent reinforce trains in several processes, got ppo and 2"):
-            Training.start(oracle_config(tmp_path, agent="ppo"), "run", Two())
+            Run.start(oracle_config(tmp_path, agent="ppo"), "run", Two())
 
     def test_without_torchrun_one_process_does_it_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for size in (None, "1"):

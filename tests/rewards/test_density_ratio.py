@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.experiment.tasks import Task, judge_discriminator
+from agents.experiment.make_task import Task, judge_discriminator
 from seqgan_env import SequenceEnv, SequenceVectorEnv
 from seqgan_env.game import SequenceGame
 from seqgan_env.games import make_game, text_game

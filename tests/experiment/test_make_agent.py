@@ -16,8 +16,8 @@ from torch import Tensor
 from agents.actor_critic import ActorCriticPlayer, PlayerPPO, played_episodes
 from agents.experiment.checkpoint import pack, unpack
 from agents.experiment.config import ActorCriticConfig, AgentName, OracleConfig, TextConfig, kl_coef_of
-from agents.experiment.players import Player, make_agent
-from agents.experiment.tasks import make_task
+from agents.experiment.make_agent import Player, make_agent
+from agents.experiment.make_task import make_task
 from agents.global_random_state import BorrowedRandomness
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.policy_gradient import discounted_returns

@@ -8,8 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,88 +21,81 @@ from agents.discriminator_watch import DiscriminatorWatch
 from agents.experiment.checkpoint import Checkpoints
 from agents.experiment.collapse import BestKeeper, CollapseAlarm
 from agents.experiment.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
-from agents.experiment.players import make_agent
-from agents.experiment.run_folder import NoRunFolder, RunFolder
-from agents.experiment.run_lock import RunLock
-from agents.experiment.tasks import KeptData, Task, make_task
-from agents.experiment.threads import threads_for
-from agents.experiment.torchrun import LAUNCH, earlier_run, is_restarted, note_of_launch
+from agents.experiment.make_agent import make_agent
+from agents.experiment.make_task import KeptData, Task, make_task
+from agents.experiment.names import CHECKPOINTS, CONFIG, LAUNCH, Phase
+from agents.experiment.run_folder import NoRunFolder, RunFolder, RunLock
+from agents.experiment.threads import computing_with, threads_for
+from agents.experiment.torchrun import earlier_run, is_restarted, note_of_launch
 from agents.player import Player
 from seqgan_env.data.corpus import naming
+from seqgan_env.game import SequenceGame
 from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.saved_game import BEST, load_generator, spellings
+from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.settings import errors_in_flags, flag, flags_of
 from seqgan_env.support.state_dicts import detached
 
-CONFIG = "config.json"
-CHECKPOINTS = "checkpoints"
-_SECONDS_BETWEEN_NOTES = 5.0
-
-
-class Phase(str, Enum):
-    """What a run goes through, in this order."""
-
-    LIKELIHOOD = "likelihood"
-    DISCRIMINATOR = "discriminator"
-    ADVERSARIAL = "adversarial"
-    FINISHED = "finished"
+SECONDS_BETWEEN_NOTES = 5.0
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; it ends a run as Ctrl-C does."""
 
 
-class Training:
+class Run:
     """Everything that a run is made of, and all that a checkpoint has to hold of it.
 
     After each round (an epoch, a fit, an update) it takes note of the whole state in memory, and now and then writes the
-    note to disk; whatever then stops the run, it can go on from the latest note as if nothing had happened. A context
-    manager: SIGTERM counts as Ctrl-C, and the folder is given back at the end.
+    note to disk; whatever then stops the run, it can go on from the latest note as if nothing had happened.
+
+    A context manager, in which the run's threads and CUDA graphs are used, and SIGTERM counts as Ctrl-C; the folder is given
+    back at its end.
 
     Args:
         config: of the run.
         name: of its preset.
         task: the game that the config describes.
         agent: who plays it.
-        run: its folder.
-        workers: the processes that train together; each has a `Training`, and the first one writes.
+        folder: where its files are.
+        workers: the processes that train together; each has a `Run`, and the first one writes.
     """
 
     def __init__(
-        self, config: TrainConfig, name: str, task: Task, agent: Player, run: RunFolder, workers: Workers = ALONE
+        self, config: TrainConfig, name: str, task: Task, agent: Player, folder: RunFolder, workers: Workers = ALONE
     ) -> None:
         self.config = config
         self.name = name
         self.task = task
         self.agent = agent
-        self.run = run
+        self.folder = folder
         self.workers = workers
-        agent.set_logger(run.logger)
+        agent.set_logger(folder.logger)
         task.game.share_work(workers)
         self.alarm = CollapseAlarm(config.collapse)
         self.watch = DiscriminatorWatch()
-        self._best = BestKeeper(lambda: self.run.save_weights(BEST, self.agent.generator, task.game))
+        self._best = BestKeeper(lambda: self.folder.save_weights(BEST, self.agent.generator, task.game))
         self._best_is_new = False
-        device = self.task.game.device
+        device = self.game.device
         rng = torch.Generator(device).manual_seed(config.seed)
-        real = self.task.game.real_sequences
+        real = self.game.real_sequences
         pretrain = config.pretrain if config.start_from is None else dataclasses.replace(config.pretrain, epochs=0)
         with errors_in_flags(flags_of(PretrainConfig, "pretrain.")):
             self.likelihood = LikelihoodTraining(self.agent.generator, real, pretrain, rng, workers)
-        self._data_fingerprint = _fingerprint(real, self.task.held_out)
+        self._data_fingerprint = fingerprint(real, self.task.held_out)
         self._vocabulary_fingerprint = hashlib.sha256(json.dumps(spellings(task.game)).encode()).hexdigest()
         self.phase = Phase.LIKELIHOOD
         self.rounds = 0
         self._all_rounds = 0
-        self._checkpoints = Checkpoints(self.run.path / CHECKPOINTS, config.checkpoint.keep)
+        self._checkpoints = Checkpoints(self.folder.path / CHECKPOINTS, config.checkpoint.keep)
         self._note: dict[str, Any] | None = None
         self._is_new = False
         self._noted_at = self._written_at = time.monotonic()
         self._written_rounds = 0
 
     @classmethod
-    def start(cls, config: TrainConfig, name: str, workers: Workers = ALONE) -> "Training":
+    def start(cls, config: TrainConfig, name: str, workers: Workers = ALONE) -> "Run":
         """A new run, in a folder of its own; or, where torchrun starts its processes again, the one that it had begun.
 
         What is refused leaves no folder.
@@ -122,22 +114,22 @@ class Training:
         config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
         if not workers.is_first:
             return cls._of_parts(config, name, task, agent, NoRunFolder(config.out), workers)._agree()
-        run = RunFolder.create(config.out, name)
+        run_folder = RunFolder.create(config.out, name)
         try:
             config = with_absolute_paths(config)
-            run.save_text(CONFIG, config_to_json(config, name) + "\n")
+            run_folder.save_text(CONFIG, config_to_json(config, name) + "\n")
             note = note_of_launch()
             if note is not None:
-                run.save_text(LAUNCH, note)
+                run_folder.save_text(LAUNCH, note)
             data = KeptData.of(task)
             if data is not None:
-                data.save(run.path)
-            training = cls(config, name, task, agent, run, workers)
+                data.save(run_folder.path)
+            run = cls(config, name, task, agent, run_folder, workers)
         except BaseException:
-            run.discard()
+            run_folder.discard()
             raise
-        training._is_new = True
-        return training._agree()
+        run._is_new = True
+        return run._agree()
 
     @classmethod
     def resume(
@@ -149,14 +141,14 @@ class Training:
         clear_lock: bool = False,
         objective: str | None = None,
         **given_anew: Any,
-    ) -> "Training":
+    ) -> "Run":
         """A run as its newest whole checkpoint left it.
 
         Args:
             folder: the run's; the first worker alone looks at it.
             workers: as many as before, or others.
             from_best: go back to the best checkpoint; what came after it is lost.
-            clear_lock: see `agents.experiment.run_lock.RunLock`.
+            clear_lock: see `agents.experiment.run_folder.RunLock`.
             objective: the run's own objective again, if it has one: a file alone does not decide what code runs.
             given_anew: settings in place of the run's own, such as `threads`, `device` or the path of its `data`; None for as
                 before. On another kind of device the run goes on with other random numbers.
@@ -186,7 +178,7 @@ class Training:
         workers: Workers,
         objective: str | None,
         given_anew: Mapping[str, Any],
-    ) -> "Training":
+    ) -> "Run":
         found = workers.of_first(lambda: _found_in(folder, from_best))
         state = found["state"]
         config, name = config_from_json(found["config"])
@@ -199,12 +191,12 @@ class Training:
         task = make_task(config, None if found["kept"] is None else KeptData(*found["kept"]))
         agent = make_agent(config, task.game)
         config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
-        run: RunFolder = NoRunFolder(folder)
+        run_folder: RunFolder = NoRunFolder(folder)
         if lock is not None:
             with _of_this_version(folder):
                 last_step = 0 if state is None else int(state["run"]["last_step"])
-            run = RunFolder(folder, lock, purge_after=last_step)
-        return cls._of_parts(config, name, task, agent, run, workers, state)
+            run_folder = RunFolder(folder, lock, purge_after=last_step)
+        return cls._of_parts(config, name, task, agent, run_folder, workers, state)
 
     @classmethod
     def _of_parts(
@@ -213,38 +205,43 @@ class Training:
         name: str,
         task: Task,
         agent: Player,
-        run: RunFolder,
+        run_folder: RunFolder,
         workers: Workers,
         state: Mapping[str, Any] | None = None,
-    ) -> "Training":
+    ) -> "Run":
         """A run, new or as a state left it; whatever is wrong with it, its folder is given back."""
         try:
-            training = cls(config, name, task, agent, run, workers)
+            run = cls(config, name, task, agent, run_folder, workers)
             if state is not None:
-                with _of_this_version(run.path):
-                    training._check_origin(state)
-                    training._load(state)
+                with _of_this_version(run_folder.path):
+                    run._check_origin(state)
+                    run._load(state)
         except BaseException:
-            run.close()
+            run_folder.close()
             raise
-        return training
+        return run
 
-    def __enter__(self) -> "Training":
+    def __enter__(self) -> "Run":
         self._old_handler: Any = None
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
-            self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+        with ExitStack() as stack:
+            stack.callback(self.folder.close)
+            if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+                self._old_handler = signal.signal(signal.SIGTERM, _terminate)
+                stack.callback(lambda: signal.signal(signal.SIGTERM, self._old_handler))
+            stack.enter_context(computing_with(self.threads))
+            if not self.config.cuda_graphs:
+                stack.enter_context(without_graphs())
+            self._at_exit = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._old_handler is not None:
-            signal.signal(signal.SIGTERM, self._old_handler)
-        self.run.close()
+        self._at_exit.close()
 
     def discard_if_nothing_was_learned(self) -> bool:
         """Remove the folder of a new run of which there is nothing to go on with; whether it was."""
         nothing = self._is_new and self._note is None and self.workers.count == 1
         if nothing:
-            self.run.discard()
+            self.folder.discard()
         return nothing
 
     def hold_off(self) -> None:
@@ -253,13 +250,18 @@ class Training:
             signal.signal(signal.SIGTERM, _ignore_once)
 
     @property
+    def game(self) -> SequenceGame:
+        """The game of its task."""
+        return self.task.game
+
+    @property
     def threads(self) -> int:
         """How many it computes with on a CPU."""
-        return threads_for(self.config, self.task.game, self.agent.generator)
+        return threads_for(self.config, self.game, self.agent.generator)
 
     def step_done(self) -> None:
         """Take note in the middle of a round, if the latest note is some seconds old."""
-        if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
+        if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
             self._take_note()
 
     def round_done(self) -> None:
@@ -277,8 +279,7 @@ class Training:
 
     def phase_done(self) -> None:
         """Go on to the next phase; a checkpoint is written in between."""
-        phases = list(Phase)
-        self.phase = phases[phases.index(self.phase) + 1]
+        self.phase = self.phase.after
         self.rounds = 0
         self._take_note()
         self.write_checkpoint()
@@ -301,7 +302,7 @@ class Training:
             FileNotFoundError, ValueError: no such file, or of another generator than the settings describe.
         """
         with naming("--start-from"):
-            given = self.workers.of_first(lambda: load_generator(path, self.task.game).state_dict())
+            given = self.workers.of_first(lambda: load_generator(path, self.game).state_dict())
         try:
             self.agent.generator.load_state_dict(given)
         except RuntimeError as error:
@@ -312,7 +313,7 @@ class Training:
 
     def take_best(self) -> None:
         """Give the generator the parameters with which it was at its best."""
-        best = self.workers.of_first(lambda: self.run.load_generator(BEST, self.task.game).state_dict())
+        best = self.workers.of_first(lambda: self.folder.load_generator(BEST, self.game).state_dict())
         self.agent.generator.load_state_dict(best)
         tqdm.write(f"The generator is what it was after {self._best.step} updates, when it was at its best.")
 
@@ -324,7 +325,7 @@ class Training:
         """
         if self._note is None or not self.workers.is_first:
             return None
-        state = {**self._note, "run": self.run.full_state(self._note["run"])}
+        state = {**self._note, "run": self.folder.full_state(self._note["run"])}
         self._written_at, self._written_rounds = time.monotonic(), state["all_rounds"]
         path = self._checkpoints.save(state, state["all_rounds"])
         if best:
@@ -334,13 +335,13 @@ class Training:
     def set_back(self) -> None:
         """Forget what came after the latest note, where a round was left unfinished."""
         if self._note is not None:
-            self._load({**self._note, "run": self.run.full_state(self._note["run"])})
+            self._load({**self._note, "run": self.folder.full_state(self._note["run"])})
 
     def _take_note(self) -> None:
         self._note = detached(self._state())
         self._noted_at = time.monotonic()
 
-    def _agree(self) -> "Training":
+    def _agree(self) -> "Run":
         """Let all workers begin with the first one's state, which theirs should be equal to."""
         if self.workers.count > 1:
             state = self.workers.of_first(self._state)
@@ -358,7 +359,7 @@ class Training:
             "all_rounds": self._all_rounds,
             "agent": self.agent.training_state(),
             "likelihood": self.likelihood.training_state() if self.phase is Phase.LIKELIHOOD else None,
-            "run": self.run.training_state(),
+            "run": self.folder.training_state(),
             "alarm": self.alarm.training_state(),
             "watch": self.watch.training_state(),
             "best": self._best.training_state(),
@@ -370,7 +371,7 @@ class Training:
         self.agent.load_training_state(state["agent"])
         if state["likelihood"] is not None:
             self.likelihood.load_training_state(state["likelihood"])
-        self.run.load_training_state(state["run"])
+        self.folder.load_training_state(state["run"])
         self.alarm.load_training_state(state["alarm"])
         self.watch.load_training_state(state["watch"])
         self._best.load_training_state(state["best"])
@@ -380,7 +381,7 @@ class Training:
         return {
             "data": self._data_fingerprint,
             "vocabulary": self._vocabulary_fingerprint,
-            "device": self.task.game.device.type,
+            "device": self.game.device.type,
             "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
             f"threads: {self.threads}",
         }
@@ -391,8 +392,8 @@ class Training:
         if before["data"] != now["data"] or before["vocabulary"] != now["vocabulary"]:
             source = getattr(self.config, "data", None) or getattr(self.config, "oracle_params", None) or "the oracle"
             raise ValueError(
-                f"The real sequences, read from {source}, are not those that the run in {self.run.path} began with: has its "
-                "data file changed? Put back the old one, or start a new run."
+                f"The real sequences, read from {source}, are not those that the run in {self.folder.path} began with: has "
+                "its data file changed? Put back the old one, or start a new run."
             )
         if before["device"] != now["device"]:
             print(
@@ -493,7 +494,8 @@ def _check_objective(of_run: str | None, given: str | None) -> None:
         )
 
 
-def _fingerprint(*tensors: torch.Tensor) -> str:
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """A checksum of what tensors hold."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.cpu().contiguous().numpy().data)
