@@ -1,4 +1,4 @@
-"""Stable-Baselines3 draws from torch's and numpy's global generators: here it borrows them, and they are given back."""
+"""Give Stable-Baselines3, which draws from torch's and numpy's global generators, separate random numbers."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -12,26 +12,26 @@ from seqgan_env.support.state_dicts import seed_of_state
 
 
 class BorrowedRandomness:
-    """Random numbers of one's own for code that draws from the global generators.
+    """Separate random numbers for code that draws from the global generators.
 
-    Within `lent()` the global generators of torch and numpy go on where they were at the end of the last `lent()`; after it
-    they are, with that of Python, as they were before.
+    Inside `lent()` the global generators of torch and numpy continue from the end of the last `lent()`; afterwards they, and
+    Python's, are as they were before.
 
     Args:
         seed: of the first numbers.
-        device: a CUDA device whose generator is borrowed too; any other has none of its own.
+        device: if it is a CUDA device, its generator is replaced, too.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
         with self._given_back():
             torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that is borrowed
+            np.random.seed(seed % 2**32)  # noqa: NPY002 - the global generator, on purpose
             self._states = self._global_states()
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within, the global generators are this one's."""
+        """Inside, the global generators draw this object's numbers."""
         with self._given_back():
             self._set_global_states(self._states)
             try:
@@ -40,13 +40,13 @@ class BorrowedRandomness:
                 self._states = self._global_states()
 
     def training_state(self) -> dict[str, Any]:
-        """Where the numbers are; see `seqgan_env.support.state_dicts`."""
+        """The state of the generators; see `seqgan_env.support.state_dicts`."""
         name, keys, position, has_gauss, gauss = self._states["numpy"]
         numpy_state = {"keys": torch.from_numpy(keys.astype(np.int64)), "rest": [name, position, has_gauss, gauss]}
         return {**self._states, "numpy": numpy_state}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down; a GPU that it knows nothing of is seeded from the CPU's state."""
+        """Resume from what `training_state` returned; a GPU that it does not know is seeded from the CPU's state."""
         name, *rest = state["numpy"]["rest"]
         numpy_state = (name, state["numpy"]["keys"].cpu().numpy().astype(np.uint32), *rest)
         self._states = {key: value.cpu() for key, value in state.items() if key != "numpy"} | {"numpy": numpy_state}

@@ -22,15 +22,15 @@ class GeneratorPolicy(BasePolicy):
     Args:
         observation_space: of either layout of the environments.
         action_space: `Discrete(vocab_size)`.
-        lr_schedule: learning rate of Adam as a function of the remaining progress.
-        end_token: the token that ends a sequence, if there is one.
-        seed: of the initial parameters, and of what `predict` draws; None for one that differs every time.
-        make_generator: makes a generator of one's own, derived from `TokenModel`; see `GeneratorMaker`.
-        config: fields of a `GeneratorConfig`, where there is no `make_generator`.
+        lr_schedule: Adam's learning rate as a function of the remaining progress.
+        end_token: the token that ends a sequence, if any.
+        seed: of the initial parameters, and of what `predict` draws; None for a random one.
+        make_generator: makes a custom generator, derived from `TokenModel`; see `GeneratorMaker`.
+        config: fields of a `GeneratorConfig`, without `make_generator`.
 
     Raises:
-        TypeError: fields that a `GeneratorConfig` lacks, or beside `make_generator`; or what it makes is no `TokenModel`.
-        ValueError: it makes one of another vocabulary or end token.
+        TypeError: a field is unknown, or is given beside `make_generator`; or the latter does not make a `TokenModel`.
+        ValueError: its generator has another vocabulary or end token.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class GeneratorPolicy(BasePolicy):
         _check_generator(self.generator, int(action_space.n), end_token)
         self.lr_schedule = lr_schedule
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1.0))
-        self._rng: torch.Generator | None = None  # made on the device that the policy lies on when it is first needed
+        self._rng: torch.Generator | None = None  # created at first use, on the policy's device
         self.set_training_mode(False)
 
     def logits(self, observation: PyTorchObs) -> Tensor:
         """Logits `(n, vocab_size)` of the next token of prefixes in either layout."""
         tokens, lengths = split_observation(observation)
-        # One more input than tokens: the start token, then the prefix, then padding, whose logits are not looked at.
+        # One more input than tokens: the start token, then the prefix, then padding, whose logits are ignored.
         padded = torch.cat([tokens, torch.full_like(tokens[:, :1], self.generator.vocab_size)], dim=1)
         every = self.generator.logits(padded)
         at = lengths.clamp(max=tokens.shape[1]).unsqueeze(-1).expand(-1, -1, every.shape[-1])
         return every.gather(1, at).squeeze(1)
 
     def forward(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        """Next tokens `(n,)`, drawn or the likeliest."""
+        """Next tokens `(n,)`, drawn, or the likeliest ones."""
         return self._predict(observation, deterministic)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -86,7 +86,7 @@ class GeneratorPolicy(BasePolicy):
         return {
             "observation_space": self.observation_space,
             "action_space": self.action_space,
-            "lr_schedule": self._dummy_schedule,  # as SB3's own policies: a schedule is not for a policy's file
+            "lr_schedule": self._dummy_schedule,  # as in SB3's own policies: a policy's file stores no schedule
             "end_token": self.generator.end_token,
             "seed": self.seed,
             "make_generator": self.make_generator,
@@ -103,7 +103,7 @@ def _maker(custom: GeneratorMaker | None, config: dict[str, Any]) -> GeneratorMa
 
 
 def _sequence_length(observation_space: spaces.Space[Any]) -> int:
-    """The most tokens of a sequence that is observed in either layout."""
+    """The maximum number of tokens in an observed sequence, in either layout."""
     if isinstance(observation_space, spaces.Dict):
         shape = observation_space["tokens"].shape
         assert shape is not None

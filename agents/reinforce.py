@@ -51,37 +51,37 @@ DEFAULT_BATCH_SIZE = 64
 
 
 class Reinforce(Player):
-    """Samples a batch of whole episodes, asks the environment for their rewards, and takes one step of policy gradient.
+    """Samples a batch of whole episodes, asks the environment for their rewards, and takes one policy-gradient step.
 
     `learn`, callbacks, logger, `save`, `load` and `predict` are SB3's own. `num_timesteps` counts tokens. Callbacks, and SB3's
-    wrappers around `SB3VecEnv`, see one step for each position of the batch, with SB3's `actions`, `rewards`, `dones`, `infos`
-    and `new_obs`; rows that ended early wait, see `SB3VecEnv.replay`. Rewards that a wrapper changes are learned from as it
-    leaves them. Wrappers that change observations or actions are refused.
+    wrappers around `SB3VecEnv`, see one step per position of the batch, with SB3's `actions`, `rewards`, `dones`, `infos` and
+    `new_obs`; rows that ended early wait, see `SB3VecEnv.replay`. If a wrapper changes rewards, the agent learns from the
+    changed ones. Wrappers that change observations or actions are refused.
 
     Args:
         policy: `"GeneratorPolicy"`, or a class derived from it.
         env: a `SequenceVectorEnv` with `autoreset_mode="SameStep"`, whose rows are the batch, or SB3's wrappers around an
-            `SB3VecEnv`; or a single environment, or the id of one, played in batches of 64.
+            `SB3VecEnv`; or a single environment, or its id, played in batches of 64.
         learning_rate: Adam's step size, or a schedule of the remaining progress.
-        baseline: what is subtracted from returns, see `seqgan_env.policy_gradient.advantages`.
-        ent_coef: weight of the mean entropy in what is maximised; a negative one sharpens the policy.
-        kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in what is minimised.
-            The reference is the generator as it was when the first `learn` began, or at a later `sync_rollout_policy`.
+        baseline: subtracted from returns, see `seqgan_env.policy_gradient.advantages`.
+        ent_coef: weight of the mean entropy in the objective to maximise; a negative one sharpens the policy.
+        kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in the loss. The
+            reference is the generator at the start of the first `learn`, or at a later `sync_rollout_policy`.
         max_grad_norm: largest norm of the gradient.
         likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
         likelihood_batch_size: real sequences in each of them.
         rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
             at 0 the generator itself writes the completions.
-        stats_window_size: episodes that SB3's rollout statistics average over.
+        stats_window_size: episodes over which SB3's rollout statistics average.
         tensorboard_log: folder of TensorBoard events.
-        policy_kwargs: further arguments of the policy: the fields of a `GeneratorConfig`, or `make_generator` for a generator
-            of one's own. Its dropout works in likelihood steps alone.
+        policy_kwargs: further arguments of the policy: the fields of a `GeneratorConfig`, or `make_generator` for a custom
+            generator. Its dropout is used only in likelihood steps.
         verbose: 1 prints SB3's log.
-        seed: of initial parameters, sampling and environment; None for one that differs every time.
+        seed: of initial parameters, sampling and environment; None for a random one.
         device: `"auto"`, `"cpu"` or `"cuda"`; by default the environment's.
 
     Raises:
-        ValueError: a setting out of its range, or a baseline with which nothing can be learned in batches of so few episodes.
+        ValueError: a setting is out of range, or batches are too small to learn with the baseline.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"GeneratorPolicy": GeneratorPolicy}
@@ -144,7 +144,7 @@ class Reinforce(Player):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """Make a `VecEnv` of whatever plays a `SequenceGame`."""
+        """Make a `VecEnv` from anything that plays a `SequenceGame`."""
         if isinstance(env, str):
             env = gym.make(env)
         if not isinstance(env, VecEnv):
@@ -174,7 +174,7 @@ class Reinforce(Player):
         return super()._get_policy_from_name(policy_name)
 
     def _setup_model(self) -> None:
-        """Create policy, rollout policy and random numbers; no buffer, for a batch is used at once."""
+        """Create policy, rollout policy and random numbers; no buffer, because a batch is used at once."""
         self._check_settings()
         self._setup_lr_schedule()
         self.rollout_buffer = None  # type: ignore[assignment]
@@ -191,12 +191,12 @@ class Reinforce(Player):
         self.rollout_policy: TokenModel = copy.deepcopy(self.generator) if self.rollout_lag > 0 else self.generator
         self.reference_policy: TokenModel | None = copy.deepcopy(self.generator) if self.kl_coef else None
         if self.env is not None:
-            self.gamma = self.game.gamma  # of a loaded agent, the one that was saved may have played another contract
+            self.gamma = self.game.gamma  # a loaded agent may have been saved with another reward contract
             self.env.seed(seed)
             self.sync_rollout_policy()
 
     def _check_settings(self) -> None:
-        """Raise a ValueError for settings that cannot be learned with, whether given when it was made or to `load`."""
+        """Raise an error for invalid settings, given to the constructor or to `load`."""
         if not issubclass(self.policy_class, GeneratorPolicy):
             raise TypeError(
                 "Reinforce trains a generator of sequences: pass 'GeneratorPolicy', or a class derived from it, got "
@@ -223,15 +223,15 @@ class Reinforce(Player):
             )
 
     def _check_env(self, env: VecEnv) -> None:
-        """Raise a ValueError for an environment in which nothing can be learned, or that is another generator's."""
+        """Raise a ValueError for an environment in which learning is impossible, or that does not fit the generator."""
         game = sb3_vec_env(env).sequences.game
         check_baseline(self.baseline, env.num_envs, game.sequence_length, same_along_sequence=game.reward == "terminal")
         check_end_token(game, self.end_token)
 
     def sync_rollout_policy(self) -> None:
-        """Give the rollout policy the generator's parameters, and let it write the environment's completions.
+        """Copy the generator's parameters to the rollout policy, and make that write the environment's completions.
 
-        The reference that the generator is held to, where it is, gets them too.
+        The reference policy of `kl_coef`, if any, gets them, too.
         """
         self._copy_generator()
         if self.env is not None:
@@ -243,10 +243,10 @@ class Reinforce(Player):
             self.reference_policy.load_state_dict(self.generator.state_dict())
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Play another environment, under the discount of its reward contract; see SB3.
+        """Play another environment, with the discount of its reward contract; see SB3.
 
         Raises:
-            ValueError: one of another end token, or in which the baseline lets nothing be learned.
+            ValueError: its end token differs, or learning with the baseline is impossible in it.
         """
         env = self._wrap_env(env)
         self._check_env(env)
@@ -257,7 +257,7 @@ class Reinforce(Player):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer | None, n_rollout_steps: int
     ) -> bool:
-        """Sample an episode for each row and ask for its rewards; false if a callback asked to stop."""
+        """Sample an episode for each row and get its rewards; false if a callback asked to stop."""
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
         check_parameters(self.generator, PHASE, self._n_updates + 1)
@@ -267,7 +267,7 @@ class Reinforce(Player):
         self._tokens = tokens.to(self.device)
         lengths, earned = self._played.lengths.cpu(), []
         steps = enumerate(played_by.replay(env, tokens, self._played))
-        for n_steps, (actions, (new_obs, rewards, dones, infos)) in steps:  # noqa: B007 - callbacks look at them
+        for n_steps, (actions, (new_obs, rewards, dones, infos)) in steps:  # noqa: B007 - callbacks read them
             self.num_timesteps += int((lengths > n_steps).sum())
             earned.append(torch.from_numpy(rewards))
             callback.update_locals(locals())
@@ -275,7 +275,7 @@ class Reinforce(Player):
                 return False
             self._update_info_buffer(infos, dones)
         self._rewards = self._played.rewards
-        if env is not played_by:  # as SB3's algorithms, learn from what its wrappers make of the rewards
+        if env is not played_by:  # like SB3's algorithms, learn from the rewards that its wrappers return
             of_episodes = played_positions(lengths, n_rollout_steps)
             self._rewards = torch.where(of_episodes, torch.stack(earned, dim=1).float(), 0.0)
         self._note_episodes({name: x for name, x in self._played.info.items() if isinstance(x, np.ndarray)})
@@ -284,10 +284,10 @@ class Reinforce(Player):
         return True
 
     def train(self) -> None:
-        """One step of policy gradient on the collected batch (paper, eq. 8); then of likelihood, if asked.
+        """One policy-gradient step on the collected batch (paper, eq. 8), then steps of likelihood, if configured.
 
         Raises:
-            NumericalFault: rewards, loss or gradient are not finite; the generator is as it was before the step.
+            NumericalFault: rewards, loss or gradient are not finite; the generator is unchanged.
             OutOfMemory: the batch is too large.
         """
         self._update_learning_rate(self.policy.optimizer)
@@ -296,7 +296,7 @@ class Reinforce(Player):
         advantage = advantages(discounted_returns(rewards, self.gamma), lengths, self.baseline)
         n_actions = lengths.sum()
         rows, weight = self.game.workers.part(len(lengths))
-        # Without dropout, for the gradient is of the policy that wrote the batch.
+        # Without dropout, because the gradient is that of the policy that wrote the batch.
         with (
             room_for("an update of the policy", f"the batch, of {len(lengths):,} episodes"),
             training_mode(self.policy, dropout=False),
@@ -335,17 +335,17 @@ class Reinforce(Player):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfReinforce:
-        """Train until `total_timesteps` tokens were written; see SB3."""
+        """Train until `total_timesteps` tokens are written; see SB3."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _setup_learn(self, *arguments: Any, **settings: Any) -> tuple[int, BaseCallback]:
-        """See SB3. Rollout and reference policy begin with what the generator has learned before its first update."""
+        """See SB3. Rollout and reference policy start from the generator as it is before its first update."""
         if self._n_updates == 0:
             self._copy_generator()
         return super()._setup_learn(*arguments, **settings)
 
     def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> Tensor:
-        """What some rows add to the batch's loss, which carries the gradient, entropy, divergence and NLL: `(4,)`."""
+        """These rows' part of the batch's loss, which carries the gradient, entropy, divergence and NLL: `(4,)`."""
         entropy = divergence = advantage.new_zeros(())
         if not self.ent_coef and self.reference_policy is None and self.game.mask is None:
             log_probs = self.generator.log_prob(tokens)
@@ -397,7 +397,7 @@ class Reinforce(Player):
                 old.lerp_(new, 1 - self.rollout_lag)
 
     def training_state(self) -> dict[str, Any]:
-        """All that later updates depend on; the rollout policy and the reference policy, too."""
+        """All that later updates depend on, including the rollout policy and the reference policy."""
         lagging = self.rollout_policy is not self.generator
         return {
             **super().training_state(),
@@ -406,14 +406,14 @@ class Reinforce(Player):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         super().load_training_state(state)
         if state["rollout_policy"] is not None:
             load_module_state(self.rollout_policy, state["rollout_policy"])
         if self.reference_policy is not None:
             load_module_state(self.reference_policy, state["reference_policy"])
         if self.num_timesteps:
-            self._last_obs = np.zeros(self.n_envs)  # never read, but SB3 resets the environments where there is none
+            self._last_obs = np.zeros(self.n_envs)  # never read, but without it SB3 resets the environments
 
     def set_parameters(
         self,
@@ -421,9 +421,9 @@ class Reinforce(Player):
         exact_match: bool = True,
         device: torch.device | str = "auto",
     ) -> None:
-        """Stable-Baselines3's, also where `load` changes `rollout_lag` or `kl_coef`, with which policies come and go.
+        """As in SB3, but accepts files saved without a rollout or reference policy, if `load` changes their settings.
 
-        A rollout or reference policy that was not saved begins as the saved generator.
+        A policy that was not saved starts from the saved generator.
         """
         if isinstance(load_path_or_dict, dict):
             saved = dict(load_path_or_dict)
@@ -450,7 +450,7 @@ class Reinforce(Player):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         made = super()._init_callback(callback, progress_bar)
-        if progress_bar:  # SB3's own, the last, would count the steps of rows that wait
+        if progress_bar:  # SB3's own bar, the last, would also count the steps of rows that wait
             assert isinstance(made, CallbackList)
             made.callbacks[-1] = TokenBarCallback()
             made.callbacks[-1].init_callback(self)
@@ -463,7 +463,7 @@ class Reinforce(Player):
 
 
 def _check_gymnasium_wrappers(env: Any) -> None:
-    """Refuse wrappers that `play` would go past, but for those with which `gym.make` checks what its caller does."""
+    """Refuse wrappers that `play` would bypass, except those with which `gym.make` checks its caller."""
     wrappers: list[Any] = list(vector_wrappers(env))
     while isinstance(env, gym.Wrapper):
         wrappers += [] if isinstance(env, PassiveEnvChecker | OrderEnforcing) else [env]
@@ -476,7 +476,7 @@ def _check_gymnasium_wrappers(env: Any) -> None:
 
 
 def _check_wrappers(env: VecEnv) -> None:
-    """Refuse wrappers of SB3's between which the generator would see other prefixes than are played."""
+    """Refuse SB3 wrappers with which the generator would see other prefixes than those played."""
     while isinstance(env, VecEnvWrapper):
         name, inner = type(env).__name__, env.venv
         if isinstance(env, VecNormalize) and normalises_observations(env):

@@ -1,4 +1,4 @@
-"""What an environment of one episode and one of many have in common: the game, and how it is shown."""
+"""What single and vector environments share: the game, and how it is rendered."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from seqgan_env.support.read_only import ReadOnly
 
 
 class GameEnvironment(ReadOnly):
-    """An environment over a game: a mixin, which stands before Gymnasium's class."""
+    """Base of environments that play a game: a mixin that must come before Gymnasium's class."""
 
     game: SequenceGame
 
@@ -41,14 +41,14 @@ class GameEnvironment(ReadOnly):
 
 
 def check_options(options: Mapping[str, Any] | None, *known: str) -> None:
-    """Refuse options of `reset` that would have no effect.
+    """Refuse unknown options of `reset`, which would have no effect.
 
     Raises:
-        TypeError: they are no dictionary.
-        ValueError: one is not `known`.
+        TypeError: the options are not a dictionary.
+        ValueError: an option is not `known`.
     """
     if options is not None and not isinstance(options, Mapping):
-        raise TypeError(f"The options of reset() are a dictionary or None, got {type(options).__name__}.")
+        raise TypeError(f"The options of reset() must be a dictionary or None, got {type(options).__name__}.")
     unknown = [name for name in options or () if name not in known]
     if unknown:
         there = f"There is {' and '.join(map(repr, known))}." if known else "There are none."

@@ -1,4 +1,4 @@
-"""Prefixes as a player sees them: Gymnasium's spaces and arrays, in two layouts."""
+"""Observations of prefixes as Gymnasium spaces and arrays, in two layouts."""
 
 from typing import Any, Literal, get_args
 
@@ -11,15 +11,15 @@ Observation = dict[str, npt.NDArray[np.int64]] | npt.NDArray[np.int64]
 
 
 def observation_space(vocab_size: int, sequence_length: int, layout: Layout) -> spaces.Space[Any]:
-    """The space of a prefix.
+    """The observation space of a prefix.
 
     Args:
-        vocab_size: number of tokens; the pad id.
-        sequence_length: the most tokens of a sequence.
-        layout: `"dict"`, tokens and length apart; `"flat"`, in one array, the length last.
+        vocab_size: number of tokens; also the pad id.
+        sequence_length: the maximum number of tokens in a sequence.
+        layout: `"dict"` with tokens and length separately; `"flat"` with both in one array, the length last.
 
     Raises:
-        ValueError: another layout.
+        ValueError: the layout is unknown.
     """
     if layout == "dict":
         return spaces.Dict(
@@ -32,7 +32,7 @@ def observation_space(vocab_size: int, sequence_length: int, layout: Layout) -> 
 
 
 def observe(tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
-    """A fresh observation of prefixes `(..., sequence_length)` with lengths `(..., 1)`."""
+    """A new observation of prefixes `(..., sequence_length)` with lengths `(..., 1)`."""
     if layout == "flat":
         return np.concatenate([tokens, lengths], axis=-1)
     return {"tokens": tokens.copy(), "length": lengths.copy()}

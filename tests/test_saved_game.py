@@ -366,7 +366,7 @@ def test_without_it_the_game_is_there_but_does_not_score(tmp_path: Path, name: s
     tokens, lengths = game.real_sequences[:3], torch.full((3,), 5)
     assert loaded.final_info(tokens, lengths).keys() == game.final_info(tokens, lengths).keys()
     what = "ConstantReward" if name == "another constant" else "tests.test_saved_game:length"
-    with pytest.raises(RewardError, match=f"This game's reward is partly or wholly {what}, which is not in its folder"):
+    with pytest.raises(RewardError, match=f"This game's reward uses {what}, which is not in its folder"):
         loaded.reward_model.score(tokens, lengths)
 
 

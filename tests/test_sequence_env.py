@@ -390,7 +390,7 @@ def test_no_options_change_nothing(options: Any) -> None:
     [
         ({"prefix": [1, 2]}, ValueError, r"reset\(\) has no option 'prefix'. There are none"),
         ({"a": 1, "b": 2}, ValueError, "has no option 'a', 'b'"),
-        (["prefix"], TypeError, r"The options of reset\(\) are a dictionary or None, got list"),
+        (["prefix"], TypeError, r"The options of reset\(\) must be a dictionary or None, got list"),
     ],
 )
 def test_options_that_would_have_no_effect_are_refused(options: Any, error: type[Exception], message: str) -> None:

@@ -66,18 +66,18 @@ class Measurement:
 
 
 class FolderInUse(RuntimeError):  # noqa: N818 - says what it is
-    """Another process works on the run folder, or seems to."""
+    """Another process uses the run folder, or seems to."""
 
 
 class RunLock:
     """Holds a run folder for this process, until `release` or the process ends.
 
-    The operating system drops the lock of a process that is gone, so that a killed run can be taken up at once. Only where the
-    holder was on another machine can nobody tell whether it is gone: then the lock has to be cleared by hand.
+    The operating system releases the lock of a dead process, so a killed run can be resumed at once. If the holder ran on
+    another machine we cannot tell whether it is alive, so the lock must be cleared by hand.
 
     Args:
         folder: the run's.
-        clear: take the folder whatever another machine's process may have noted.
+        clear: take the folder even if another machine's process is recorded as its holder.
 
     Raises:
         FolderInUse: says who holds it, since when, and what to do.
@@ -104,7 +104,7 @@ class RunLock:
         write_atomically(self._holder, json.dumps(note).encode())
 
     def release(self) -> None:
-        """Give the folder back."""
+        """Release the folder."""
         self._holder.unlink(missing_ok=True)
         self._lock.release()
 

@@ -23,8 +23,8 @@ from agents.experiment.checkpoint import pack, unpack
 from agents.experiment.names import LAUNCH
 from seqgan_env.support.process_group import ALONE, Workers
 
-# The others wait for as long as the first process evaluates; a process that is gone is noticed at once, by its connection
-# (gloo) or by torchrun (NCCL).
+# The others wait while the first process evaluates; a process that ends is noticed at once, by its connection (gloo) or by
+# torchrun (NCCL).
 _PATIENCE = timedelta(hours=2)
 _SECONDS_TO_LET_GO = 0.2
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -41,7 +41,7 @@ class TorchWorkers(Workers):
         """See `Workers.gather`."""
         if n < self.count:
             return own
-        padded = own.new_zeros(-(-n // self.count), *own.shape[1:])  # all send equally much
+        padded = own.new_zeros(-(-n // self.count), *own.shape[1:])  # all processes send equally many rows
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(self.count)]
         dist.all_gather(parts, padded)
@@ -49,7 +49,7 @@ class TorchWorkers(Workers):
         return torch.cat([part[: stop - start] for part, (start, stop) in zip(parts, bounds, strict=True)])
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], numbers: Tensor) -> Tensor:
-        """See `Workers.sum_gradients`: one message, however many parameters there are."""
+        """See `Workers.sum_gradients`; a single message for any number of parameters."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([*(gradient.flatten() for gradient in gradients), numbers.to(gradients[0].dtype)])
         dist.all_reduce(flat)
@@ -60,7 +60,7 @@ class TorchWorkers(Workers):
         return summed
 
     def of_first(self, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """See `Workers.of_first`. It is sent as a checkpoint's bytes, for torch's own way with objects is to pickle them."""
+        """See `Workers.of_first`. Sends a checkpoint's bytes, because torch itself would pickle objects."""
         if self.is_first:
             made = make()
             content = torch.frombuffer(bytearray(pack(made)), dtype=torch.uint8)
@@ -83,10 +83,9 @@ class TorchWorkers(Workers):
 
 @contextmanager
 def connected() -> Iterator[Workers]:
-    """The processes that torchrun started this one with; without torchrun, or with one process, this one alone.
+    """The process group that torchrun started; without torchrun, or with one process, this process alone.
 
-    Each process takes the GPU of its local rank, where there are GPUs. What others than the first print is not shown; their
-    errors are.
+    Each process uses the GPU of its local rank, if there are GPUs. Only the first process's output is shown, and all errors.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -104,18 +103,18 @@ def connected() -> Iterator[Workers]:
     workers = TorchWorkers()
     with contextlib.nullcontext() if workers.is_first else _silence():
         yield workers
-        workers.together()  # torchrun takes machines on which all is done for idle ones
-    # A thread of gloo's lets go of the last tensors that were sent after the main thread has them, and needs Python's lock for
-    # it: a Python that is ending by then aborts.
+        workers.together()  # torchrun treats machines whose processes are done as idle
+    # After the main thread has the last tensors, a gloo thread still releases them, which needs Python's lock; if Python is
+    # already exiting, it aborts.
     time.sleep(_SECONDS_TO_LET_GO)
     dist.destroy_process_group()
 
 
 def store_of_this_life(store: Store, rank: int, count: int) -> Store:
-    """A part of the store that no earlier process has written to: after a restart torchrun's still holds their addresses.
+    """A part of the store that no earlier process has written to: after a restart torchrun's store has old addresses.
 
-    Each process signs in by a name that no other has. The first one proposes a life: the names that it sees, which may be
-    those of the dead. Who finds the own name in it agrees; when all have, it is this life.
+    Each process registers under a unique name. Rank 0 publishes the names it sees; some may be stale. A process that finds its
+    own name there agrees; once all agree, the names identify this start.
     """
     name = uuid.uuid4().hex
     store.set(f"name/{rank}", name)
@@ -137,19 +136,19 @@ def _silence() -> Iterator[None]:
 
 
 def note_of_launch() -> str | None:
-    """Names the call of torchrun that this process belongs to, also after a restart: a run's file `LAUNCH`. None without."""
+    """An identifier of the torchrun call that survives restarts, for a run's file `LAUNCH`; None without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
-    if name == "none":  # the call was given no name, but torchrun itself outlives its workers
+    if name == "none":  # the call has no name, but torchrun itself outlives its workers
         name = f"torchrun {os.getppid()} on {socket.gethostname()}"
     return None if name is None else json.dumps({"run_id": name}) + "\n"
 
 
 def earlier_run(out: Path) -> Path | None:
-    """The newest run in the folder `out` that this call of torchrun began before it started its processes again, if any."""
+    """The newest run in the folder `out` that this torchrun call began before it restarted its processes, if any."""
     notes = sorted(out.glob(f"*/{LAUNCH}"), key=lambda note: note.stat().st_mtime, reverse=True)
     return next((note.parent for note in notes if note.read_text(encoding="utf-8") == note_of_launch()), None)
 
 
 def is_restarted() -> bool:
-    """Whether torchrun started its processes again after a failure."""
+    """Whether torchrun restarted its processes after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

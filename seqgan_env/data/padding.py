@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one array: after its last token each is padded with an id that is no token."""
+"""Sequences of different lengths in one array, padded at the end with an id that is not a token."""
 
 from typing import Any, overload
 
@@ -11,7 +11,7 @@ Tokens = npt.NDArray[np.int64]
 """Token ids, `(n, length)` of padded sequences or `(length,)` of one."""
 
 TokenIds = Tensor | npt.NDArray[Any]
-"""Real sequences as a user passes them."""
+"""Real sequences as users pass them."""
 
 
 @overload
@@ -19,18 +19,18 @@ def lengths_of(tokens: Tensor, pad: int) -> Tensor: ...
 @overload
 def lengths_of(tokens: Tokens, pad: int) -> Tokens: ...
 def lengths_of(tokens: Tensor | Tokens, pad: int) -> Tensor | Tokens:
-    """How many tokens padded sequences `(..., length)` have: `(...)` int64, a tensor or an array as they are.
+    """The number of tokens in each padded sequence of `(..., length)`: `(...)` int64, a tensor or an array like `tokens`.
 
     Args:
         tokens: padded at the end only.
-        pad: the pad id; that of a game is its `vocab_size`.
+        pad: the pad id; a game's is its `vocab_size`.
     """
     lengths: Tensor | Tokens = (tokens != pad).sum(-1)
     return lengths
 
 
 def played_positions(lengths: Tensor, length: int) -> Tensor:
-    """Which of `length` positions sequences with lengths `(n,)` have: `(n, length)` bool."""
+    """Whether sequences with lengths `(n,)` reach each of `length` positions: `(n, length)` bool."""
     return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)
 
 
@@ -38,8 +38,8 @@ def as_sequences(real: TokenIds, vocab_size: int, sequence_length: int) -> Tenso
     """Real sequences `(n, sequence_length)` as an int64 tensor.
 
     Raises:
-        TypeError: they are no integers.
-        ValueError: none, of another length, or with ids that are no tokens; `vocab_size` pads.
+        TypeError: the ids are not integers.
+        ValueError: there are no sequences, their length differs, or an id is neither a token nor `vocab_size` (padding).
     """
     array = real if isinstance(real, Tensor) else np.asarray(real)
     if isinstance(array, Tensor):

@@ -1,4 +1,4 @@
-"""What a finished sequence is worth, and what a prefix is worth: the mean of its completions."""
+"""Rewards of finished sequences, and values of prefixes: the mean reward of their completions."""
 
 from seqgan_env.rewards.bleu import BleuReward
 from seqgan_env.rewards.controls import ConstantReward, RandomReward

@@ -15,7 +15,7 @@ class BleuReward(RewardModel):
     Args:
         references: `(n, length)` int64, padded with `pad`.
         pad: the pad id.
-        max_order: n-grams up to this length count.
+        max_order: the longest n-grams to count.
     """
 
     def __init__(self, references: Tensor, pad: int, max_order: int = 4) -> None:

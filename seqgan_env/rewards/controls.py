@@ -1,4 +1,4 @@
-"""Rewards that know nothing of real sequences: what an agent gains from them, it gains without any discriminator."""
+"""Control rewards that know nothing of real sequences: gains from them do not come from a discriminator."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from seqgan_env.support.hashed_random import key_of_each, uniform
 
 
 class ConstantReward(RewardModel):
-    """A control: every sequence is worth the same."""
+    """A control: every sequence has the same reward."""
 
     def __init__(self, value: float = 0.5) -> None:
         self.value = value
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`value`, `(n,)` times."""
+        """`value` for each sequence, `(n,)`."""
         return torch.full((len(tokens),), self.value, device=tokens.device)
 
     def description(self) -> dict[str, Any] | None:
-        """See `RewardModel`; only of the default value."""
+        """See `RewardModel`; None unless `value` is the default."""
         return {"reward_model": "constant"} if self.value == ConstantReward().value else None
 
 
@@ -31,7 +31,7 @@ class RandomReward(RewardModel):
         self.seed = seed
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Uniform numbers `(n,)`; the same sequence gets the same one."""
+        """Uniform numbers `(n,)`, a function of the sequence."""
         return uniform(key_of_each(tokens, self.seed))
 
     def description(self) -> dict[str, Any]:

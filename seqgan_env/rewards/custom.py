@@ -1,4 +1,4 @@
-"""A reward function of one's own: called, checked, and found by its name."""
+"""Custom reward functions: call them, check their results, and find them by name."""
 
 import importlib
 import reprlib
@@ -14,15 +14,15 @@ Decode = Callable[[list[int]], Any]
 
 
 class RewardError(ValueError):
-    """A reward function of one's own raised, or returned something else than finite numbers."""
+    """A custom reward function raised an error, or did not return finite numbers."""
 
 
 class FunctionReward(RewardModel):
-    """A function of one's own, of decoded sequences.
+    """A custom function of decoded sequences as a reward model.
 
     Args:
         function: maps a list of `n` decoded sequences to `n` finite numbers; or, if not `batched`, one sequence to one number.
-        decode: turns a list of token ids into what the function takes; by default they stay a list of ints.
+        decode: turns a list of token ids into the function's argument; by default it stays a list of ints.
         batched: whether the function takes all sequences in one call.
     """
 
@@ -37,9 +37,10 @@ class FunctionReward(RewardModel):
         """The function's values `(n,)`.
 
         Raises:
-            RewardError: the function raised, or returned values of another number, not finite, or no numbers at all.
+            RewardError: the function raised an error, or returned a wrong number of values, or values that are not finite
+                numbers.
         """
-        if len(tokens) == 0:  # the function need not know what to do with an empty list
+        if len(tokens) == 0:  # the function need not handle an empty list
             return torch.zeros(0, device=tokens.device)
         sequences: list[Any] = [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
         if self._decode is not None:
@@ -60,7 +61,7 @@ class FunctionReward(RewardModel):
         except Exception as error:
             culprit = find_culprit(self.function, sequences)
             where = (
-                f"for the batch of {len(sequences)} sequences, but for no one of them that was tried alone"
+                f"for the batch of {len(sequences)} sequences, but for none of those that were tried alone"
                 if culprit is None
                 else f"for the sequence {_show(culprit)}"
             )
@@ -78,15 +79,15 @@ class FunctionReward(RewardModel):
         except RewardError as error:
             raise RewardError(
                 f"The reward function must return one number, got {_show(value)} ({type(value).__name__}) for the sequence "
-                f"{_show(sequence)}. If it takes a list of sequences, say batched=True."
+                f"{_show(sequence)}. If it takes a list of sequences, pass batched=True."
             ) from error
         return number.item()
 
 
 def find_culprit(function: Callable[[list[Any]], Any], sequences: list[Any]) -> Any | None:
-    """A sequence for which a batched function raises when it gets it alone; None if halving the batch leads to none.
+    """A single sequence for which a batched function raises an error; None if halving the batch does not find one.
 
-    It calls the function at most twice for each halving: 2 log2(n) times.
+    It calls the function at most twice per halving: 2 log2(n) times.
     """
 
     def raises(part: list[Any]) -> bool:
@@ -119,18 +120,18 @@ def _as_tensor(values: Any, n: int, device: torch.device) -> Tensor:
 
 
 def _show(value: Any) -> str:
-    """A value, shortened where it is long."""
+    """A value as text, shortened if it is long."""
     short = reprlib.Repr()
     short.maxlist, short.maxstring, short.maxother = 40, 200, 200
     return short.repr(value)
 
 
 class MissingReward(RewardModel):
-    """Stands for a reward model of one's own in a game that was loaded without it: it cannot score.
+    """Stands in for a custom reward in a game that was loaded without it; it cannot score.
 
     Args:
-        name: how it was called when the game was saved.
-        batched: as of `FunctionReward`.
+        name: the reward's name when the game was saved.
+        batched: as in `FunctionReward`.
     """
 
     def __init__(self, name: str, batched: bool) -> None:
@@ -138,53 +139,53 @@ class MissingReward(RewardModel):
         self.batched = batched
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Cannot.
+        """Always fails.
 
         Raises:
-            RewardError: always; names what is missing.
+            RewardError: always; names the missing reward.
         """
         raise RewardError(
-            f"This game's reward is partly or wholly {self.name}, which is not in its folder, and is not imported merely "
-            f"because a file names it. Pass it: on the command line --objective {self.name}; in Python "
-            f"load_game(folder, own_reward=...), where for a function serves load_function({self.name!r})."
+            f"This game's reward uses {self.name}, which is not in its folder, and is not imported merely because a file "
+            f"names it. Pass it: on the command line --objective {self.name}; in Python "
+            f"load_game(folder, own_reward=...), for a function with load_function({self.name!r})."
         )
 
 
 def as_reward_model(reward: HasScore | Callable[[Any], Any], decode: Decode | None, batched: bool) -> HasScore:
-    """An object with `score` as it is; a function as a `FunctionReward`."""
+    """An object with `score` unchanged; a function as a `FunctionReward`."""
     if has_score(reward):
         return reward
     return FunctionReward(reward, decode, batched=batched)  # type: ignore[arg-type]
 
 
 def load_function(name: str) -> Callable[[Any], Any]:
-    """The function that is called `package.module:name`. This imports, and so executes, the module: name only your own.
+    """The function named `package.module:name`. This imports, and so executes, the module: only name code that you trust.
 
     Raises:
-        ValueError: another form, a module that cannot be imported, no such name in it, or it is no function's.
+        ValueError: the name has another form, the module cannot be imported or lacks the name, or it is not a function.
     """
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
-        raise ValueError(f"A function is named as package.module:function, such as my_rewards:length; got {name!r}.")
+        raise ValueError(f"A function's name must be package.module:function, such as my_rewards:length; got {name!r}.")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ValueError(
             f"The module {module_name!r} of {name!r} cannot be imported: {type(error).__name__}: {error}. "
-            "It is looked for on Python's path; PYTHONPATH=. adds the current folder."
+            "It is searched on Python's path; PYTHONPATH=. adds the current folder."
         ) from error
     function = getattr(module, attribute, None)
     if function is None:
         names: Sequence[str] = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"The module {module_name!r} has no {attribute!r}. It has {', '.join(names) or 'no functions'}.")
     if not callable(function):
-        raise ValueError(f"{name!r} is no function, but of type {type(function).__name__}. Name a function.")
+        raise ValueError(f"{name!r} is not a function, but of type {type(function).__name__}. Name a function.")
     found: Callable[[Any], Any] = function
     return found
 
 
 def describe(reward: object) -> dict[str, Any]:
-    """What `MissingReward` keeps of a reward of one's own: a function's `module:name`, or a class's name; and `batched`."""
+    """A custom reward's name for `MissingReward`, a function's `module:name` or a class's name, and `batched`."""
     if isinstance(reward, MissingReward):
         return {"name": reward.name, "batched": reward.batched}
     if not isinstance(reward, FunctionReward):

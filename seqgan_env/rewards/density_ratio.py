@@ -38,14 +38,14 @@ DELETED_SETTINGS = {"objective": "likelihood"}
 
 @dataclass(frozen=True)
 class DensityRatioConfig:
-    """The density of real sequences: the models that it is a mixture of, and their training."""
+    """The density of real sequences: a mixture of models, and their training."""
 
     n_models: FewInt = 1
-    """Models that learn, alike but for their initial parameters and dropout."""
+    """The number of trained models, which differ only in initial parameters and dropout."""
     model: GeneratorConfig = field(default_factory=lambda: GeneratorConfig(embedding_dim=128, hidden_dim=128, dropout=0.5))
-    """Each of them."""
+    """The architecture of each."""
     with_start: bool = True
-    """The generator as it is when the first fit begins, its likelihood start, is one of the mixture too, without learning."""
+    """Adds a frozen copy of the generator, as it is at the first fit (its likelihood start), to the mixture."""
     batch_size: PositiveInt = 64
     """Sequences in one training step."""
     epochs: PositiveInt = 1
@@ -53,7 +53,7 @@ class DensityRatioConfig:
     learning_rate: PositiveFloat = 3e-3
     """Adam's step size in the first fit."""
     learning_rate_decay: PositiveFloat = 0.98
-    """What the step size is multiplied with after each fit."""
+    """The factor on the step size after each fit."""
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"

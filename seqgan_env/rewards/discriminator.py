@@ -1,4 +1,4 @@
-"""The discriminator: the reward that it gives, and how it is trained."""
+"""The discriminator as a reward model: its reward and its training."""
 
 import dataclasses
 import math
@@ -24,20 +24,20 @@ _PHASE = "a fit of the discriminator"
 DiscriminatorScaling = Literal["probability", "centred", "log", "ratio"]
 
 MAX_RATIO = 100.0
-"""The greatest reward under the scaling `"ratio"`: beyond it, one sequence would have a whole batch's weight."""
+"""The largest reward with the scaling `"ratio"`; with a larger one, a single sequence would outweigh a batch."""
 
 
 class DiscriminatorReward(LearningRewardModel):
-    """How real the discriminator takes a sequence to be (paper, eq. 4).
+    """How real the discriminator judges a sequence (paper, eq. 4).
 
     Args:
-        discriminator: the network; its config says how it is trained.
+        discriminator: the network; its config has the settings of its training.
         scaling: `"probability"` D in [0, 1], as published; `"centred"` 2D - 1; `"log"` log D; `"ratio"` D / (1 - D), at most
-            `MAX_RATIO`: of densities, real to generated (MaliGAN: Che et al., 2017, section 3.1), for the baseline
-            `"maligan"`. Where sequences can end early, a reward of one sign favours one length, and `"centred"` does not.
+            `MAX_RATIO`, the ratio of real to generated densities (MaliGAN: Che et al., 2017, section 3.1), for the baseline
+            `"maligan"`. If sequences can end early, a reward of one sign favours short or long ones; `"centred"` does not.
 
     Raises:
-        ValueError: an unknown scaling.
+        ValueError: the scaling is unknown.
     """
 
     def __init__(self, discriminator: TextCNN, scaling: DiscriminatorScaling = "probability") -> None:
@@ -53,7 +53,7 @@ class DiscriminatorReward(LearningRewardModel):
         return self.scale(self.discriminator.log_odds(tokens))
 
     def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`score`, with products made in the precision that the discriminator is configured for."""
+        """`score`, with products computed in the discriminator's configured precision."""
         return self.scale(self.discriminator.log_odds(tokens, self.discriminator.config.precision))
 
     def scale(self, log_odds: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ class DiscriminatorReward(LearningRewardModel):
             Mean loss (nats) and accuracy over the last pass, as seen in training; norm of the last step's gradient.
 
         Raises:
-            ValueError: nothing to learn from.
-            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Looked at when all steps are done,
-                so that none waits for a GPU; the loss shows a fault in an earlier gradient one step later.
+            ValueError: there are no real or no generated sequences.
+            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Checked after all steps, so that
+                none waits for a GPU; a fault in an earlier gradient shows in the next step's loss.
         """
         network, settings = self.discriminator, self.discriminator.config
         if len(real) == 0 or len(generated) == 0:

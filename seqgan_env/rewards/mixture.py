@@ -14,13 +14,13 @@ from seqgan_env.support.read_only import ReadOnly
 
 
 class MixtureReward(RewardModel):
-    """A weighted sum of reward models; it learns if one of them does.
+    """A weighted sum of reward models; it learns if one of them learns.
 
     Args:
         weighted_models: pairs of a weight and a reward model, which may be any object with `score`.
 
     Raises:
-        ValueError: no pair.
+        ValueError: there are no pairs.
     """
 
     def __init__(self, weighted_models: Sequence[tuple[float, HasScore]]) -> None:
@@ -37,7 +37,7 @@ class MixtureReward(RewardModel):
         return self._sum([model.score(tokens, lengths) for model in self._models])
 
     def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """The weighted sum `(n,)` of what the models say of completions."""
+        """The weighted sum `(n,)` of the models' scores of completions."""
         return self._sum([model.score_completions(tokens, lengths) for model in self._models])
 
     def _sum(self, rewards: list[Tensor]) -> Tensor:
@@ -46,7 +46,7 @@ class MixtureReward(RewardModel):
 
     @property
     def learns(self) -> bool:
-        """Whether one of the models does."""
+        """Whether one of the models learns."""
         return any(model.learns for model in self._models)
 
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
@@ -76,23 +76,23 @@ class MixtureReward(RewardModel):
         return next((value for model in self._models if (value := model.probability(tokens)) is not None), None)
 
     def training_state(self) -> dict[str, Any]:
-        """The states of the models that have one, by their number."""
+        """The states of the models that have one, by index."""
         states = {str(index): model.training_state() for index, model in enumerate(self._models)}
         return {index: state for index, state in states.items() if state is not None}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         models = self._models
         for index in self.training_state():
             models[int(index)].load_training_state(state[index])
 
     @property
     def parts(self) -> tuple[RewardModel, ...]:
-        """The models; a mixture among them counts as its own parts."""
+        """The models; a nested mixture is replaced by its own parts."""
         return tuple(part for model in self._models for part in model.parts)
 
     def networks(self) -> dict[str, nn.Module]:
-        """The models' networks; of two with the same file name the first."""
+        """The models' networks; if two share a file name, the first one."""
         networks: dict[str, nn.Module] = {}
         for model in reversed(self._models):
             networks |= model.networks()
@@ -103,15 +103,15 @@ class ObjectiveMixture(ReadOnly, MixtureReward):
     """A reward model and a custom objective, as in ORGAN (Guimaraes et al., 2017, arXiv 1705.10843, section 3).
 
     With the discriminator D and the objective O, the reward is lambda D + (1 - lambda) O; `weight` is the objective's,
-    1 - lambda. Both count as they are: scale the objective to the range of D.
+    1 - lambda. Neither is rescaled, so give the objective the range of D.
 
     Args:
-        model: what learns to tell real sequences, or any reward model.
-        objective: what is wanted beside that.
+        model: the discriminator, or any reward model.
+        objective: the custom objective.
         weight: the objective's, in (0, 1).
 
     Raises:
-        ValueError: a weight outside.
+        ValueError: the weight is out of range.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"model", "objective", "weight", "weighted_models"})
@@ -125,7 +125,7 @@ class ObjectiveMixture(ReadOnly, MixtureReward):
         self.weight = weight
 
     def description(self) -> dict[str, Any] | None:
-        """The model's arguments, the weight, and the objective's name as `own`; `make_game` takes one objective only."""
+        """The model's arguments, the weight, and the objective's name as `own`; None with two objectives."""
         arguments = adapt(self.model).description()
         if arguments is None or "own" in arguments:
             return None

@@ -1,4 +1,4 @@
-"""The reward models that have a name, and how each is made for a game."""
+"""Reward models by name, and how to make each for a game."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,32 +23,32 @@ RewardName = Literal["discriminator", "density-ratio", "rank", "bleu", "constant
 
 @dataclass(frozen=True)
 class ScoringRules:
-    """How sequences and prefixes are scored: the options of a game that are also flags of train.py, with their help."""
+    """How sequences and prefixes are scored: options of a game that are also flags of train.py, with their help."""
 
     n_rollouts: PositiveInt = 16
     """Monte Carlo completions of each prefix."""
     reward_model: RewardName = "discriminator"
-    """What judges sequences: the discriminator; density-ratio, a discriminator that knows the generator's density and scores
+    """The judge of sequences: the discriminator; density-ratio, a discriminator that knows the generator's density and scores
     each token; rank (RankGAN); bleu (PG-BLEU); or a control, constant or random."""
     scaling: DiscriminatorScaling = "probability"
-    """The discriminator's probability D as the reward: D itself; centred, 2D - 1; log D; or the ratio D / (1 - D), which
-    belongs with the baseline maligan."""
+    """How the discriminator's probability D becomes a reward: probability, D itself; centred, 2D - 1; log, log D; or ratio,
+    D / (1 - D), for the baseline maligan."""
     density_ratio: DensityRatioConfig = field(default_factory=DensityRatioConfig)
     ranking: RankConfig = field(default_factory=RankConfig)
     objective_weight: Annotated[float, Range(above=0, most=1)] = 0.5
-    """The objective's weight; the reward model has 1 less it, ORGAN's lambda. At 1 nothing else counts."""
+    """The objective's weight; the reward model has 1 minus this, ORGAN's lambda. At 1 only the objective counts."""
     objective_batched: bool = False
-    """The objective takes a list of sequences and returns as many numbers."""
+    """The objective takes a list of sequences and returns a list of numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class RewardSettings:
-    """What the reward models with a name are made from; each takes what it needs. See `make_game`."""
+    """The settings from which named reward models are made; each uses what it needs. See `make_game`."""
 
     vocab_size: int
     sequence_length: int
     real: Callable[[], Tensor]
-    """Makes the real sequences `(n, sequence_length)`: some models never need them."""
+    """Returns the real sequences `(n, sequence_length)`; a function, because some models never need them."""
     rules: ScoringRules
     discriminator: TextCNNConfig | None = None
     seed: int = 0
@@ -57,7 +57,7 @@ class RewardSettings:
     device: torch.device | str = "cpu"
 
     def network(self) -> TextCNN:
-        """The discriminator's or the ranker's network; by default with the published windows that fit the sequence."""
+        """The network of the discriminator or ranker; by default with the published windows that fit the sequence."""
         config = self.discriminator or widths_within(self.sequence_length, TextCNNConfig())
         return TextCNN(self.vocab_size, self.sequence_length, config, seed=self.seed, device=self.device)
 
@@ -83,4 +83,4 @@ REWARD_MODELS: dict[RewardName, Callable[[RewardSettings], RewardModel]] = {
     "constant": lambda game: ConstantReward(),
     "random": lambda game: RandomReward(game.seed),
 }
-"""Makes the reward model of a name; its `description` says the name and the settings again."""
+"""Makes the reward model with a name; its `description` returns the name and the settings."""

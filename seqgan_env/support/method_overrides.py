@@ -1,8 +1,8 @@
-"""Two methods of a class, one of them a faster form of the other: whether they still belong together."""
+"""Check whether a method and its faster form still belong together in a subclass."""
 
 
 def redefined_alone(kind: type, plain: str, fast: str) -> bool:
-    """Whether a class inherits the faster form of a method from a class that has another version of the method.
+    """Whether a class, or a base, redefines a method but not its faster form, which is then inherited and wrong.
 
     Args:
         kind: the class.

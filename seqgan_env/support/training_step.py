@@ -1,4 +1,4 @@
-"""One step of an optimiser, which several processes can take together."""
+"""One optimiser step, which several processes can take together."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,20 +19,20 @@ def take_step(
     max_grad_norm: float | None = None,
     check: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Differentiate, sum the gradients of all processes, clip them, and step. Nothing here waits for a GPU.
+    """Differentiate, sum the gradients of all processes, clip them, and step. This never waits for a GPU.
 
     Args:
-        module: what learns.
+        module: the module to train.
         optimizer: of its parameters.
-        loss: this process's part of the batch's loss, a scalar; see `Workers`. Or the gradients of that part, one for each
+        loss: this process's part of the batch's loss, a scalar (see `Workers`), or the gradients of that part, one per
             parameter.
-        numbers: further values of this process's part, `(k,)`, to be summed with the gradients.
+        numbers: further values of this process's part, `(k,)`, to sum with the gradients.
         workers: the processes that take the step together.
-        max_grad_norm: clip the gradient to this norm; by default it is not clipped.
-        check: called with what is returned, before gradients are clipped and parameters change; may raise an error.
+        max_grad_norm: the norm to clip the gradient to; by default it is not clipped.
+        check: gets the result before gradients are clipped and parameters change; may raise an error.
 
     Returns:
-        The numbers, summed over all processes, `(k,)`; with `max_grad_norm` the norm of the gradient before clipping follows.
+        The numbers summed over all processes, `(k,)`; with `max_grad_norm` followed by the gradient's norm before clipping.
     """
     optimizer.zero_grad()
     if isinstance(loss, Tensor):

@@ -149,7 +149,7 @@ def test_an_objective_is_handed_in_again(run: Path, tmp_path: Path, capsys: pyte
     game = text_game(LINES, reward="rollout", n_rollouts=2, objective=word_length, objective_weight=1)
     save_game(game, tmp_path)
     save_generators(game, tmp_path)
-    with pytest.raises(SystemExit, match=f"error: This game's reward is .*word_length.* --objective {objective}"):
+    with pytest.raises(SystemExit, match=f"error: This game's reward uses .*word_length.* --objective {objective}"):
         inspect(tmp_path)
     inspect(tmp_path, "--objective", objective, "--html", tmp_path / "page.html")
     _, trace = episodes_on(tmp_path / "page.html")[-1]

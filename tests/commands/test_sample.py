@@ -287,7 +287,7 @@ def test_a_mask_is_found_by_its_name(oracle_run: Path, tmp_path: Path) -> None:
     assert not twice(
         sampled(oracle_run, tmp_path / "s.txt", "-n", 200, "--mask", "tests.commands.test_sample:none_of_nine_twice")
     )
-    with pytest.raises(SystemExit, match=r"error: A function is named as package\.module:function, .* got 'no_repeats'"):
+    with pytest.raises(SystemExit, match=r"error: A function.s name must be package\.module:function, .* got 'no_repeats'"):
         sampled(oracle_run, tmp_path / "s.txt", "--mask", "no_repeats")
 
 

@@ -96,7 +96,7 @@ def test_a_function_that_raises_for_no_sequence_alone() -> None:
             raise MemoryError("too many")
         return [0.0] * len(sequences)
 
-    with pytest.raises(RewardError, match="raised MemoryError for the batch of 3 sequences, but for no one of them"):
+    with pytest.raises(RewardError, match="raised MemoryError for the batch of 3 sequences, but for none of those"):
         FunctionReward(few).score(TOKENS, LENGTHS)
 
 
@@ -168,7 +168,7 @@ def test_a_function_is_loaded_by_its_name(module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("length", r"named as package\.module:function, such as my_rewards:length; got 'length'"),
+        ("length", r"must be package\.module:function, such as my_rewards:length; got 'length'"),
         (":length", "got ':length'"),
         ("some_rewards_of_mine:", "got 'some_rewards_of_mine:'"),
         ("no_such_module_here:f", r"cannot be imported: ModuleNotFoundError: .*PYTHONPATH=\."),
@@ -183,7 +183,7 @@ def test_a_name_that_leads_nowhere_is_refused(name: str, message: str) -> None:
 
 
 def test_a_name_of_something_else_is_refused(module: str) -> None:
-    with pytest.raises(ValueError, match=r"is no function, but of type int\. Name a function"):
+    with pytest.raises(ValueError, match=r"is not a function, but of type int\. Name a function"):
         load_function(f"{module}:LIMIT")
 
 
