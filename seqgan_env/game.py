@@ -1,4 +1,4 @@
-"""The rules that both environment forms share: what is real, what a sequence and a prefix are worth, when to retrain."""
+"""The game that both forms of the environment play: real sequences, the values of sequences and prefixes, retraining."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -51,29 +51,29 @@ def contract_rewards(values: Tensor, lengths: Tensor, reward: RewardContract) ->
 class SequenceGame(ReadOnly):
     """One game, which any number of environments can play.
 
-    `reward_model`, `n_rollouts` and `retrain_every` can be set at any time, and act from the next step on. The other arguments
-    are read-only: environments and agents are made from them.
+    You can set `reward_model`, `n_rollouts` and `retrain_every` at any time; the change takes effect from the next step. The
+    other arguments are read-only, because environments and agents are made from them.
 
     Args:
         vocab_size: number of tokens; the pad id.
-        sequence_length: an episode ends at this many tokens,
-        end_token: or at this one, where there is one.
+        sequence_length: an episode ends at this number of tokens,
+        end_token: or at this token, if any.
         real: real sequences `(n, sequence_length)` of token ids, padded, a tensor or an array; or a function that makes them
             when they are first needed.
-        reward_model: what a finished sequence is worth: any object with `score`; see `seqgan_env.rewards.reward_model.adapt`.
+        reward_model: scores finished sequences: any object with `score`; see `seqgan_env.rewards.reward_model.adapt`.
         reward: the reward contract, see `contract_rewards`.
         n_rollouts: Monte Carlo completions of each prefix.
-        retrain_every: after how many finished episodes the reward model is fitted to real sequences against these episodes'
-            own; None leaves it to the caller of `retrain`.
-        mask: which tokens may follow a prefix.
-        oracle: where nature is known: measures finished sequences.
-        vocabulary: turns ids into text, where there is text.
+        retrain_every: number of finished episodes after which the reward model is fitted to them and to as many real
+            sequences; None leaves it to the caller of `retrain`.
+        mask: maps a prefix to the tokens that may follow it.
+        oracle: measures finished sequences, if it is known who wrote the real ones.
+        vocabulary: turns ids into text, if any.
         device: where sequences are completed and scored.
 
     Raises:
         AttributeError: a read-only attribute is set.
-        TypeError, ValueError: a rule out of its range, rules that do not go together, or real sequences of another kind,
-            length or vocabulary; where a function makes them, when it has made them.
+        TypeError, ValueError: an argument is out of its range, two arguments contradict each other, or the real sequences
+            have another dtype, length or vocabulary (if a function makes them, once it has made them).
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset(
@@ -132,12 +132,12 @@ class SequenceGame(ReadOnly):
 
     @property
     def gamma(self) -> float:
-        """The discount under which `reward` states the objective."""
+        """The discount with which `reward` states the objective."""
         return GAMMAS[self.reward]
 
     @property
     def is_new(self) -> bool:
-        """Whether the reward model was neither retrained here nor given a state, and no episode is kept for retraining."""
+        """Whether nothing has happened yet: no retraining, no loaded state, and no episode kept for retraining."""
         return not (self._has_learned or self._finished)
 
     @property
@@ -153,7 +153,7 @@ class SequenceGame(ReadOnly):
 
     @property
     def search(self) -> MonteCarloSearch:
-        """Completes prefixes by the attached policy, and scores them, under the rules as they are now."""
+        """Completes prefixes with the attached policy and scores them."""
         return MonteCarloSearch(
             self._policy,
             self._model.score,
@@ -172,12 +172,12 @@ class SequenceGame(ReadOnly):
     def __setattr__(self, name: str, value: Any) -> None:
         made = "_rng" in vars(self)
         if made and name in ("reward_model", "n_rollouts", "retrain_every"):
-            replace(self, **{name: value})  # refuses what no game can be made with
+            replace(self, **{name: value})  # raises if no game can be made with it
         super().__setattr__(name, value)
         if name == "reward_model":
-            self._model = adapt(value)  # what the game asks, while `reward_model` remains the object that was passed
+            self._model = adapt(value)  # `reward_model` remains the object that was passed
         if made and name == "reward_model":
-            if not isinstance(self._policy, UniformPolicy):  # which stands for none
+            if not isinstance(self._policy, UniformPolicy):  # then none is attached
                 self.attach_policy(self._policy)
             if self._workers.count > 1:
                 self.share_work(self._workers)
@@ -191,7 +191,7 @@ class SequenceGame(ReadOnly):
         self._rng.manual_seed(as_seed(seed) % 2**63)
 
     def attach_policy(self, policy: TokenPolicy) -> None:
-        """Let `policy` write the completions from now on; it is held by reference.
+        """Make `policy` write the completions from now on; the game keeps a reference to it.
 
         Raises:
             TypeError: it lacks `initial_state(n)` or `step(tokens, state)`.
@@ -205,9 +205,9 @@ class SequenceGame(ReadOnly):
         self._model.attach_policy(policy)
 
     def share_work(self, workers: Workers) -> None:
-        """Let `play` and `retrain` be done by several processes together, which all call them with the same sequences.
+        """Divide the work of `play` and `retrain` among processes, all of which call them with the same sequences.
 
-        A custom reward model without `share_work` learns from everything in each of them.
+        In each process, a custom reward model without `share_work` learns from all of them.
         """
         self._workers = workers
         self._model.share_work(workers)
@@ -215,26 +215,29 @@ class SequenceGame(ReadOnly):
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Tensor:
         """Q of the actions at `positions`, as far as the reward contract needs it; see `MonteCarloSearch.action_values`.
 
-        The contract `"terminal"` needs no completions: all is 0 but what a finished sequence is worth. Nor does a reward model
-        that scores tokens; see `token_values`.
+        There are no completions under the contract `"terminal"` (see `final_values`), nor if the reward model scores tokens
+        (see `token_values`).
 
         Raises:
             OutOfMemory: there are too many completions.
         """
         if len(tokens) == 0:
             return torch.zeros(0, len(positions), device=self.device)
+        if self.reward == "terminal":
+            return self.final_values(tokens, lengths, positions)
         rows = f"the environment's rows (a run's batch_size), {len(tokens):,}"
-        if self.reward != "terminal":
-            with room_for("the scores of a batch", rows):
-                token_values = self.token_values(tokens, lengths)
-            if token_values is not None:
-                return token_values[:, positions.start : positions.stop]
-            with room_for("the completions of a batch", f"{rows}, or n_rollouts, {self.n_rollouts:,}"):
-                return self.search.action_values(tokens, lengths, keys, positions)
+        with room_for("the scores of a batch", rows):
+            token_values = self.token_values(tokens, lengths)
+        if token_values is not None:
+            return token_values[:, positions.start : positions.stop]
+        with room_for("the completions of a batch", f"{rows}, or n_rollouts, {self.n_rollouts:,}"):
+            return self.search.action_values(tokens, lengths, keys, positions)
+
+    def final_values(self, tokens: Tensor, lengths: Tensor, positions: range) -> Tensor:
+        """R of finished sequences at their last action `(n, len(positions))`, 0 at all other `positions`."""
         values = torch.zeros(len(tokens), len(positions), device=self.device)
-        finished = self.is_finished(tokens, lengths)
         last = lengths - 1 - positions.start
-        finished &= (last >= 0) & (last < len(positions))
+        finished = self.is_finished(tokens, lengths) & (last >= 0) & (last < len(positions))
         if finished.any():
             values[finished, last[finished]] = self._model.score(tokens[finished], lengths[finished])
         return values
@@ -242,8 +245,8 @@ class SequenceGame(ReadOnly):
     def token_values(self, tokens: Tensor, lengths: Tensor) -> Tensor | None:
         """Q `(n, sequence_length)` of each action, 0 at and beyond `lengths`; None unless the reward model scores tokens.
 
-        Under `"rollout"`, whose discount is 0, Q is the token's own score. Else it is the sum of scores up to the token, which
-        at the last one is R, so that the rewards of `"shaped"` are again the tokens' scores, under the discount 1.
+        Under `"rollout"`, with its discount 0, Q is the token's own score. Otherwise it is the sum of scores up to the
+        token, which is R at the last one, so that the rewards of `"shaped"` are the tokens' scores again.
         """
         scores = self._model.token_scores(tokens, lengths)
         if scores is None or self.reward == "rollout":
@@ -251,12 +254,12 @@ class SequenceGame(ReadOnly):
         return scores.cumsum(dim=1) * played_positions(lengths, scores.shape[1])
 
     def is_finished(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Which of the sequences `(n, sequence_length)` are episodes that have ended: `(n,)` bool."""
+        """Whether each of the sequences `(n, sequence_length)` is a complete episode: `(n,)` bool."""
         full = lengths == self.sequence_length
         return full if self.end_token is None else full | (tokens == self.end_token).any(dim=1)
 
     def final_info(self, tokens: Tensor, lengths: Tensor) -> dict[str, npt.NDArray[np.float64]]:
-        """What is known of finished sequences, `(n,)` each: probability of being real; the oracle's NLL in nats per token."""
+        """Facts about finished sequences, `(n,)` each: probability of being real; the oracle's NLL in nats per token."""
         info = {}
         probability = self._model.probability(tokens)
         if probability is not None:
@@ -266,7 +269,7 @@ class SequenceGame(ReadOnly):
         return {key: value.double().cpu().numpy() for key, value in info.items()}
 
     def record(self, finished: Tensor) -> dict[str, float] | None:
-        """Note finished sequences `(n, sequence_length)`; if it is time, retrain on the newest of them and return metrics."""
+        """Keep finished sequences `(n, sequence_length)`; if retraining is due, retrain on the newest and return metrics."""
         if self.retrain_every is None:
             return None
         self._finished.append(finished)
@@ -277,9 +280,9 @@ class SequenceGame(ReadOnly):
         return self.retrain(newest)
 
     def training_state(self) -> dict[str, Any]:
-        """What changes while the game is played: its reward model, and sequences kept for retraining.
+        """What changes during play: the reward model, random numbers, and sequences kept for retraining.
 
-        A reward model that learns and has no `training_state` is left out, with a warning.
+        Warns about a reward model that learns but has no `training_state`, and leaves it out.
         """
         for part in self._model.parts:
             if not part.learns or part.training_state() is not None:
@@ -296,7 +299,7 @@ class SequenceGame(ReadOnly):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         self._has_learned = True
         load_random_state(self._rng, state["rng"])
         self._finished = [part.to(self.device) for part in state["finished"]]
@@ -305,11 +308,11 @@ class SequenceGame(ReadOnly):
     def retrain(self, generated: Tensor) -> dict[str, float]:
         """Fit the reward model to generated sequences `(n, sequence_length)` against as many real ones, chosen at random.
 
-        Where there are fewer real ones, each is taken as often as it needs.
+        If there are fewer real ones, they repeat.
 
         Raises:
-            TypeError: the reward model does not learn; or the sequences are no int64 tensor.
-            ValueError: no sequences, of another length, or with ids that are no tokens.
+            TypeError: the reward model does not learn, or the sequences are not an int64 tensor.
+            ValueError: there are no sequences, they have another length, or an id is out of range.
         """
         if not self._model.learns:
             raise TypeError(f"{type(self.reward_model).__name__} does not learn: it has no fit(real, generated).")
@@ -321,7 +324,7 @@ class SequenceGame(ReadOnly):
             return self._model.fit(self.real_sequences[torch.cat(orders)[: len(generated)]], generated)
 
     def _check_generated(self, generated: Tensor) -> None:
-        """Refuse what the reward model would choke on half-way, before anything has changed."""
+        """Raise before anything has changed, rather than in the middle of a fit."""
         if not isinstance(generated, Tensor) or generated.dtype != torch.int64:
             kind = generated.dtype if isinstance(generated, Tensor) else type(generated).__name__
             raise TypeError(f"retrain() takes generated sequences as an int64 tensor, got {kind}.")

@@ -1,4 +1,4 @@
-"""Games ready to play: of sequences in memory, of the synthetic oracle, of a text."""
+"""Games ready to play: with sequences in memory, with the synthetic oracle, with a text."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -43,13 +43,13 @@ def make_game(
         vocab_size: number of tokens.
         sequence_length: the most tokens of a sequence.
         real: real sequences; see `SequenceGame`.
-        rules: the game's options; by default each has the default of `GameRules`.
-        mask: maps a prefix `(k,)` to the tokens that may follow, `(vocab_size,)` bool.
-        end_token: ends a sequence early.
+        rules: the game's options; by default those of `GameRules()`.
+        mask: maps a prefix `(k,)` to the tokens that may follow it, `(vocab_size,)` bool.
+        end_token: ends a sequence early, if any.
         oracle: measures finished sequences.
         vocabulary: turns ids into text.
         device: `"auto"`, `"cpu"` or `"cuda"`.
-        options: fields of `GameRules`, such as `reward="rollout"`, in place of those of `rules`.
+        options: fields of `GameRules`, such as `reward="rollout"`, which override `rules`.
 
     Raises:
         TypeError, ValueError: an unknown option; or see `SequenceGame`.
@@ -92,7 +92,7 @@ def make_game(
 def make_reward_model(
     rules: GameRules, settings: RewardSettings, decode: Callable[[list[int]], str] | None = None
 ) -> HasScore:
-    """The reward model that the rules name, or bring, with their objective; see `make_game`.
+    """The reward model that the rules name or contain, mixed with their objective, if any; see `make_game`.
 
     Raises:
         ValueError: an unknown name, or an object without `score`.
@@ -126,16 +126,16 @@ def oracle_game(
     device: str | torch.device = "cpu",
     **arguments: Any,
 ) -> SequenceGame:
-    """The paper's synthetic game: an LSTM with random parameters is nature.
+    """The paper's synthetic game: an LSTM with random parameters, the oracle, writes the real sequences.
 
     Args:
         sequence_length: tokens in a sequence.
-        vocab_size: number of tokens; 5,000 by default, or what the oracle's file says.
+        vocab_size: number of tokens; by default 5,000, or as in the oracle's file.
         oracle_seed: draws the oracle's parameters.
         oracle_params: a file of the oracle's parameters instead; see `load_oracle`.
         data_seed: draws the real sequences.
-        n_real: how many real sequences there are; the oracle writes them when they are first needed.
-        real: real sequences `(n, sequence_length)` int64 that it wrote earlier; on another device it would write others.
+        n_real: number of real sequences; the oracle writes them when they are first needed.
+        real: real sequences `(n, sequence_length)` int64 that it wrote earlier: on another device it would write others.
         device: `"auto"`, `"cpu"` or `"cuda"`.
         arguments: the other arguments of `make_game`, such as `rules`, or `reward="rollout"`.
     """
@@ -154,7 +154,7 @@ def oracle_game(
 
 @dataclass(frozen=True, eq=False)
 class OracleSequences:
-    """Writes real sequences when it is called, always the same; a class, so that a game can be pickled."""
+    """Writes the same real sequences whenever it is called; a class, so that a game can be pickled."""
 
     oracle: TokenLSTM
     n: int
@@ -178,16 +178,16 @@ def text_game(
     too_long: TooLong = "error",
     **arguments: Any,
 ) -> SequenceGame:
-    """A game whose real sequences are the user's own: text, token ids, a column of a table, or what Python gives.
+    """A game with your own real sequences: text, token ids, a column of a table, or any Python iterable.
 
     Args:
-        data: a file with a sequence a line, or the sequences, or a corpus that was read before; see `read_corpus`, which also
-            says more of the arguments below. With a corpus they have no effect.
-        sequence_length: the most tokens of a sequence; by default as many as the longest line has.
-        vocab_size: the number of tokens: declared for `"integers"`, the most that are learned for `"bpe"`, checked otherwise.
+        data: a file with a sequence a line, the sequences themselves, or a corpus from `read_corpus`, which explains the
+            arguments below. With a corpus they have no effect.
+        sequence_length: the most tokens of a sequence; by default the length of the longest line.
+        vocab_size: the number of tokens: declared for `"integers"`, the most that `"bpe"` learns, checked otherwise.
         tokenizer: `"words"`, `"characters"`, `"integers"`, `"bpe"`, or the path of a `tokenizer.json`.
-        format: `"text"`, `"csv"` or `"jsonl"`; by default what the file's name ends with.
-        column: which column of the table holds the sequences.
+        format: `"text"`, `"csv"` or `"jsonl"`; by default as the file's name says.
+        column: the column of the table that holds the sequences.
         min_count: rarer tokens become the unknown token.
         too_long: what happens to longer lines: `"error"`, `"truncate"` or `"skip"`.
         arguments: the other arguments of `make_game`, such as `rules`, or `reward="rollout"`.
