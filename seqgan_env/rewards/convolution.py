@@ -1,4 +1,4 @@
-"""The discriminator's convolution: windows of several widths over a sequence, and the greatest value of each filter."""
+"""The discriminator's convolution: windows of several widths over a sequence, and the maximum of each filter."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,18 +9,18 @@ from torch.autograd.function import once_differentiable
 
 
 def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The greatest product of each filter with a window of the sequence, bias included.
+    """The maximum over all windows of each filter's product, plus bias.
 
-    The positions come first, so that what one place in the windows of a width sees of a batch is a slice of memory: a
-    convolution is as many products as the window is wide, each added to the last, and nothing is copied. In bfloat16, where
-    every addition would round, windows are copied, width times what they are cut from, for one product that rounds once.
+    Positions come first, so that what one place in all windows of a width sees, for the whole batch, is a slice of memory. A
+    convolution is then a sum of as many products as the window is wide, without copies. In bfloat16, where each addition would
+    round, windows are copied (width times the data) for one product that rounds once.
 
     Args:
         embedded: `(length, n, dim)`, contiguous.
         filters: for each width its weights `(filters, width * dim)` and bias `(filters,)`; all of one dtype.
 
     Returns:
-        `(n, all filters)`. Gradients flow; where windows are equal, they share it.
+        `(n, all filters)`. Gradients flow; equal windows share them.
     """
     flat = [tensor for pair in filters for tensor in pair]
     return cast(Tensor, _MaxOverWindows.apply(torch.is_grad_enabled(), embedded, *flat))  # type: ignore[no-untyped-call, unused-ignore]
@@ -67,12 +67,12 @@ class _MaxOverWindows(torch.autograd.Function):
 
 
 def _is_bfloat16(tensor: Tensor) -> bool:
-    """Whether it would be rounded at every addition, so that sums have to be made in another dtype."""
+    """Whether every addition would round, so that sums need another dtype."""
     return tensor.dtype == torch.bfloat16
 
 
 def _parts(embedded: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """What windows see, and the weights for it: place by place, or all of it, copied, where adding up would round."""
+    """What windows see, with its weights: place by place, or in bfloat16 all at once, copied, because adding would round."""
     places = _places(embedded, weight)
     if _is_bfloat16(embedded):
         return [(torch.cat(places, dim=1), weight)]
@@ -91,7 +91,7 @@ def _add_products(into: list[Tensor], rows: Tensor, weight: Tensor) -> None:
 
 
 def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
-    """What each place in a window sees, window by window: slices `(windows * n, dim)` of `embedded` `(length, n, dim)`."""
+    """What each place in the windows sees: slices `(windows * n, dim)` of `embedded` `(length, n, dim)`."""
     length, n, dim = embedded.shape
     width = weight.shape[1] // dim
     flat, rows = embedded.view(length * n, dim), _windows(embedded, weight) * n
@@ -99,6 +99,6 @@ def _places(embedded: Tensor, weight: Tensor) -> list[Tensor]:
 
 
 def _windows(embedded: Tensor, weight: Tensor) -> int:
-    """How many windows of a filter's width there are in `embedded` `(length, n, dim)`."""
+    """The number of windows of a filter's width in `embedded` `(length, n, dim)`."""
     length, _, dim = embedded.shape
     return length - weight.shape[1] // dim + 1

@@ -1,4 +1,4 @@
-"""A discriminator that knows both densities: of real sequences as it has learned it, and of the generator as it is."""
+"""A discriminator from two densities: its learned density of real sequences, and the generator's own."""
 
 import copy
 import dataclasses
@@ -33,7 +33,7 @@ from seqgan_env.support.state_dicts import (
 _PHASE = "a fit of the density ratio"
 
 DELETED_SETTINGS = {"objective": "likelihood"}
-"""Settings that older files hold; see `without_deleted`."""
+"""Settings in older files; see `without_deleted`."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class DensityRatioConfig:
     with_start: bool = True
     """Adds a frozen copy of the generator, as it is at the first fit (its likelihood start), to the mixture."""
     batch_size: PositiveInt = 64
-    """Sequences in one training step."""
+    """Sequences per training step."""
     epochs: PositiveInt = 1
-    """Passes over the sequences that one fit is given."""
+    """Passes over the sequences of one fit."""
     learning_rate: PositiveFloat = 3e-3
     """Adam's step size in the first fit."""
     learning_rate_decay: PositiveFloat = 0.98
@@ -57,36 +57,36 @@ class DensityRatioConfig:
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"
-    """How float32 products are made in fits, as torch names it: highest, in float32; high, in TF32 on a GPU; medium, in
-    bfloat16 on processors with AMX, in TF32 on a GPU. Rewards are in float32."""
+    """Precision of float32 products in fits, by torch's names: highest, float32; high, TF32 on a GPU; medium, bfloat16 on CPUs
+    with AMX, TF32 on a GPU. Rewards are in float32."""
 
 
 class DensityRatioReward(ReadOnly, LearningRewardModel):
-    """Log of the ratio of two densities, real to generated, which is a sum over tokens: a score for each of them.
+    """Log of the ratio of real to generated density, which is a sum over tokens and so gives each token a score.
 
-    With p the density of real sequences that is known here, a mixture of autoregressive models, and q the generator's own:
+    With p the learned density of real sequences, a mixture of autoregressive models, and q the generator's own density:
 
         log odds of being real = log p(Y) - log q(Y) = sum over t of log p(y_t | prefix) - log q(y_t | prefix)
 
-    This is the optimal discriminator's form (Goodfellow et al., 2014, proposition 1), with q known, not learned: a
-    discriminator in which noise-contrastive estimation has the generator for its noise (Gutmann and Hyvärinen, 2012, section
-    2.2). p is normalised, so that the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8), is p's own. Summed
-    over a sequence, the generator's expected reward is -KL(q || p), in nats.
+    This has the form of the optimal discriminator (Goodfellow et al., 2014, proposition 1), with q known instead of learned:
+    noise-contrastive estimation with the generator as noise (Gutmann and Hyvärinen, 2012, section 2.2). p is normalised, so
+    the ratio's likelihood objective (KLIEP: Sugiyama et al., 2008, eq. 8) is that of p itself. Summed over a sequence, the
+    generator's expected reward is -KL(q || p), in nats.
 
-    A prefix has a score of its own: no completions are needed, and none are made.
+    Prefixes have scores of their own, so no completions are needed.
 
     Args:
         vocab_size: number of tokens, and the pad id.
-        sequence_length: the most tokens of a sequence.
+        sequence_length: the maximum number of tokens in a sequence.
         policy: the generator, until another one is attached.
         config: the mixture and its training.
         end_token: ends a sequence.
-        mask: which tokens the generator may choose; p needs none, for it learns from sequences that it allows.
+        mask: the tokens that the generator may choose; p needs none, because it learns from sequences that obey it.
         seed: of initial parameters, dropout and the order of training.
-        device: where the mixture lies.
+        device: of the mixture.
 
     Raises:
-        ValueError: an unknown precision, or a setting out of its range.
+        ValueError: the precision is unknown, or a setting is out of range.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config"})
@@ -120,17 +120,17 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
 
     def attach_policy(self, policy: TokenPolicy) -> None:
-        """Whose density is in the denominator from now on; held by reference."""
+        """The policy whose density is in the denominator from now on; held by reference."""
         self.policy = policy
 
     def join(self, start: TokenModel) -> None:
-        """Make a generator, as it is, one of the mixture's models; it is held by reference and does not learn here."""
+        """Add a generator to the mixture; it is held by reference and is not trained here."""
         self.start = start.requires_grad_(False).eval()
         self.density = TokenMixture([self.start, *self._learning.models])
 
     @torch.no_grad()
     def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Log ratio of each token, given those before it.
+        """Log ratio of each token, given the tokens before it.
 
         Args:
             tokens: `(n, length)` int64, padded.
@@ -150,7 +150,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         return self.token_scores(tokens, lengths).sum(dim=1)
 
     def log_odds(self, tokens: Tensor) -> Tensor:
-        """`score`: the log odds of being real, where real and generated sequences are equally many."""
+        """`score`, which is the log odds of being real if real and generated sequences are equally many."""
         return self.score(tokens, lengths_of(tokens, self.vocab_size))
 
     def probability(self, tokens: Tensor) -> Tensor:
@@ -160,13 +160,13 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Train for `config.epochs` passes over real `(n, length)` sequences, by likelihood.
 
-        Nothing is learned from the generated ones `(m, length)`: their density is known.
+        The generated ones `(m, length)` teach nothing, because their density is known.
 
         Returns:
-            `nll`, the learning models' mean NLL of real sequences in the last pass, as seen in training: nats per token.
+            `nll`, the trained models' mean NLL of real sequences in the last pass, as seen in training: nats per token.
 
         Raises:
-            ValueError: nothing to learn from.
+            ValueError: there are no real or no generated sequences.
             NumericalFault: the loss or the gradient of a step is not finite.
         """
         if len(real) == 0 or len(generated) == 0:
@@ -201,7 +201,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down; the attached policy must be a generator like the one that joined."""
+        """Resume from what `training_state` returned; the attached policy must be a generator like the one that joined."""
         load_module_state(self._learning, state["models"])
         if state["start"] is None:
             self.start, self.density = None, TokenMixture(self._learning.models)
@@ -214,7 +214,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         load_random_state(self._rng, state["rng"])
 
     def networks(self) -> dict[str, nn.Module]:
-        """The mixture, with the generator that joined it."""
+        """The mixture, including the generator that joined it."""
         return {"density.safetensors": self.density}
 
     def description(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
 
 
 class _SideBySide(TokenMixture):
-    """The models that learn, each by its own likelihood: the gradient of one does not depend on the others."""
+    """The trained models, each with its own likelihood: the gradient of one does not depend on the others."""
 
     def log_likelihood(self, tokens: Tensor) -> Tensor:
         """The mean of the models' log-likelihoods, a scalar."""

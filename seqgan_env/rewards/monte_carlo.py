@@ -1,4 +1,4 @@
-"""Monte Carlo search: what a prefix is worth is the mean reward of its completions (paper, eqs. 3 and 4)."""
+"""Monte Carlo search: the value of a prefix is the mean reward of its completions (paper, eqs. 3 and 4)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
@@ -25,14 +25,14 @@ Rows = slice | Tensor
 
 
 class UniformPolicy:
-    """Every token is equally likely: the rollout policy where none is attached."""
+    """Uniform tokens: the rollout policy if none is attached."""
 
     def __init__(self, vocab_size: int, device: torch.device | str = "cpu") -> None:
         self.vocab_size = vocab_size
         self.device = device
 
     def initial_state(self, n: int) -> Tensor:
-        """No state."""
+        """An empty state."""
         return torch.zeros(n, 0, device=self.device)
 
     def step(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,28 +49,28 @@ class Completions:
     lengths: Tensor
     """`(prefixes, n, rollouts)` int64."""
     open: Tensor
-    """`(prefixes, n)` bool: false where the prefix is a finished sequence already, or longer than its sequence."""
+    """`(prefixes, n)` bool: false if the prefix is already a finished sequence, or longer than its sequence."""
 
 
 @dataclass(frozen=True, eq=False)
 class MonteCarloSearch:
-    """Completes prefixes with a rollout policy and averages what a reward model says of the completions.
+    """Completes prefixes with a rollout policy, and averages a reward model's scores of the completions.
 
-    All completions of all prefixes advance together, one position at a time, so that the policy is called once a position.
-    No prefix is read twice: a completion starts from the state that the policy had there. The first token of a prefix's
-    completions comes from one shared row of logits.
+    All completions of all prefixes advance together, one position at a time, so there is one call of the policy per position.
+    No prefix is read twice: a completion starts from the policy's state there. All completions of a prefix draw their first
+    token from the same row of logits.
 
     Args:
         policy: the rollout policy.
         score: maps tokens `(n, length)` and lengths `(n,)` to rewards `(n,)`.
         n_rollouts: completions of each prefix.
         vocab_size: number of tokens, and the pad id.
-        score_completions: scores completions instead of `score`, of which only means are used.
+        score_completions: scores completions, of which only means are used, in place of `score`.
         end_token: ends a sequence.
-        mask: which tokens may follow a prefix.
+        mask: the tokens that may follow a prefix.
 
     Raises:
-        ValueError: no completions.
+        ValueError: `n_rollouts` is below 1.
     """
 
     policy: TokenPolicy
@@ -88,15 +88,15 @@ class MonteCarloSearch:
 
     @torch.no_grad()
     def action_values(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range | None = None) -> Tensor:
-        """Q of the action at each position: the mean reward of the completions of the prefix that it ends (eq. 4).
+        """Q of the action at each position: the mean reward of the completions of the prefix that ends with it (eq. 4).
 
         The last token completes its sequence, so its Q is the sequence's own reward.
 
         Args:
-            tokens: `(n, length)` int64, padded; beyond the last of `positions` they are not read.
-            lengths: `(n,)` int64, how many tokens each sequence has so far.
-            keys: `(n,)` int64, one an episode, from which the completions' randomness is derived.
-            positions: a contiguous range of them; all by default.
+            tokens: `(n, length)` int64, padded; ignored beyond the last of `positions`.
+            lengths: `(n,)` int64, the number of tokens in each sequence so far.
+            keys: `(n,)` int64, one per episode, from which the completions' randomness is derived.
+            positions: a contiguous range of positions; all by default.
 
         Returns:
             `(n, len(positions))` float32 rewards, 0 at and beyond `lengths`.
@@ -104,7 +104,7 @@ class MonteCarloSearch:
         n, length = tokens.shape
         positions = positions if positions is not None else range(length)
         values = torch.zeros(n, len(positions), device=tokens.device)
-        if n == 0:  # neither a policy nor a reward model is ever asked about no rows
+        if n == 0:  # policies and reward models are never called with no rows
             return values
         inner = range(positions.start, min(positions.stop, length - 1))
         if inner:
@@ -127,26 +127,26 @@ class MonteCarloSearch:
         if is_open.any():
             tokens, lengths = completions.tokens[is_open].flatten(0, 1), completions.lengths[is_open].flatten()
             scores[is_open] = score_completions(tokens, lengths).view(-1, self.n_rollouts).to(scores.dtype)
-        if not is_open.all():  # a finished sequence has one completion, itself, whose reward is no mean: score it once
+        if not is_open.all():  # a finished sequence is its own only completion, not averaged: score it once with `score`
             own = self.score(completions.tokens[~is_open][:, 0], completions.lengths[~is_open][:, 0])
             scores[~is_open] = own.unsqueeze(1).to(scores.dtype)
         return scores
 
     @torch.no_grad()
     def complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> Completions:
-        """Complete, for each of `positions`, the prefix that ends with its token; see `action_values` for the arguments."""
+        """Complete the prefixes that end at each of `positions`; see `action_values` for the arguments."""
         if len(tokens) == 0:
             shape = (len(positions), 0, self.n_rollouts)
             padded = tokens.new_empty(*shape, tokens.shape[1])
             return Completions(padded, lengths.new_empty(shape), tokens.new_empty(shape[:2], dtype=torch.bool))
         complete = partial(self._complete, positions=positions)
-        if self.end_token is None and self.mask is None:  # then completions of one shape all take the same steps
+        if self.end_token is None and self.mask is None:  # then completions of equal shapes take the same steps
             key = ("complete", positions, self.n_rollouts, self.vocab_size)
             return Completions(*replayed(self.policy, key, complete, tokens, lengths, keys))
         return Completions(*complete(tokens, lengths, keys))
 
     def _complete(self, tokens: Tensor, lengths: Tensor, keys: Tensor, positions: range) -> tuple[Tensor, Tensor, Tensor]:
-        """The parts of `Completions`. Without end token and mask nothing waits for a GPU."""
+        """The fields of `Completions`. Without end token and mask it never waits for a GPU."""
         n, length = tokens.shape
         first, last = positions.start + 1, positions.stop  # lengths of the shortest and of the longest prefix
         block = n * self.n_rollouts
@@ -157,7 +157,7 @@ class MonteCarloSearch:
             is_open &= self.end_token != tokens[:, first - 1 : last].T
         known = torch.arange(length, device=tokens.device) < prefix_lengths.unsqueeze(1)  # (prefixes, length)
         prefixes = torch.where(known.unsqueeze(1), tokens, self.vocab_size)  # (prefixes, n, length)
-        # One row a completion, (prefixes, n, rollouts) flattened: those of shorter prefixes, which start earlier, come first.
+        # One row per completion, (prefixes, n, rollouts) flattened: shorter prefixes, whose completions start earlier, first.
         keys = mix(mix(keys, prefix_lengths.unsqueeze(1)).unsqueeze(2), rollouts).flatten()
         completed = prefixes.repeat_interleave(self.n_rollouts, dim=1).flatten(0, 1)
         alive = is_open.repeat_interleave(self.n_rollouts, dim=1).flatten()
@@ -166,8 +166,8 @@ class MonteCarloSearch:
         trunk = self.policy.initial_state(n)  # the policy's state along the sequences themselves
         states: Any = None  # and along their completions
         for position in range(length):
-            # Completions of prefixes shorter than `position` are under way, each gets its next token. Those of the prefix that
-            # is as long start now, as soon as the policy has read its last token.
+            # Completions of prefixes shorter than `position` each get their next token. Completions of the prefix with that
+            # length start now, once the policy has read its last token.
             n_under_way = max(0, min(position, last + 1) - first) * block
             for rows in self._under_way(alive[:n_under_way], next_tokens.rows_together):
                 drawn, state = next_tokens(
@@ -185,7 +185,7 @@ class MonteCarloSearch:
             if position < first:
                 _, trunk = self.policy.step(inputs, trunk)
                 continue
-            rows = slice(n_under_way, n_under_way + block)  # `n_rollouts` draws from each of the logits' rows
+            rows = slice(n_under_way, n_under_way + block)  # `n_rollouts` draws from each row of logits
             now_open = is_open[position - first]
             row_uniforms = uniform(mix(keys[rows], position)).view(n, self.n_rollouts)
             allowed = self._allowed(tokens[:, :position], now_open)
@@ -202,14 +202,14 @@ class MonteCarloSearch:
         return completed.view(*shape, length), completed_lengths.view(shape), is_open
 
     def _under_way(self, alive: Tensor, chunk: int) -> Iterable[Rows]:
-        """The rows that have started and not ended, at most `chunk` at a time, and never none of them."""
+        """The rows that have started and not ended, in chunks of at most `chunk`; skips empty chunks."""
         if self.end_token is None:
             return [slice(start, min(start + chunk, len(alive))) for start in range(0, len(alive), chunk)]
         rows = alive.nonzero().squeeze(1)
         return rows.split(chunk) if len(rows) else ()
 
     def _allowed(self, prefixes: Tensor, rows: Tensor | None = None) -> Tensor | None:
-        """What the mask allows after prefixes `(n, position)`, and everything where `rows` `(n,)` is false; or None."""
+        """What the mask allows after prefixes `(n, position)`, and all tokens where `rows` `(n,)` is false; None if no mask."""
         if self.mask is None:
             return None
         if rows is None:
@@ -217,7 +217,7 @@ class MonteCarloSearch:
         return allowed_where(rows, self.mask, prefixes, self.vocab_size)
 
     def _goes_on(self, drawn: Tensor) -> Tensor:
-        """Which rows have not ended with the tokens just drawn."""
+        """Which rows continue after the tokens just drawn."""
         return torch.ones_like(drawn, dtype=torch.bool) if self.end_token is None else drawn != self.end_token
 
 

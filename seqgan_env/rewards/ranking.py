@@ -1,4 +1,4 @@
-"""RankGAN's reward: how high a sequence ranks among real ones, seen from other real ones."""
+"""RankGAN's reward: how high a sequence ranks among real ones, relative to real references."""
 
 import dataclasses
 import math
@@ -29,11 +29,11 @@ class RankConfig:
     """The ranker's sets and sharpness; the values are this project's."""
 
     gamma: PositiveFloat = 10.0
-    """What cosines are multiplied with in the softmax: the higher, the more a better rank counts."""
+    """The factor on cosines in the softmax: the higher, the more a better rank counts."""
     n_references: PositiveInt = 32
-    """Real sequences from which the others are seen."""
+    """Real sequences that serve as references."""
     n_comparisons: PositiveInt = 32
-    """Sequences among which one is ranked."""
+    """Sequences to rank a sequence among."""
 
 
 class RankReward(ReadOnly, LearningRewardModel, nn.Module):
@@ -45,21 +45,21 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         P(s|u, C) = exp(gamma alpha(s|u)) / sum over s' in C and s itself of exp(gamma alpha(s'|u))
         R(s|U, C) = mean over u in U of P(s|u, C)
 
-    and the reward is log R(s|U, C+), where C+ are real sequences: log(1 / (|C+| + 1)) for one that is like them. It is always
-    negative; centre it, by a baseline, where sequences can end early.
+    and the reward is log R(s|U, C+), where C+ are real sequences: log(1 / (|C+| + 1)) for a sequence that is like them. It is
+    always negative; if sequences can end early, centre it with a baseline.
 
-    U and C+ are drawn from real sequences when the ranker is made, and anew at the end of each `fit`, and kept in between: the
-    reward of a sequence does not depend on the batch that it is scored with.
+    U and C+ are drawn from the real sequences when the ranker is created and after each `fit`, and stay fixed in between, so
+    that a sequence's reward does not depend on its batch.
 
     Args:
-        encoder: computes the features, `TextCNN.features`; its output layer is not used, nor what its config says of training
-            beside step size, weight decay, batch size, epochs and precision.
+        encoder: computes the features, `TextCNN.features`. Its output layer is not used; of its config's training settings
+            only step size, weight decay, batch size, epochs and precision are.
         real: real sequences `(n, sequence_length)` int64, padded.
         config: sets and sharpness.
         seed: draws the sets and the order of training.
 
     Raises:
-        ValueError: no real sequences, an empty set, or a `gamma` that is not positive and finite.
+        ValueError: there are no real sequences, a set is empty, or `gamma` is not positive and finite.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"config"})
@@ -75,7 +75,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         self.optimizer = make_optimizer(encoder)
         self.config = config
         self._rng = torch.Generator(encoder.device).manual_seed(seed)
-        # Directions of the references' features, and for each the log of the sum that C+ has in P's denominator.
+        # Directions of the references' features, and for each the log of C+'s sum in P's denominator.
         self.register_buffer("references", torch.zeros(config.n_references, encoder.n_features, device=encoder.device))
         self.register_buffer("rivals", torch.zeros(config.n_references, device=encoder.device))
         self._draw_sets(real.to(encoder.device))
@@ -92,15 +92,15 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Train the ranker to rank real `(n, length)` above generated `(m, length)` sequences (section 3.1, eq. 1).
 
-        Minimised is -log R(real|U, C-) - log(1 - R(generated|U, C+)), averaged over a batch; C- are generated sequences. In
-        each step U, C- and C+ are drawn anew, from sequences outside the batch as far as there are enough.
+        The loss is -log R(real|U, C-) - log(1 - R(generated|U, C+)), averaged over a batch; C- are generated sequences. Each
+        step draws new U, C- and C+, from outside the batch if there are enough sequences.
 
         Returns:
             Mean loss (nats) and accuracy over the last pass: the share of real sequences that rank above, and of generated
-            ones that rank below, what one of |C| + 1 equals has; norm of the last step's gradient.
+            ones that rank below, the rank of one among |C| + 1 equals; norm of the last step's gradient.
 
         Raises:
-            ValueError: nothing to learn from.
+            ValueError: there are no real or no generated sequences.
             NumericalFault: a loss or the last gradient is not finite.
         """
         if len(real) == 0 or len(generated) == 0:
@@ -128,7 +128,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
     def _step_sets(
         self, real: Tensor, generated: Tensor, orders: list[Tensor], start: int, n_batch: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Real and generated sequences to rank, references, C- and C+: neighbours in the shuffled order, so none is twice."""
+        """Real and generated sequences to rank, references, C- and C+: adjacent in the shuffled order, so without repeats."""
         config = self.config
         n_real, n_generated = n_batch + config.n_references + config.n_comparisons, n_batch + config.n_comparisons
         own = real[_window(orders[0], start, n_real)]
@@ -138,7 +138,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         return ranked, written, references, negatives, positives
 
     def _train_step(self, real: Tensor, generated: Tensor, references: Tensor, negatives: Tensor, positives: Tensor) -> Tensor:
-        """One step of Adam, of all workers together; returns loss and accuracy, `(2,)`."""
+        """One step of Adam, shared by all workers; returns loss and accuracy, `(2,)`."""
         n = len(real)
         part = self.workers.part(n)
         parts = [real[part.rows], generated[part.rows], references, negatives, positives]
@@ -168,7 +168,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         self.rivals.copy_((self.config.gamma * comparisons @ references.T).logsumexp(dim=0))
 
     def share_work(self, workers: Workers) -> None:
-        """Let several processes rank the sequences of a step together; the sets are each one's own work."""
+        """Let several processes rank a step's sequences together; each computes the sets itself."""
         self.workers = workers
 
     def training_state(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
         return {"network": module_state(self), "optimizer": optimizer_state(self.optimizer)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         load_module_state(self, state["network"])
         load_optimizer_state(self.optimizer, state["optimizer"])
 
@@ -191,7 +191,7 @@ class RankReward(ReadOnly, LearningRewardModel, nn.Module):
 
 
 def log_rank(own: Tensor, rivals: Tensor) -> Tensor:
-    """Log R: the log of the mean over references of a sequence's share in the softmax.
+    """Log R: the log of a sequence's share in the softmax, averaged over references.
 
     Args:
         own: gamma times the cosine of each sequence and reference, `(n, n_references)`.
@@ -204,10 +204,10 @@ def log_rank(own: Tensor, rivals: Tensor) -> Tensor:
 
 
 def log_rank_of_others(own: Tensor, rivals: Tensor) -> Tensor:
-    """log(1 - R), which stays finite where R is nearly 1; arguments as of `log_rank`."""
+    """log(1 - R), finite even if R is nearly 1; arguments as in `log_rank`."""
     return (rivals - torch.logaddexp(own, rivals)).logsumexp(dim=1) - math.log(own.shape[1])
 
 
 def _window(order: Tensor, start: int, n: int) -> Tensor:
-    """`n` entries of an order from `start` on, from its beginning again after its end."""
+    """`n` entries of an order from `start` on, wrapping around at its end."""
     return order[torch.arange(start, start + n, device=order.device) % len(order)]

@@ -1,4 +1,4 @@
-"""What sequences are worth: the base class of reward models, and the adapter that makes one of any object with `score`."""
+"""The base class of reward models, and an adapter that makes one from any object with `score`."""
 
 # ruff: noqa: B027 - methods that do nothing are defaults here
 
@@ -16,14 +16,14 @@ from seqgan_env.support.process_group import Workers
 
 
 class HasScore(Protocol):
-    """Any object with this method serves as a reward model; `adapt` says which other methods of it are used."""
+    """Any object with this method can be a reward model; `adapt` lists its optional methods."""
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Rewards `(n,)` of tokens `(n, sequence_length)` int64, padded, with lengths `(n,)` int64."""
 
 
 class RewardModel(ABC):
-    """What sequences are worth. Only `score` must be defined; every other method has a default that does nothing."""
+    """The base class of reward models. Only `score` is required; every other method has a default that does nothing."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -35,19 +35,19 @@ class RewardModel(ABC):
         """Rewards `(n,)` of tokens `(n, sequence_length)` int64, padded, with lengths `(n,)` int64."""
 
     def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """`score`, perhaps faster and less exact: only means of these rewards are used."""
+        """`score`, possibly faster and less exact, because these rewards are only averaged."""
         return self.score(tokens, lengths)
 
     def token_scores(self, tokens: Tensor, lengths: Tensor) -> Tensor | None:
-        """What each token is worth, `(n, sequence_length)`, 0 at and beyond `lengths`; None where only sequences have a score.
+        """A score for each token, `(n, sequence_length)`, 0 at and beyond `lengths`; None if only sequences have a score.
 
-        The sum over a sequence is its `score`, and no token's score depends on later tokens, so prefixes need no completions.
+        The scores of a sequence sum to its `score`, and none depends on later tokens, so prefixes need no completions.
         """
         return None
 
     @property
     def learns(self) -> bool:
-        """Whether `fit` changes it: whether its class defines `fit`."""
+        """Whether it can be trained, that is, whether its class defines `fit`."""
         return type(self).fit is not RewardModel.fit
 
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
@@ -59,13 +59,13 @@ class RewardModel(ABC):
         raise TypeError(f"{type(self.unwrapped).__name__} does not learn: it has no fit(real, generated).")
 
     def attach_policy(self, policy: TokenPolicy) -> None:
-        """Score what this policy writes from now on; it is held by reference."""
+        """Score this policy's sequences from now on; it is held by reference."""
 
     def share_work(self, workers: Workers) -> None:
-        """Let several processes do `fit` together from now on; see `seqgan_env.support.process_group`."""
+        """Let several processes share the work of `fit` from now on; see `seqgan_env.support.process_group`."""
 
     def log_odds(self, tokens: Tensor) -> Tensor | None:
-        """Log of the odds of being real, `(n,)`, of tokens `(n, sequence_length)`; None without a discriminator."""
+        """Log odds of being real, `(n,)`, of tokens `(n, sequence_length)`; None without a discriminator."""
         return None
 
     def probability(self, tokens: Tensor) -> Tensor | None:
@@ -74,28 +74,28 @@ class RewardModel(ABC):
         return None if log_odds is None else torch.sigmoid(log_odds)
 
     def training_state(self) -> dict[str, Any] | None:
-        """What later fits depend on, see `seqgan_env.support.state_dicts`; None where it cannot be saved."""
+        """The state that later fits depend on, see `seqgan_env.support.state_dicts`; None if it cannot be saved."""
         return None
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
 
     @property
     def parts(self) -> tuple["RewardModel", ...]:
-        """The models that a mixture is made of; any other model is its only part."""
+        """The models of a mixture; any other model is its own only part."""
         return (self,)
 
     @property
     def unwrapped(self) -> Any:
-        """The object that the user passed: the model itself, or what an adapter adapts."""
+        """The object that the user passed: the model itself, or the one inside an adapter."""
         return self
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks whose weights a saved game keeps, by the names of their files."""
+        """The networks whose weights a saved game stores, by file name."""
         return {}
 
     def description(self) -> dict[str, Any] | None:
-        """The arguments of `make_game` that make a model like this one, for JSON; None where they cannot."""
+        """The arguments of `make_game` that make such a model, for JSON; None if there are none."""
         return None
 
 
@@ -116,11 +116,11 @@ _OPTIONAL = (
     ("log_odds", "probability"),
     ("training_state", "load_training_state"),
 )
-"""The methods of a custom object that are used where it has them; of a pair only both."""
+"""The optional methods of a custom object; of a pair, it must have both."""
 
 
 class _Adapter(RewardModel):
-    """A custom object with `score` as a `RewardModel`: methods that the object lacks keep their defaults."""
+    """A custom object with `score` as a `RewardModel`; methods that it lacks keep their defaults."""
 
     def __init__(self, custom: HasScore) -> None:
         self.custom = custom
@@ -144,18 +144,18 @@ class _Adapter(RewardModel):
 
 
 def _call(custom: Any, name: str, *arguments: Any) -> Any:
-    """A method of an object as it is at the time of the call."""
+    """A method of an object, looked up at the time of the call."""
     return getattr(custom, name)(*arguments)
 
 
 def adapt(model: HasScore) -> RewardModel:
     """A reward model for any object with `score`, which uses the methods that the object shares with `RewardModel`.
 
-    Used are `score_completions`, `token_scores`, `fit`, `attach_policy`, `share_work`, `log_odds` with `probability`, and
-    `training_state` with `load_training_state`. A `RewardModel` is returned as it is.
+    These are `score_completions`, `token_scores`, `fit`, `attach_policy`, `share_work`, `log_odds` with `probability`, and
+    `training_state` with `load_training_state`. A `RewardModel` is returned unchanged.
 
     Raises:
-        TypeError: there is no `score`.
+        TypeError: the object has no `score`.
     """
     if isinstance(model, RewardModel):
         return model

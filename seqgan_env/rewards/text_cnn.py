@@ -1,4 +1,4 @@
-"""The discriminator's network: convolutions over a sequence, which tell real sequences from generated ones."""
+"""The discriminator's network: convolutions that tell real sequences from generated ones."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,27 +15,27 @@ from seqgan_env.support.precision import Precision, check_precision, product_dty
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import NonNegativeFloat, PositiveInt, Share, Width, check_settings
 
-# Tokens of sequences scored together: enough for large products; at the paper's sizes the largest, and in bfloat16 the copied
-# windows, take 15 MB, on a GPU 240.
+# Tokens of sequences to score together: enough for large products. At the paper's sizes the largest tensor (in bfloat16 the
+# copied windows) takes 15 MB, on a GPU 240.
 TOKENS_SCORED = 20 << 10
 TOKENS_SCORED_ON_GPU = 20 << 14
 
 DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
-"""Settings that older files hold; see `without_deleted`."""
+"""Settings in older files; see `without_deleted`."""
 
 
 @dataclass(frozen=True)
 class TextCNNConfig:
-    """Sizes and training of the discriminator; the defaults are the paper's for length 20 (appendix, table 2)."""
+    """The discriminator's sizes and training; the defaults are the paper's for length 20 (appendix, table 2)."""
 
     widths: tuple[PositiveInt, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
     """Window sizes in tokens."""
     n_filters: tuple[Width, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
     """Filters for each window size."""
     embedding_dim: Width = 64
-    """Width of its token embedding."""
+    """Width of the discriminator's token embedding."""
     dropout: Share = 0.25
-    """Share of features left out in training; none is in scoring."""
+    """Share of features to drop in training; scoring drops none."""
     l2: NonNegativeFloat = 0.2
     """Weight of half the squared norm of the output layer in the loss."""
     learning_rate: NonNegativeFloat = 1e-4
@@ -43,15 +43,15 @@ class TextCNNConfig:
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
     batch_size: PositiveInt = 64
-    """Sequences, real and generated together, in one training step."""
+    """Sequences per training step, real and generated together."""
     epochs: PositiveInt = 3
-    """Passes over the sequences that one `fit` is given."""
+    """Passes over the sequences of one `fit`."""
     precision: Precision = "highest"
-    """How products are made in fits and in scoring a discriminator's completions, whose rewards are means: highest, in
-    float32; high, in TF32 on a GPU; medium, in bfloat16 where the machine has it. Parameters stay in float32."""
+    """Precision of products in fits and in a discriminator's scores of completions, whose rewards are averaged: highest,
+    float32; high, TF32 on a GPU; medium, bfloat16 if the device has it. Parameters stay in float32."""
 
     def operations(self, sequence_length: int) -> int:
-        """Floating-point operations of judging one sequence; matrix products alone count, a multiply-add is two.
+        """Floating-point operations to score one sequence; only matrix products count, a multiply-add as two.
 
         T - w + 1 windows of w x dim numbers for each filter; gate and transform F x F; two outputs.
         """
@@ -72,11 +72,11 @@ class TextCNN(ReadOnly, Recordable):
         vocab_size: number of tokens; the pad id `vocab_size` has an embedding of zeros.
         sequence_length: tokens in a (padded) sequence.
         config: sizes and training.
-        seed: of its initial parameters, and of `rng`.
-        device: where it lies.
+        seed: of the initial parameters, and of `rng`.
+        device: of the parameters.
 
     Raises:
-        ValueError: a window wider than the sequence, widths and filters of different number, or a setting out of its range.
+        ValueError: a window is too wide for the sequence, widths and filters differ in number, or a setting is out of range.
     """
 
     read_only: ClassVar[frozenset[str]] = frozenset({"vocab_size", "config", "n_features"})
@@ -95,7 +95,7 @@ class TextCNN(ReadOnly, Recordable):
         self.vocab_size = vocab_size
         self.config = config
         self.n_features = sum(config.n_filters)
-        with torch.device("meta"):  # see TokenLSTM: torch's own initialisers would draw from its global generator
+        with torch.device("meta"):  # see TokenLSTM: torch's own initialisers would advance its global generator
             self.embedding = nn.Embedding(vocab_size, config.embedding_dim)
             self.filters = nn.ModuleList(
                 nn.Linear(width * config.embedding_dim, n) for width, n in zip(config.widths, config.n_filters, strict=True)
@@ -121,17 +121,17 @@ class TextCNN(ReadOnly, Recordable):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """The parameters' device."""
         return self.embedding.weight.device
 
     @property
     def rng(self) -> torch.Generator:
-        """Draws dropout, and the order of the sequences in training."""
+        """Draws dropout, and the order of sequences in training."""
         return self._rng
 
     @property
     def recordable(self) -> bool:
-        """See `seqgan_env.support.cuda_graphs.Recordable`; not where a subclass acts."""
+        """See `seqgan_env.support.cuda_graphs.Recordable`; false for subclasses."""
         return type(self) is TextCNN
 
     def features(self, tokens: Tensor) -> Tensor:
@@ -151,11 +151,11 @@ class TextCNN(ReadOnly, Recordable):
             yield layer
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits `(n, 2)` of generated and real for tokens `(n, sequence_length)`. In training mode with dropout."""
+        """Logits `(n, 2)` of generated and real for tokens `(n, sequence_length)`; with dropout in training mode."""
         return self.logits(tokens, self.kept_features(len(tokens)))
 
     def kept_features(self, n: int) -> Tensor | None:
-        """The features of `n` sequences that dropout keeps, `(n, n_features)` bool; None if it keeps all."""
+        """The features that dropout keeps for `n` sequences, `(n, n_features)` bool; None if it keeps all."""
         if not self.training or self.config.dropout == 0:
             return None
         return torch.rand((n, self.n_features), generator=self._rng, device=self.device) >= self.config.dropout
@@ -170,7 +170,7 @@ class TextCNN(ReadOnly, Recordable):
 
     @torch.no_grad()
     def log_odds(self, tokens: Tensor, precision: Precision = "highest") -> Tensor:
-        """Log of the odds that each sequence of `(n, sequence_length)` is real: `(n,)`, no dropout, no gradient."""
+        """Log odds that each sequence of `(n, sequence_length)` is real: `(n,)`, without dropout or gradient."""
         with products_in(precision):
             chunk = TOKENS_SCORED if tokens.device.type == "cpu" else TOKENS_SCORED_ON_GPU
             parts = tokens.split(max(1, chunk // tokens.shape[1]))
@@ -183,7 +183,7 @@ class TextCNN(ReadOnly, Recordable):
 
 
 def make_optimizer(network: TextCNN) -> torch.optim.AdamW:
-    """Adam, with step size and weight decay of the network's config."""
+    """Adam with the step size and weight decay of the network's config."""
     config = network.config
     return torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
@@ -206,10 +206,10 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
 
 
 def check_windows(config: TextCNNConfig) -> None:
-    """Refuse widths and filters of different number, or none.
+    """Refuse different numbers of widths and filters, or none.
 
     Raises:
-        ValueError: they are.
+        ValueError: they differ, or there are none.
     """
     if len(config.widths) != len(config.n_filters) or not config.widths:
         raise ValueError(
@@ -222,7 +222,7 @@ def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:
     """`config` without the windows that are wider than the sequence.
 
     Raises:
-        ValueError: none is left, or widths and filters are of different number.
+        ValueError: no window is left, or the numbers of widths and filters differ.
     """
     check_windows(config)
     if min(config.widths) > sequence_length:
