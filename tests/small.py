@@ -31,6 +31,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def rows_together(monkeypatch: pytest.MonkeyPatch, n: int, vocab_size: int = V) -> None:
+    """Let policies write `n` rows at a time."""
+    monkeypatch.setattr("seqgan_env.models.sampling.rows_per_chunk", lambda *_: n)
+    monkeypatch.setattr("seqgan_env.models.sampling.LINEAR_LOGITS_PER_CHUNK", n * vocab_size)
+
+
 def small_policy(seed: int = 0, *, vocab_size: int = V, std: float = 1.0, end_token: int | None = None) -> TokenLSTM:
     """A generator in float64, so that the order of sums does not decide which token is drawn."""
     policy = TokenLSTM(vocab_size, 4, 4, initial_std=std, generator=seeded(seed), end_token=end_token)

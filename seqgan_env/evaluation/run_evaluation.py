@@ -269,8 +269,8 @@ def _neighbour_metrics(neighbours: Neighbours) -> dict[str, float]:
     }
 
 
-def closest_pairs(findings: Findings, n: int = 10) -> list[int]:
-    """Rows of the distinct samples closest to the training data: by share of edits, longer ones first."""
+def closest_pairs(findings: Findings) -> list[int]:
+    """Rows of the ten distinct samples closest to the training data: by share of edits, longer ones first."""
     rows: list[int] = []
     seen: set[bytes] = set()
     for row in np.lexsort((-findings.neighbours.lengths, findings.neighbours.shares)).tolist():
@@ -278,7 +278,7 @@ def closest_pairs(findings: Findings, n: int = 10) -> list[int]:
         if key not in seen:
             seen.add(key)
             rows.append(row)
-        if len(rows) == n:
+        if len(rows) == 10:
             break
     return rows
 

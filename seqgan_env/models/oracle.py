@@ -29,10 +29,10 @@ _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()
 _WITH_VALUE = ("BININT", "BININT1", "BININT2", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "GLOBAL")
 
 
-def seeded_oracle(seed: int, vocab_size: int, *, hidden_dim: int = 32, device: torch.device | str = "cpu") -> TokenLSTM:
+def seeded_oracle(seed: int, vocab_size: int, *, device: torch.device | str = "cpu") -> TokenLSTM:
     """An oracle with all parameters drawn from N(0, 1) (paper, section 5.1); each seed gives a different language."""
     generator = torch.Generator().manual_seed(seed)
-    oracle = TokenLSTM(vocab_size, hidden_dim, hidden_dim, initial_std=1.0, generator=generator, device=device)
+    oracle = TokenLSTM(vocab_size, 32, 32, initial_std=1.0, generator=generator, device=device)
     return oracle.requires_grad_(False).eval()
 
 

@@ -288,7 +288,6 @@ def sample_sequences(
     inverse_temperature: float = 1.0,
     prefix: Sequence[int] = (),
     mask: Mask | None = None,
-    chunk: int | None = None,
     rows: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
     """Sample `n` sequences of at most `length` tokens.
@@ -303,7 +302,6 @@ def sample_sequences(
         inverse_temperature: multiplies the logits; above 1 sharpens the policy, below 1 flattens it.
         prefix: ids that every sequence starts with, fewer than `length`.
         mask: the tokens that may follow a prefix; called for every unfinished sequence at every position.
-        chunk: rows to sample together; by default as many as keep their logits in cache.
         rows: which of the `n` sequences to write; random numbers are drawn for all.
 
     Returns:
@@ -319,10 +317,10 @@ def sample_sequences(
     uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
 
     def write(uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        return write_sequences(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask, chunk)
+        return write_sequences(policy, uniforms, tuple(prefix), vocab_size, end_token, inverse_temperature, mask)
 
     if end_token is None and mask is None and len(uniforms):  # then every sequence takes the same steps
-        key = ("sample", tuple(prefix), vocab_size, inverse_temperature, chunk)
+        key = ("sample", tuple(prefix), vocab_size, inverse_temperature)
         tokens, lengths = replayed(policy, key, write, uniforms)
         return tokens, lengths
     return write(uniforms)
@@ -336,7 +334,6 @@ def write_sequences(
     end_token: int | None,
     inverse_temperature: float,
     mask: Mask | None,
-    chunk: int | None,
 ) -> tuple[Tensor, Tensor]:
     """`sample_sequences` from uniforms `(n, tokens to write)`. Without end token and mask it never waits for a GPU."""
     device, (n, n_written) = uniforms.device, uniforms.shape
@@ -351,9 +348,8 @@ def write_sequences(
     next_tokens = NextTokens(policy, device, vocab_size, inverse_temperature=inverse_temperature, masked=mask is not None)
     first, trunk = _draw_first(policy, next_tokens, prefix, uniforms[:, :1], vocab_size, mask)
     tokens[:, len(prefix)] = first
-    rows_together = chunk or next_tokens.rows_together
-    for start in range(0, n, rows_together):
-        part = slice(start, min(start + rows_together, n))
+    for start in range(0, n, next_tokens.rows_together):
+        part = slice(start, min(start + next_tokens.rows_together, n))
         last = first[part]
         state = map_state(lambda row: row.repeat_interleave(len(last), dim=0), trunk)  # noqa: B023 - used at once
         alive = torch.ones_like(last, dtype=torch.bool)

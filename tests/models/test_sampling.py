@@ -22,7 +22,7 @@ from seqgan_env.models.sampling import (
 from seqgan_env.models.transformer import TokenTransformer
 from seqgan_env.rewards.monte_carlo import UniformPolicy
 from tests.references import draw_tokens_reference
-from tests.small import T, V, no_repeats, nothing_allowed, real_sequences, seeded, small_policy
+from tests.small import T, V, no_repeats, nothing_allowed, real_sequences, rows_together, seeded, small_policy
 
 VOCABULARIES = (2, 63, 64, 65, 128, 200, 5000)  # around the edges of blocks of 64
 AROUND_BLOCKS = (2, 127, 128, 129, 5000)  # from two blocks on, tokens are drawn by blocks
@@ -287,9 +287,11 @@ def test_all_sequences_may_end_with_their_first_token(vocab_size: int) -> None:
 
 @pytest.mark.parametrize("end_token", [None, 2])
 @pytest.mark.parametrize("chunk", [1, 64, 200, 1000])
-def test_chunks_do_not_change_what_is_sampled(chunk: int, end_token: int | None) -> None:
-    for chunked, whole in zip(sample(end_token=end_token, chunk=chunk), sample(end_token=end_token), strict=True):
-        assert torch.equal(chunked, whole)
+def test_chunks_do_not_change_what_is_sampled(chunk: int, end_token: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sample(end_token=end_token)
+    rows_together(monkeypatch, chunk)
+    for chunked, expected in zip(sample(end_token=end_token), whole, strict=True):
+        assert torch.equal(chunked, expected)
 
 
 def test_inverse_temperature_sharpens_and_flattens() -> None:
@@ -428,10 +430,9 @@ def sample_plainly(prefix: list[int], uniforms: Tensor, allowed: bool) -> list[i
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("prefix", [[], [4], [0, 3, 1]])
-def test_prefix_and_mask_are_those_of_the_definition(prefix: list[int], masked: bool) -> None:
-    tokens, lengths = sample_sequences(
-        POLICY, 40, 6, V, seeded(5), prefix=prefix, mask=no_repeats if masked else None, chunk=7
-    )
+def test_prefix_and_mask_are_those_of_the_definition(prefix: list[int], masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_together(monkeypatch, 7)
+    tokens, lengths = sample_sequences(POLICY, 40, 6, V, seeded(5), prefix=prefix, mask=no_repeats if masked else None)
     uniforms = torch.rand((40, 6 - len(prefix)), generator=seeded(5))
     assert tokens.tolist() == [sample_plainly(prefix, row, masked) for row in uniforms]
     assert (lengths == 6).all()

@@ -25,7 +25,7 @@ from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
 from seqgan_env.support.cuda_graphs import Function, Recordable, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
-from tests.small import seeded, small_transformer
+from tests.small import rows_together, seeded, small_transformer
 
 V, T = 11, 6
 HAS_GPU = torch.cuda.is_available()
@@ -257,6 +257,12 @@ def sampled(policy: TokenLSTM, times: int, **options: Any) -> list[Tensor]:
     return [sample_sequences(policy, 9, T, V, rng, **options)[0] for _ in range(times)]
 
 
+def in_chunks(policy: TokenLSTM, times: int) -> list[Tensor]:
+    with pytest.MonkeyPatch.context() as patch:
+        rows_together(patch, 4, V)
+        return sampled(policy, times)
+
+
 def completed(policy: TokenLSTM, times: int) -> list[Tensor]:
     search = MonteCarloSearch(policy, lambda tokens, lengths: tokens.float().mean(dim=1), 3, V)
     lengths = torch.full((9,), T, device=policy.device)
@@ -276,7 +282,7 @@ SAMPLERS: dict[str, Callable[[TokenLSTM, int], list[Tensor]]] = {
     "sample": sampled,
     "after a prefix": lambda policy, times: sampled(policy, times, prefix=(3, 1)),
     "colder": lambda policy, times: sampled(policy, times, inverse_temperature=1.7),
-    "in chunks": lambda policy, times: sampled(policy, times, chunk=4),
+    "in chunks": in_chunks,
     "complete": completed,
 }
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
@@ -367,10 +373,11 @@ def without_values(module: Any) -> Any:
 
 
 @pytest.mark.parametrize("prefix", [(), (3, 1)])
-def test_sampling_never_waits_for_the_host(prefix: tuple[int, ...]) -> None:
+def test_sampling_never_waits_for_the_host(prefix: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_together(monkeypatch, 4, V)
     policy, uniforms = without_values(lstm()), torch.empty(9, T - len(prefix), device="meta")
     with NothingFromTheHost(), torch.no_grad():
-        tokens, _ = write_sequences(policy, uniforms, prefix, V, None, 1.0, None, 4)
+        tokens, _ = write_sequences(policy, uniforms, prefix, V, None, 1.0, None)
     assert tokens.shape == (9, T)
 
 
