@@ -24,6 +24,7 @@ from seqgan_env.rewards.ranking import RankConfig
 from seqgan_env.rewards.reward_model import HasScore, adapt
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 from seqgan_env.support.atomic_files import write_atomically
+from seqgan_env.support.json_dataclasses import dataclass_from_json
 from seqgan_env.support.settings import without_deleted
 
 SCHEMA = 1
@@ -125,8 +126,7 @@ def load_game(
         oracle = None if oracle_sizes is None else TokenLSTM(description["vocab_size"], **oracle_sizes, device=device)
         if description["discriminator"] is not None:
             sizes = without_deleted(description["discriminator"], text_cnn.DELETED_SETTINGS)
-            lists = {name: tuple(value) for name, value in sizes.items() if isinstance(value, list)}
-            description["discriminator"] = TextCNNConfig(**{**sizes, **lists})
+            description["discriminator"] = dataclass_from_json(TextCNNConfig, sizes)
         _put_own_reward(description, own_reward)
         real = load_sequences(folder / REAL)
         game = make_game(
@@ -189,7 +189,7 @@ def load_generator(path: str | Path, game: SequenceGame) -> TokenModel:
         sizes = _sizes_of_first_files(weights) if description is None else json.loads(description)
         length = sizes.pop("sequence_length", game.sequence_length)
         tokens = _as_spellings(sizes.pop("tokens")) if "tokens" in sizes else None
-        config = GeneratorConfig(**sizes)
+        config = dataclass_from_json(GeneratorConfig, sizes)
         if not isinstance(length, int) or not config.n_layers <= len(weights):
             raise ValueError(f"its length is {length!r}, and it has {config.n_layers} layers in {len(weights)} tensors")
         if length < game.sequence_length:
@@ -302,9 +302,9 @@ def _density_ratio(
     """The settings of a density ratio, and of the generator that joined it; refuses models that the files cannot hold."""
     start = settings.pop("start")
     if start is not None:
-        start = GeneratorConfig(**{name: value for name, value in start.items() if name != "sequence_length"})
-    settings = without_deleted(settings, density_ratio.DELETED_SETTINGS)
-    config = DensityRatioConfig(**{**settings, "model": GeneratorConfig(**settings["model"])})
+        start.pop("sequence_length", None)
+        start = dataclass_from_json(GeneratorConfig, start)
+    config = dataclass_from_json(DensityRatioConfig, without_deleted(settings, density_ratio.DELETED_SETTINGS))
     rules: dict[str, Any] = {"sequence_length": game["sequence_length"], "end_token": game["end_token"]}
     for model, count in ((config.model, config.n_models), (start, 1)):
         if model is not None:
@@ -402,7 +402,7 @@ def _put_own_reward(description: dict[str, Any], own_reward: HasScore | Callable
     """Turn the result of `_describe_reward_model` into arguments of `make_game`; nothing is called by a file's name for it."""
     ranking, own = description.pop("ranking", None), description.pop("own", None)
     if ranking is not None:
-        description["ranking"] = RankConfig(**ranking)
+        description["ranking"] = dataclass_from_json(RankConfig, ranking)
     if own is None:
         if own_reward is not None:
             raise ValueError("it has no custom reward, so own_reward must not be given")

@@ -337,7 +337,7 @@ class TestCheckpoints:
             state = unpack(path)
             state["config"] = json.dumps({**json.loads(state["config"]), "invented": 1})
             path.write_bytes(pack(state))
-        with pytest.raises(ValueError, match="another version: the settings invented"):
+        with pytest.raises(ValueError, match="another version: the fields invented are missing or unknown"):
             train.resume(run)
 
     @pytest.mark.parametrize(("validation", "replay"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.5)])

@@ -4,8 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -18,6 +17,7 @@ from seqgan_env.policy_gradient import Baseline
 from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.registry import ScoringRules
 from seqgan_env.rewards.text_cnn import TextCNNConfig, check_windows
+from seqgan_env.support.json_dataclasses import dataclass_from_json
 from seqgan_env.support.settings import (
     FewInt,
     FiniteFloat,
@@ -270,8 +270,11 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
     types = {name: config_type for config_type, name in _TASKS.items()}
     if task not in types:
         raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
-    config: TrainConfig = _from_json(types[task], _without_deleted(values), "")
-    return config, str(preset)
+    values = _without_deleted(values)
+    try:
+        return dataclass_from_json(types[task], values, complete=True), str(preset)
+    except ValueError as error:
+        raise ValueError(f"The run's settings cannot be read, or are of another version: {error}.") from error
 
 
 _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
@@ -286,36 +289,3 @@ def _without_deleted(values: Any) -> Any:
     except (KeyError, TypeError, AttributeError):
         return values  # which are then found to be of another kind
     return {**values, "adversarial": adversarial, "discriminator": discriminator}
-
-
-def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """A value of a type from what JSON made of it."""
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_from_json(kind, value, where)
-    if get_origin(kind) in (Union, UnionType):
-        kind = next((part for part in get_args(kind) if _fits(part, value)), kind)
-    if not _fits(kind, value):
-        raise ValueError(f"The run's setting {where} must be {kind}, got {value!r}: the run is of another version.")
-    if get_origin(kind) is tuple:
-        return tuple(value)
-    return Path(value) if kind is Path else value
-
-
-def _dataclass_from_json(kind: Any, values: Any, where: str) -> Any:
-    hints = get_type_hints(kind)
-    wrong = sorted(set(hints) ^ set(values)) if isinstance(values, dict) else [""]
-    if wrong:
-        names = ", ".join(f"{where}.{name}".strip(".") for name in wrong)
-        raise ValueError(f"The run is of another version: the settings {names} are missing or unknown.")
-    return kind(**{name: _from_json(hints[name], value, f"{where}.{name}".strip(".")) for name, value in values.items()})
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is tuple:
-        return isinstance(value, list)
-    if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    json_type: Any = {Path: str, type(None): type(None), str: str, bool: bool}.get(kind)
-    return json_type is not None and isinstance(value, json_type)

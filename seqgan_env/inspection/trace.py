@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import math
-import types
 from dataclasses import dataclass
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import NoReturn
+
+from seqgan_env.support.json_dataclasses import Finite, dataclass_from_json
 
 SCHEMA = 1
 """The schema version of a trace's JSON; it grows whenever a field changes its meaning."""
@@ -17,7 +17,7 @@ class TracedCompletion:
 
     tokens: tuple[int, ...]
     """The tokens written after the prefix."""
-    score: float
+    score: Finite
     """The reward model's score of the whole sequence."""
 
 
@@ -29,23 +29,23 @@ class TracedStep:
     """The number of tokens before this one."""
     token: int
     """The action."""
-    log_prob: float
+    log_prob: Finite
     """Its log-probability in nats."""
     rank: int
     """The number of likelier tokens, plus 1."""
-    entropy: float
+    entropy: Finite
     """Entropy of the policy here, in nats."""
-    top_k: tuple[tuple[int, float], ...]
+    top_k: tuple[tuple[int, Finite], ...]
     """The likeliest tokens and their probabilities, in falling order."""
-    q: float
+    q: Finite
     """Mean score of the completions (paper, eq. 4); for the last token the reward of the sequence."""
-    q_standard_error: float | None
+    q_standard_error: Finite | None
     """Standard error of that mean; 0 for the last token, None if there is only one completion."""
     completions: tuple[TracedCompletion, ...]
     """All completions; none for the last token, because it completes the sequence itself."""
-    reward: float
+    reward: Finite
     """The environment's reward under its reward contract."""
-    advantage: float | None
+    advantage: Finite | None
     """The weight of this token's log-probability in the policy gradient; None if no `advantage_fn` was given."""
 
 
@@ -59,7 +59,7 @@ class EpisodeTrace:
 
     reward_contract: str
     """See `seqgan_env.game.contract_rewards`."""
-    gamma: float
+    gamma: Finite
     """The contract's discount."""
     n_rollouts: int
     """Completions of each prefix."""
@@ -71,11 +71,11 @@ class EpisodeTrace:
     """The string between the names of two tokens."""
     token_names: dict[int, str]
     """Text of the tokens that occur; empty if the tokens are only numbers."""
-    discriminator_probability: float | None
+    discriminator_probability: Finite | None
     """The discriminator's probability that the sequence is real, if the game has a discriminator."""
-    oracle_nll: float | None
+    oracle_nll: Finite | None
     """Negative log-likelihood under the oracle, in nats per token, if the game has an oracle."""
-    sequence_reward: float
+    sequence_reward: Finite
     """The sequence's reward, R."""
     steps: tuple[TracedStep, ...]
 
@@ -122,39 +122,11 @@ class EpisodeTrace:
                 f"This trace has schema {schema!r}, but this version of seqgan_env reads schema {SCHEMA}: "
                 "trace the episode again, or use the version that wrote it."
             )
-        trace: EpisodeTrace = _decode(cls, fields, "trace")
-        return trace
+        try:
+            return dataclass_from_json(cls, fields)
+        except ValueError as error:
+            raise ValueError(f"Not a trace as written by EpisodeTrace.to_json: {error}.") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """A value of JSON as the type that a field is annotated with.
-
-    Raises:
-        ValueError: it is of another type; says which, and where.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _decode(arguments[0], value, where)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        fields = get_type_hints(kind)
-        if isinstance(value, dict) and value.keys() == fields.keys():
-            return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in fields.items()})
-    elif origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
-        if len(kinds) == len(value):
-            pairs = enumerate(zip(kinds, value, strict=True))
-            return tuple(_decode(part, item, f"{where}[{index}]") for index, (part, item) in pairs)
-    elif origin is dict and isinstance(value, dict):
-        if all(key.isdecimal() for key in value):
-            return {int(key): _decode(arguments[1], item, f"{where}[{key}]") for key, item in value.items()}
-    elif kind is float:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    elif type(value) is kind:
-        return value
-    expected = f"the fields {', '.join(get_type_hints(kind))}" if dataclasses.is_dataclass(kind) else kind
-    raise ValueError(f"Not a trace as written by EpisodeTrace.to_json: {where} is {str(value)[:60]!r}, expected {expected}.")
