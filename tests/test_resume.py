@@ -32,10 +32,11 @@ from agents.experiment.run_folder import FolderInUse
 from agents.reinforce import Reinforce
 from seqgan_env.saved_game import HELD_OUT, REAL, load_sequences, save_sequences
 from seqgan_env.support.errors import NumericalFault
+from seqgan_env.support.state_dicts import random_state
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 from tests.oracle_files import parameters, write_npz
 from tests.programs import LIMIT, ROOT, started_program, wait_until
-from tests.tiny_runs import SENTENCES, TINY, only_run, oracle_config, text_config
+from tests.tiny_runs import OBJECTIVE, SENTENCES, TINY, only_run, oracle_config, text_config
 
 pytestmark = pytest.mark.usefixtures("runs_without_pictures")
 EVERY_ROUND = CheckpointConfig(every_rounds=1)
@@ -178,8 +179,7 @@ class TestStoppedAndTakenUp:
         original = Reinforce.load_training_state
 
         def forgetful(self: Reinforce, state: Any) -> None:
-            original(self, state)
-            self._rng.manual_seed(0)
+            original(self, state | {"rng": random_state(torch.Generator())})
 
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(Reinforce, "load_training_state", forgetful)
@@ -324,7 +324,7 @@ class TestCheckpoints:
             train.resume(run)
 
     def test_an_objective_is_run_only_if_it_is_named_again(self, tmp_path: Path) -> None:
-        objective = "tests.test_train:share_of_different"
+        objective = OBJECTIVE["objective"]
         run = stopped(lagging(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], objective=objective)), 5)
         with pytest.raises(ValueError, match=f"if you trust it, go on with --objective {objective}"):
             train.resume(run)

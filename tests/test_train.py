@@ -31,7 +31,16 @@ from seqgan_env.support.settings import check_settings, flag, range_of
 from tests.config_fields import numeric_fields, types_in
 from tests.programs import LIMIT, ROOT, run_program
 from tests.run_folders import blank_pictures
-from tests.tiny_runs import RATIO, SENTENCES, SMALL_RATIO, TINY, only_run, oracle_config, text_config
+from tests.tiny_runs import (
+    OBJECTIVE,
+    RATIO,
+    SENTENCES,
+    SMALL_RATIO,
+    TINY,
+    only_run,
+    oracle_config,
+    text_config,
+)
 from train import command_line, main, program, train
 
 
@@ -217,16 +226,6 @@ def test_every_field_has_an_effect(tmp_path: Path, base: dict[str, Any], group: 
     assert fingerprint(oracle_config(tmp_path, **change)) != base
 
 
-def share_of_different(sequence: list[int]) -> float:
-    """An objective: the share of different tokens."""
-    return len(set(sequence)) / len(sequence)
-
-
-def shares_of_different(sequences: list[list[int]]) -> list[float]:
-    return [share_of_different(sequence) for sequence in sequences]
-
-
-OBJECTIVE = {"objective": "tests.test_train:share_of_different"}
 RANK = {"reward_model": "rank"}
 RATIO_CHANGES: dict[str, Any] = {
     "n_models": 2,
@@ -268,7 +267,7 @@ def test_every_field_has_an_effect_beside_others(
 
 def test_an_objective_may_take_batches(tmp_path: Path) -> None:
     single = dataclasses.replace(TINY["adversarial"], **OBJECTIVE)
-    batched = dataclasses.replace(single, objective="tests.test_train:shares_of_different", objective_batched=True)
+    batched = dataclasses.replace(single, objective="tests.tiny_runs:shares_of_different", objective_batched=True)
     one, other = (main(oracle_config(tmp_path / str(n), adversarial=a)) for n, a in enumerate((single, batched)))
     assert one == other
 
@@ -368,7 +367,7 @@ class TestAnObjectiveThatFails:
                 raise LookupError(sequence)
             return fault
 
-        monkeypatch.setattr("tests.test_train.share_of_different", fails)
+        monkeypatch.setattr("tests.tiny_runs.share_of_different", fails)
         with pytest.raises(RewardError):
             main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
         assert "Ended by RewardError." in (printed := capsys.readouterr().out)
@@ -377,7 +376,7 @@ class TestAnObjectiveThatFails:
         assert list((only_run(tmp_path) / "checkpoints").glob("round-*"))
 
     def test_at_once_does_so_before_anything_is_learned(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tests.test_train.share_of_different", lambda sequence: None)
+        monkeypatch.setattr("tests.tiny_runs.share_of_different", lambda sequence: None)
         with pytest.raises(RewardError):
             main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
         assert list(tmp_path.iterdir()) == []

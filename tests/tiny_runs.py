@@ -19,6 +19,7 @@ TINY: dict[str, Any] = {
     "adversarial": AdversarialConfig(updates=3, batch_size=8, n_rollouts=2, d_pretrain_steps=2, d_steps=1, n_generated=16),
     "evaluation": EvaluationConfig(n_samples=32, n_held_out=32, every_epochs=1, every_updates=1, sweep=False),
 }
+OBJECTIVE = {"objective": "tests.tiny_runs:share_of_different"}
 RATIO = {"reward_model": "density-ratio"}
 SMALL_RATIO = DensityRatioConfig(model=GeneratorConfig(embedding_dim=3, hidden_dim=3), batch_size=8)
 
@@ -34,3 +35,12 @@ def text_config(tmp_path: Path, **changes: Any) -> TextConfig:
 def only_run(folder: Path) -> Path:
     (run,) = folder.iterdir()
     return run
+
+
+def share_of_different(sequence: list[int]) -> float:
+    """An objective: the share of different tokens."""
+    return len(set(sequence)) / len(sequence)
+
+
+def shares_of_different(sequences: list[list[int]]) -> list[float]:
+    return [share_of_different(sequence) for sequence in sequences]
