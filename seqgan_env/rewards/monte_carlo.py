@@ -209,7 +209,7 @@ class MonteCarloSearch:
         return rows.split(chunk) if len(rows) else ()
 
     def _allowed(self, prefixes: Tensor, rows: Tensor | None = None) -> Tensor | None:
-        """What the mask allows after prefixes `(n, position)`, and all tokens where `rows` `(n,)` is false; None if no mask."""
+        """What the mask, if any, allows after prefixes `(n, position)`; all tokens where `rows` `(n,)` is false."""
         if self.mask is None:
             return None
         if rows is None:
