@@ -6,8 +6,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-# torch reads this when it is loaded, so it comes before. By default a thread that waits for another one spins: as soon as
-# anything else runs on the machine, it takes the very time that the other one needs, and all becomes several times slower.
+# Torch reads this when it is loaded, so it must be set first. By default, waiting threads spin: as soon as anything else runs
+# on the machine, they take the time of the very threads that they wait for, and everything becomes several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from gymnasium.envs.registration import register
@@ -95,7 +95,7 @@ register(
     vector_entry_point="seqgan_env.vector_env:TextVectorEnv",
 )
 
-# Programs that were written before the modules moved into folders go on importing them by their old names.
+# Older programs import modules by the names that they had before they moved into folders.
 for _old, _new in {
     "faults": "support.errors",
     "reference_sequences": "evaluation.reference_sequences",
