@@ -72,7 +72,9 @@ class SB3VecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Play them: observations, rewards float32, dones, and a dict of infos a row."""
         if self._recorded is not None:
-            return self._next_recorded()
+            if not self._recorded or not np.array_equal(self._actions, self._recorded[0][0]):
+                raise _not_as_played(self._outermost)
+            return self._recorded.pop()[1]
         observation, rewards, terminated, _, infos = self.venv.step(self._actions)
         rows = [info_of_row(infos, row) for row in range(self.num_envs)]
         for row in np.flatnonzero(terminated).tolist():
@@ -162,11 +164,6 @@ class SB3VecEnv(VecEnv):
             observation = observe(prefixes, prefix_lengths, self.sequences.layout)
             self._shown = (prefixes, rewards, prefix_lengths[:, 0])
             yield tokens[:, position], (observation, rewards[:, position].copy(), dones, infos)
-
-    def _next_recorded(self) -> VecEnvStepReturn:
-        if not self._recorded or not np.array_equal(self._actions, self._recorded[0][0]):
-            raise _not_as_played(self._outermost)
-        return self._recorded.pop()[1]
 
     def _fresh(self) -> tuple[IntArray, IntArray]:
         """Tokens `(num_envs, sequence_length)` and lengths `(num_envs, 1)` of empty prefixes."""

@@ -313,7 +313,8 @@ def sample_sequences(
     if n < 0 or length < 1:
         raise ValueError(f"n must be at least 0 and length at least 1, got {n} and {length}.")
     check_number("inverse_temperature", inverse_temperature, Temperature)
-    _check_prefix(prefix, length, vocab_size, end_token, mask)
+    if len(prefix):
+        _check_prefix(prefix, length, vocab_size, end_token, mask)
     uniforms = torch.rand((n, length - len(prefix)), generator=generator, device=generator.device)[rows]
 
     def write(uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -392,8 +393,6 @@ def _draw_first(
 
 
 def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token: int | None, mask: Mask | None) -> None:
-    if not len(prefix):
-        return
     shown = list(prefix)
     if len(prefix) >= length:
         raise ValueError(

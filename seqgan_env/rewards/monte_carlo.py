@@ -172,13 +172,14 @@ class MonteCarloSearch:
             for rows in self._under_way(alive[:n_under_way], next_tokens.rows_together):
                 drawn, state = next_tokens(
                     completed[rows, position - 1],
-                    _rows_of(states, rows),
+                    map_state(lambda part: part[rows], states),  # noqa: B023 - used at once
                     uniform(mix(keys[rows], position)).unsqueeze(1),
                     self._allowed(completed[rows, :position]),
                 )
                 _assign(states, rows, state)
                 completed[rows, position] = drawn.squeeze(1)
-                alive[rows] = self._goes_on(drawn.squeeze(1))
+                if self.end_token is not None:
+                    alive[rows] = drawn.squeeze(1) != self.end_token
             if position > last:
                 continue
             inputs = tokens[:, position - 1] if position > 0 else torch.full_like(tokens[:, 0], self.vocab_size)
@@ -192,7 +193,8 @@ class MonteCarloSearch:
             drawn, trunk = next_tokens(inputs, trunk, row_uniforms, allowed)
             drawn[~now_open] = self.vocab_size
             completed[rows, position] = drawn.flatten()
-            alive[rows] &= self._goes_on(drawn.flatten())
+            if self.end_token is not None:
+                alive[rows] &= drawn.flatten() != self.end_token
             branch = map_state(lambda part: part.repeat_interleave(self.n_rollouts, dim=0), trunk)
             if states is None:
                 states = map_state(lambda part: part.new_empty((len(completed), *part.shape[1:])), branch)
@@ -215,14 +217,6 @@ class MonteCarloSearch:
         if rows is None:
             return allowed_tokens(self.mask, prefixes, self.vocab_size)
         return allowed_where(rows, self.mask, prefixes, self.vocab_size)
-
-    def _goes_on(self, drawn: Tensor) -> Tensor:
-        """Which rows continue after the tokens just drawn."""
-        return torch.ones_like(drawn, dtype=torch.bool) if self.end_token is None else drawn != self.end_token
-
-
-def _rows_of(states: Any, rows: Rows) -> Any:
-    return map_state(lambda part: part[rows], states)
 
 
 def _assign(states: Any, rows: Rows, values: Any) -> None:
