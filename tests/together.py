@@ -162,7 +162,17 @@ def be_killed(folder: Path) -> None:
     (folder / f"killed-{os.environ['RANK']}.json").write_text(json.dumps({"rounds": notes}))
 
 
+@contextlib.contextmanager
+def in_double_precision() -> Iterator[None]:
+    """Rounding that depends on how rows are divided shall turn no drawn token into another one: in float32 some are so close."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with blank_pictures():
+    with blank_pictures(), in_double_precision():
         {"compare": compare, "be_killed": be_killed}[sys.argv[1]](Path(sys.argv[2]))
