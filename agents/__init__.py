@@ -1,6 +1,6 @@
-"""Who plays: SeqGAN's generator on Stable-Baselines3, its pretraining, and what other SB3 algorithms need."""
+"""SeqGAN's generator on Stable-Baselines3, its pretraining, and what other SB3 algorithms need to play."""
 
-import seqgan_env  # noqa: F401 # isort: skip # before torch, whose threads it tells how to wait
+import seqgan_env  # noqa: F401 # isort: skip # must come before torch, because it sets how torch's threads wait
 
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.contract_check import ContractCheck, ContractWarning, check_contract

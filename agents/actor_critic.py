@@ -1,4 +1,4 @@
-"""PPO and A2C with SeqGAN's generator as their actor; the same for sb3-contrib's algorithms is in `actor_critic_contrib`."""
+"""PPO and A2C with SeqGAN's generator as their actor; `actor_critic_contrib` does the same for sb3-contrib's algorithms."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -38,8 +38,8 @@ class GeneratorFeatures(BaseFeaturesExtractor):
         observation_space: of either layout of the environments.
         vocab_size: number of tokens.
         config: the generator's kind and sizes.
-        end_token: the token that ends a sequence, if there is one.
-        seed: of the initial parameters: those that `GeneratorPolicy` draws from the same seed.
+        end_token: the token that ends a sequence, if any.
+        seed: of the initial parameters, which equal those that `GeneratorPolicy` draws from the same seed.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class GeneratorFeatures(BaseFeaturesExtractor):
 
     @staticmethod
     def width_of(generator: TokenModel) -> int:
-        """How many features there are."""
+        """The number of features."""
         with torch.no_grad():
             return generator.hidden(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
 
     def forward(self, observations: PyTorchObs) -> Tensor:
         """Features `(n, width)`."""
         tokens, lengths = split_observation(observations)
-        # One more input than tokens: the start token, then the prefix; what stands beyond it has no effect.
+        # One more input than tokens: the start token, then the prefix; padding after it has no effect.
         padded = torch.cat([tokens, torch.full_like(tokens[:, :1], self.generator.vocab_size)], dim=1)
         hidden = self.generator.hidden(padded[:, : int(lengths.max()) + 1])
         features: Tensor = hidden.gather(1, lengths.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])).squeeze(1)
@@ -79,29 +79,29 @@ class GeneratorFeatures(BaseFeaturesExtractor):
 
 
 class DetachedCritic(MlpExtractor):
-    """Layers of the critic, which looks at the actor's features and leaves them as they are."""
+    """Layers of the critic, which reads the actor's features without changing them."""
 
     def forward_critic(self, features: Tensor) -> Tensor:
-        """What the value is read from, `(n, width)`; no gradient flows back to the features."""
+        """The critic's hidden features `(n, width)`; no gradient flows back to the actor's features."""
         return super().forward_critic(features.detach())
 
 
 class GeneratorActor(BasePolicy):
-    """What makes an SB3 actor-critic policy's actor a generator: a mixin, which stands before SB3's class.
+    """Makes a generator the actor of an SB3 actor-critic policy: a mixin that must come before SB3's class.
 
     The generator's hidden state is the actor's features, and its output layer gives the action's logits. The critic is a small
-    network on the same features, detached: the generator moves by the policy gradient alone, as under `Reinforce`, so that the
-    algorithms differ by their updates only. Dropout is off, because the gradient is that of the policy that played.
+    network on the same features, detached. So only the policy gradient moves the generator, as in `Reinforce`, and the
+    algorithms differ only in their updates. Dropout is off, because the gradient is that of the policy that played.
 
     Args:
         observation_space: of either layout of the environments.
         action_space: `Discrete(vocab_size)`.
-        lr_schedule: learning rate of Adam as a function of the remaining progress.
+        lr_schedule: Adam's learning rate as a function of the remaining progress.
         features_extractor_kwargs: `config`, `end_token` and `seed` of `GeneratorFeatures`.
-        arguments: the others of SB3's class; `net_arch` has layers for the critic alone, by default one of 64.
+        arguments: the others of SB3's class; `net_arch` has layers for the critic only, by default one of 64.
 
     Raises:
-        ValueError: a `net_arch` with layers for the actor.
+        ValueError: `net_arch` has layers for the actor.
     """
 
     features_extractor: GeneratorFeatures
@@ -125,7 +125,7 @@ class GeneratorActor(BasePolicy):
             "features_extractor_class": self.features_class,
             "net_arch": {"pi": [], "vf": list(_CRITIC_DIMS)},
             **arguments,
-            "ortho_init": False,  # it would draw the generator's parameters anew
+            "ortho_init": False,  # it would draw the generator's parameters again
             "features_extractor_kwargs": {**(features_extractor_kwargs or {}), "vocab_size": int(action_space.n)},
         }
         super().__init__(observation_space, action_space, lr_schedule, **arguments)
@@ -145,7 +145,7 @@ class GeneratorActor(BasePolicy):
 
     @property
     def critic_parts(self) -> nn.ModuleList:
-        """All that is not the actor's."""
+        """All parts except the actor's."""
         return nn.ModuleList([self.mlp_extractor, self.value_net])
 
     def set_training_mode(self, mode: bool) -> None:
@@ -170,16 +170,16 @@ class GeneratorActorCriticPolicy(GeneratorActor, ActorCriticPolicy):  # type: ig
 
 
 class ActorCriticPlayer(Player):
-    """What makes an SB3 actor-critic a player as `Reinforce` is one: a mixin, which stands before SB3's algorithm.
+    """Makes an SB3 actor-critic a player like `Reinforce`: a mixin that must come before SB3's algorithm.
 
     A round is a rollout of as many steps as a sequence has tokens, and the training on it. `_n_updates` counts rounds, not
-    epochs. What SB3 draws from global random generators comes from one of the player's own.
+    epochs. Random numbers that SB3 draws from global generators come from the player's own generator.
     """
 
     policy: GeneratorActor
 
     def _setup_model(self) -> None:
-        """Create policy, buffer and random numbers; the environment's completions come from the generator."""
+        """Create policy, buffer and random numbers; the generator writes the environment's completions."""
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else as_seed(self.seed)
         self._random = BorrowedRandomness(self.seed, self.device)
         self._rng = torch.Generator(self.device).manual_seed(self.seed)
@@ -190,17 +190,17 @@ class ActorCriticPlayer(Player):
             self.sync_rollout_policy()
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Play another environment, under the discount of its reward contract; see SB3.
+        """Play another environment, with the discount of its reward contract; see SB3.
 
         Raises:
-            ValueError: one of another end token.
+            ValueError: its end token differs.
         """
         super().set_env(env, force_reset)
         self._take_contract()
 
     @classmethod
     def load(cls: type[SelfPlayer], path: Any, env: GymEnv | None = None, *arguments: Any, **settings: Any) -> SelfPlayer:
-        """See SB3; in a given environment under the discount of its reward contract, unless `settings` have a `gamma`."""
+        """See SB3; a given environment's reward contract sets the discount, unless `settings` have a `gamma`."""
         agent = super().load(path, env, *arguments, **settings)
         if env is not None and "gamma" not in settings:
             agent._take_contract()
@@ -255,7 +255,7 @@ class ActorCriticPlayer(Player):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfPlayer:
-        """Train until `total_timesteps` steps were taken; see SB3."""
+        """Train until `total_timesteps` steps are taken; see SB3."""
         return super().learn(
             total_timesteps,
             callback,
@@ -273,7 +273,7 @@ class ActorCriticPlayer(Player):
                     self._final_infos.setdefault(name, []).append(float(value))
 
     def training_state(self) -> dict[str, Any]:
-        """All that later updates depend on; the critic, the borrowed random numbers and the unfinished episodes, too."""
+        """All that later updates depend on, including the critic, the separate random numbers and unfinished episodes."""
         observation = self._last_obs
         assert observation is None or isinstance(observation, dict)
         starts = self._last_episode_starts
@@ -286,7 +286,7 @@ class ActorCriticPlayer(Player):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         super().load_training_state(state)
         load_module_state(self.policy.critic_parts, state["critic"])
         self._random.load_training_state(state["random"])
@@ -299,10 +299,10 @@ class ActorCriticPlayer(Player):
 
 
 def played_episodes(buffer: RolloutBuffer) -> PlayedEpisodes:
-    """The episodes that began in a rollout, `(episodes, sequence_length)`; a row has several where they end early.
+    """The episodes that began in a rollout, `(episodes, sequence_length)`; a row has several if they end early.
 
     Args:
-        buffer: full, and not yet drawn from; of the layout `"dict"`.
+        buffer: full, and not yet sampled from; with the layout `"dict"`.
     """
     observations: Any = buffer.observations
     positions = observations["length"][..., 0].astype(np.int64)  # (steps, rows)

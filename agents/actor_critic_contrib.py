@@ -1,4 +1,4 @@
-"""MaskablePPO and RecurrentPPO of sb3-contrib, which is an extra, with SeqGAN's generator as their actor."""
+"""MaskablePPO and RecurrentPPO of the optional library sb3-contrib, with SeqGAN's generator as their actor."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ class MaskableGeneratorPolicy(GeneratorActor, MaskableActorCriticPolicy):  # typ
 
 
 class PlayerMaskablePPO(ActorCriticPlayer, MaskablePPO):  # type: ignore[misc]
-    """sb3-contrib's MaskablePPO as a player, which writes no token that the game's mask forbids; see `ActorCriticPlayer`."""
+    """sb3-contrib's MaskablePPO as a player that writes no token that the mask forbids; see `ActorCriticPlayer`."""
 
 
 class LastToken(GeneratorFeatures):
-    """What a recurrent generator reads next: the embedding of the last token of the observed prefix, or of the start token."""
+    """The next input of a recurrent generator: the embedding of the prefix's last token, or of the start token."""
 
     @staticmethod
     def width_of(generator: TokenModel) -> int:
-        """How many features there are.
+        """The number of features.
 
         Raises:
-            ValueError: the generator is no LSTM of one layer.
+            ValueError: the generator is not an LSTM with one layer.
         """
         if not isinstance(generator, TokenLSTM) or len(generator.layers) != 1:
             kind = f"{len(generator.layers)} LSTM layers" if isinstance(generator, TokenLSTM) else type(generator).__name__
@@ -56,11 +56,11 @@ class LastToken(GeneratorFeatures):
 class RecurrentGeneratorPolicy(GeneratorActor, RecurrentActorCriticPolicy):  # type: ignore[misc]
     """A generator with a critic, for RecurrentPPO; see `GeneratorActor`.
 
-    sb3-contrib's LSTM takes its inputs position by position and the generator's sequence by sequence, so that they are two
-    modules; their parameters are the same objects.
+    sb3-contrib's LSTM takes its inputs position by position and the generator's takes whole sequences, so they are two
+    modules, which share their parameters.
 
     Raises:
-        ValueError: the generator is no LSTM of one layer.
+        ValueError: the generator is not an LSTM with one layer.
     """
 
     features_class = LastToken
@@ -99,12 +99,12 @@ class PlayerRecurrentPPO(ActorCriticPlayer, RecurrentPPO):
     """sb3-contrib's RecurrentPPO as a player; see `ActorCriticPlayer`."""
 
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of `learn` depends on; the recurrent state, too."""
+        """All that the rest of `learn` depends on, including the recurrent state."""
         states = self._last_lstm_states
         return {**super().training_state(), "recurrent": None if states is None else [list(pair) for pair in states]}
 
     def load_training_state(self, state: Any) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         super().load_training_state(state)
         if state["recurrent"] is not None and self._last_lstm_states is not None:
             for pair, saved in zip(self._last_lstm_states, state["recurrent"], strict=True):

@@ -1,4 +1,4 @@
-"""Callbacks of `learn`: what happens between the generator's updates, such as retraining the discriminator."""
+"""Callbacks of `learn` for the time between the generator's updates, such as retraining the discriminator."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from agents.discriminator_watch import DiscriminatorWatch
 
 
 def every_callback(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """A callback and all that it holds."""
+    """A callback and all callbacks inside it."""
     yield callback
     held = [getattr(callback, name, None) for name in ("callback", "callback_on_new_best")]
     for inner in [*getattr(callback, "callbacks", []), *held]:
@@ -18,7 +18,7 @@ def every_callback(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 
 class BetweenUpdatesCallback(BaseCallback):
-    """Calls `between_updates(n)` once after the `n`-th update of the model's `learn`: a batch played, and learned from."""
+    """Calls `between_updates(n)` once after the `n`-th update of the model's `learn` (a batch played and learned from)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class BetweenUpdatesCallback(BaseCallback):
         self._goes_on = True
 
     def between_updates(self, n_updates: int) -> None:
-        """Do what is due after `n_updates` updates, counted from the start of `learn`."""
+        """Called after `n_updates` updates, counted from the start of `learn`."""
         raise NotImplementedError
 
     def _on_training_start(self) -> None:
@@ -42,7 +42,7 @@ class BetweenUpdatesCallback(BaseCallback):
         self._after_update()
 
     def _after_update(self) -> None:
-        if self.model._n_updates > self._model_updates:  # PPO counts each of its passes; the last update is looked at twice
+        if self.model._n_updates > self._model_updates:  # PPO counts each of its passes, and the last update comes twice
             self._model_updates = self.model._n_updates
             self._n_updates += 1
             self.between_updates(self._n_updates)
@@ -52,16 +52,16 @@ class BetweenUpdatesCallback(BaseCallback):
 
 
 class DiscriminatorCallback(BetweenUpdatesCallback):
-    """Retrains the reward model on fresh sequences of the generator (paper, Algorithm 1, lines 13 to 16).
+    """Retrains the reward model on new sequences of the generator (paper, Algorithm 1, lines 13 to 16).
 
     Args:
         g_steps: generator updates between two retrainings.
-        d_steps: fits in one retraining, each against newly written sequences.
+        d_steps: fits per retraining, each with newly written sequences.
         n_generated: sequences that the generator writes for each fit.
-        watch: says when the discriminator has stopped being a teacher; by default one that has seen nothing yet.
+        watch: reports when the discriminator no longer teaches; by default a new one.
     """
 
-    model: Any  # an agents.player.Player, whose module needs this one
+    model: Any  # an agents.player.Player, whose module imports this one
 
     def __init__(
         self, g_steps: int = 1, d_steps: int = 5, n_generated: int = 10_000, watch: DiscriminatorWatch | None = None
@@ -84,10 +84,10 @@ class DiscriminatorCallback(BetweenUpdatesCallback):
 
 
 class EvaluationCallback(BetweenUpdatesCallback):
-    """Calls `evaluate(n_updates)` every so many updates, and after the last one.
+    """Calls `evaluate(n_updates)` at regular intervals, and after the last update.
 
     Args:
-        evaluate: what to do; it logs as it likes, and ends `learn` by returning false.
+        evaluate: the function to call; it may log, and ends `learn` by returning false.
         every: updates between two evaluations.
     """
 
@@ -104,7 +104,7 @@ class EvaluationCallback(BetweenUpdatesCallback):
         self._evaluated_at = 0
 
     def between_updates(self, n_updates: int) -> None:
-        """Evaluate if it is time."""
+        """Evaluate if due."""
         if n_updates % self.every == 0:
             self._evaluate(n_updates)
 
@@ -120,7 +120,7 @@ class EvaluationCallback(BetweenUpdatesCallback):
 
 
 class TokenBarCallback(ProgressBarCallback):
-    """SB3's progress bar where `num_timesteps` counts tokens, of which some rows write fewer than others."""
+    """SB3's progress bar, for a `num_timesteps` that counts tokens, of which some rows write fewer."""
 
     def _on_step(self) -> bool:
         self.pbar.update(self.model.num_timesteps - self.model._num_timesteps_at_start - self.pbar.n)

@@ -1,4 +1,4 @@
-"""The settings and presets of `train.py` under their old name; they are in `agents.experiment`."""
+"""The old name of `train.py`'s settings and presets, which are in `agents.experiment`."""
 
 from agents.experiment.config import AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
 from agents.experiment.presets import PRESETS

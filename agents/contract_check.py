@@ -1,4 +1,4 @@
-"""Warns of combinations of an algorithm and the environment that run without an error, but not as they should."""
+"""Warn of combinations of an algorithm and an environment that run without errors, but not as they should."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,29 +21,29 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.rewards.reward_model import adapt
 
 MOST_QUANTILE_OUTPUTS = 200_000
-"""Of a quantile network, whose last layer is that many times as wide as the one before it."""
+"""Of a quantile network, whose last layer is this many times as wide as the one before it."""
 
 
 class ContractWarning(UserWarning):
-    """An algorithm and an environment that run together, but not as the environment's contract needs it."""
+    """An algorithm and an environment run together, but violate the environment's contract."""
 
 
 def check_contract(model: BaseAlgorithm, callback: BaseCallback | None = None) -> None:
-    """Warn of everything in which an SB3 model departs from the contract of its environment.
+    """Warn of every way in which an SB3 model violates the contract of its environment.
 
-    That is: another discount than the reward contract's; normalised, stacked, one-hot or otherwise changed observations; token
-    ids that reach the networks as numbers; more quantiles than a large vocabulary can bear; a model that has learned beside a
-    discriminator that has not; callbacks that compare the rewards of a reward model that is retrained meanwhile.
+    These are: a discount other than the reward contract's; observations that are normalised, stacked, one-hot or otherwise
+    changed; token ids that reach the networks as numbers; more quantiles than a large vocabulary allows; a trained model with
+    an untrained discriminator; callbacks that compare rewards of a reward model that is retrained meanwhile.
 
     Args:
         model: an algorithm on one of the environments, in any of SB3's vector forms and wrappers.
-        callback: what `learn` calls, if that is to be looked at.
+        callback: the callback of `learn`, to check it, too.
 
     Raises:
         ValueError: the model has no environment.
 
     Warns:
-        ContractWarning: for each departure, with its remedy.
+        ContractWarning: for each violation, with its remedy.
     """
     for departure in [*departures(model), *moving_targets(model, callback)]:
         warnings.warn(departure, ContractWarning, stacklevel=2)
@@ -60,7 +60,7 @@ class ContractCheck(BaseCallback):
 
 
 def departures(model: BaseAlgorithm) -> Iterator[str]:
-    """A sentence for each departure of a model from its environment's contract; see `check_contract`."""
+    """A sentence for each violation of its environment's contract by a model; see `check_contract`."""
     if model.env is None:
         raise ValueError("The model has no environment to compare with: call set_env() first.")
     name = type(model).__name__
@@ -94,7 +94,7 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
 
 
 def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Iterator[str]:
-    """A sentence for each evaluation whose mean rewards are compared over time, while the reward model is retrained."""
+    """A sentence for each evaluation that compares mean rewards over time while the reward model is retrained."""
     assert model.env is not None
     callbacks = [] if callback is None else list(every_callback(callback))
     by_hand = any(isinstance(one, DiscriminatorCallback) for one in callbacks)
@@ -117,17 +117,17 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
 
 
 def what_learns(game: SequenceGame) -> list[Any]:
-    """A game's reward model if it learns, or the parts of a mixture that do, as the objects that the user passed."""
+    """A game's learning reward model, or the learning parts of a mixture, as the objects that the user passed."""
     return [part.unwrapped for part in adapt(game.reward_model).parts if part.learns]
 
 
 def games_of(env: VecEnv) -> list[SequenceGame]:
-    """The games that an environment's rows play; none where they are in processes of their own."""
+    """The games that an environment's rows play; none if they are in separate processes."""
     return [] if isinstance(env.unwrapped, SubprocVecEnv) else env.get_attr("game")
 
 
 def one_hot_observations(space: spaces.Space[Any]) -> str | None:
-    """What is wrong with an observation space that SB3 turns into one-hot vectors; None for those of the layouts."""
+    """The problem with an observation space that SB3 turns into one-hot vectors; None for the two layouts."""
     if all(isinstance(part, spaces.Box) for part in parts_of(space)):
         return None
     return (
@@ -137,7 +137,7 @@ def one_hot_observations(space: spaces.Space[Any]) -> str | None:
 
 
 def scaled_observations(space: spaces.Space[Any]) -> str | None:
-    """What is wrong with an observation space whose bounds tell that its numbers are no ids; None for those of the layouts."""
+    """The problem with an observation space whose bounds show that its numbers are not ids; None for the two layouts."""
     boxes = [part for part in parts_of(space) if isinstance(part, spaces.Box)]
     from_zero = all((box.low == 0).all() for box in boxes)
     highest = max((box.high.max() for box in boxes), default=0)

@@ -1,4 +1,4 @@
-"""Says in plain words when the discriminator has stopped being a teacher: it is always right, or it only guesses."""
+"""Warn when the discriminator no longer teaches: it is nearly always right, or it only guesses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ _CHANCE, _MARGIN = 0.5, 0.01
 
 
 class DiscriminatorWatch:
-    """Looks at the discriminator's accuracy after each retraining.
+    """Watches the discriminator's accuracy after each retraining.
 
     Args:
-        patience: how many retrainings in a row make a state worth telling.
+        patience: how many retrainings in a row a state must last to be reported.
 
     Raises:
-        ValueError: a patience below 1.
+        ValueError: patience is below 1.
     """
 
     def __init__(self, patience: int = 20) -> None:
@@ -28,7 +28,7 @@ class DiscriminatorWatch:
         self._in_a_row = 0
 
     def note(self, metrics: Mapping[str, float], logger: Logger) -> None:
-        """Log the metrics of a retraining, and print what `check` says of the accuracy, if there is one."""
+        """Log the metrics of a retraining, and print the message of `check` about the accuracy, if any."""
         for name, value in metrics.items():
             logger.record(f"discriminator/{name}", value)
         message = self.check(metrics["accuracy"]) if "accuracy" in metrics else None
@@ -36,9 +36,9 @@ class DiscriminatorWatch:
             tqdm.write(message)
 
     def check(self, accuracy: float) -> str | None:
-        """Take note of an accuracy in [0, 1]; a message once a state has lasted for `patience` retrainings, else None.
+        """Record an accuracy in [0, 1]; return a message once a state has lasted for `patience` retrainings, else None.
 
-        A state that goes on is told once; one that comes back is told again.
+        A state that lasts is reported once; one that comes back is reported again.
         """
         state = _state_of(accuracy)
         self._in_a_row = self._in_a_row + 1 if state == self._state else 1
@@ -48,18 +48,18 @@ class DiscriminatorWatch:
         return _MESSAGES[state].format(n=self.patience, accuracy=accuracy)
 
     def training_state(self) -> dict[str, Any]:
-        """What it has seen last, and for how long; see `seqgan_env.support.state_dicts`."""
+        """The last state and its duration; see `seqgan_env.support.state_dicts`."""
         return {"state": self._state, "in_a_row": self._in_a_row}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         self._state, self._in_a_row = state["state"], state["in_a_row"]
 
 
 def _state_of(accuracy: float) -> str | None:
     if accuracy >= _ALWAYS_RIGHT:
         return "always right"
-    # An accuracy is a share of counted sequences: let rounding not put 0.51 outside.
+    # An accuracy is a share of counted sequences: do not let rounding put 0.51 outside.
     return "chance" if abs(accuracy - _CHANCE) <= _MARGIN + 1e-9 else None
 
 

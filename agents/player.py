@@ -26,18 +26,18 @@ from seqgan_env.support.state_dicts import (
 from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 
 PHASE = "adversarial training"
-"""What messages call the phase in which players learn."""
+"""The name in messages of the phase in which players learn."""
 
 
 class Player(SavesGame, OnPolicyAlgorithm):
-    """An SB3 algorithm whose policy holds a generator of sequences: a mixin, which stands before SB3's class.
+    """An SB3 algorithm whose policy contains a generator of sequences: a mixin that must come before SB3's class.
 
-    There are two ways to train one. SB3's `learn(total_timesteps, callback)` has the loop inside. Or the caller has the loop,
-    as in `train.py`: `begin(n_updates)`, then `update()` as many times, and between two of them whatever it likes.
+    There are two ways to train it. SB3's `learn(total_timesteps, callback)` contains the loop. Or write the loop yourself, as
+    in `train.py`: `begin(n_updates)`, then call `update()` that many times, with anything else in between.
     """
 
     policy: Any
-    _rng: torch.Generator  # what the generator's own sequences are drawn with
+    _rng: torch.Generator  # draws the generator's own sequences
     _played: PlayedEpisodes
     _no_callback: BaseCallback | None = None
 
@@ -54,7 +54,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
 
     @property
     def sequence_env(self) -> SequenceVectorEnv:
-        """The vector environment under all wrappers."""
+        """The vector environment inside all wrappers."""
         return sb3_vec_env(self._env_or_error(), type(self).__name__).sequences
 
     def _env_or_error(self) -> VecEnv:
@@ -64,13 +64,13 @@ class Player(SavesGame, OnPolicyAlgorithm):
 
     @property
     def last_played(self) -> PlayedEpisodes:
-        """What the episodes of the latest update earned."""
+        """The rewards of the latest update's episodes."""
         if not hasattr(self, "_played"):
             raise ValueError("Nothing has been played yet: call learn() or update() first.")
         return self._played
 
     def sync_rollout_policy(self) -> None:
-        """Let the generator, as it is now, write the environment's completions."""
+        """Let the current generator write the environment's completions."""
         raise NotImplementedError
 
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
@@ -81,15 +81,15 @@ class Player(SavesGame, OnPolicyAlgorithm):
         return workers.gather(tokens, n), workers.gather(lengths, n)
 
     def retrain_reward_model(self, n_generated: int) -> dict[str, float]:
-        """Fit the reward model to as many newly written sequences against real ones; return its metrics."""
+        """Fit the reward model to this many new sequences against real ones; return its metrics."""
         return self.game.retrain(self.sample(n_generated)[0])
 
     def begin(self, n_updates: int) -> None:
-        """Get ready for calls of `update`, in place of `learn`.
+        """Prepare for calls of `update`, in place of `learn`.
 
         Args:
-            n_updates: how many updates there are in all, those already done included: the learning rate's schedule ends with
-                the last one, if no sequence ends early.
+            n_updates: the total number of updates, including those already done. The learning rate's schedule ends with the
+                last one, if no sequence ends early.
         """
         n_steps, is_new = n_updates * self.n_steps * self.n_envs, self._n_updates == 0
         done = 0 if is_new else self.num_timesteps
@@ -111,10 +111,10 @@ class Player(SavesGame, OnPolicyAlgorithm):
         self.train()
 
     def _note_episodes(self, infos: Mapping[str, Any]) -> None:
-        """Feed SB3's episode statistics where no `VecMonitor` does, and log what the sequences are worth.
+        """Update SB3's episode statistics, unless a `VecMonitor` does, and log the sequences' rewards.
 
         Args:
-            infos: what the environment says of the episodes, numbers by name.
+            infos: the environment's facts about the episodes, numbers by name.
         """
         rewards, lengths = self._played.rewards.cpu(), self._played.lengths.cpu()
         if not is_vecenv_wrapped(self._env_or_error(), VecMonitor):
@@ -127,9 +127,9 @@ class Player(SavesGame, OnPolicyAlgorithm):
             self.logger.record(f"rollout/{name}", float(np.mean(values)))
 
     def training_state(self) -> dict[str, Any]:
-        """All that later updates depend on, taken down between two; see `seqgan_env.support.state_dicts`.
+        """All that later updates depend on, taken between two updates; see `seqgan_env.support.state_dicts`.
 
-        To go on, `begin` with the same number of updates, or `learn` what is left with `reset_num_timesteps=False`.
+        To resume, call `begin` with the same number of updates, or `learn` for the rest with `reset_num_timesteps=False`.
         """
         return {
             "generator": module_state(self.generator),
@@ -142,7 +142,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         load_module_state(self.generator, state["generator"])
         load_optimizer_state(self.policy.optimizer, state["optimizer"])
         load_random_state(self._rng, state["rng"])
@@ -158,10 +158,10 @@ class Player(SavesGame, OnPolicyAlgorithm):
 
 
 def sb3_vec_env(env: VecEnv, player: str = "Reinforce") -> SB3VecEnv:
-    """What is under SB3's wrappers.
+    """The environment inside SB3's wrappers.
 
     Raises:
-        TypeError: it is another environment; the message names the player.
+        TypeError: it is not an `SB3VecEnv`; the message names the player.
     """
     inner = env.unwrapped
     if not isinstance(inner, SB3VecEnv):

@@ -1,4 +1,4 @@
-"""What Stable-Baselines3's own algorithms need to play: features of prefixes, and policies that write completions."""
+"""Parts with which Stable-Baselines3's own algorithms can play: features of prefixes, and policies that write completions."""
 
 import warnings
 from typing import Any, Literal, get_args
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from agents.contract_check import ContractWarning, one_hot_observations, scaled_observations
-from agents.vec_env import SB3VecEnv as SB3VecEnv  # where it has always been imported from
+from agents.vec_env import SB3VecEnv as SB3VecEnv  # kept importable from here
 from seqgan_env.game import SequenceGame
 from seqgan_env.inspection.tracing import ObservationPolicy
 from seqgan_env.observations import Layout, Observation
@@ -21,35 +21,35 @@ Reader = Literal["gru", "lstm", "transformer"]
 
 
 def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
-    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in either layout, int64 again after SB3's cast."""
+    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in either layout, cast back from SB3's to int64."""
     if isinstance(observation, dict):
         return observation["tokens"].long(), observation["length"].long()
     return observation[:, :-1].long(), observation[:, -1:].long()
 
 
 class PrefixExtractor(BaseFeaturesExtractor):
-    """Features of a prefix for the networks of other SB3 algorithms: token embeddings, read up to where the prefix ends.
+    """Features of a prefix for the networks of other SB3 algorithms: a reader over the token embeddings.
 
-    Token ids are names, not magnitudes: fed as numbers they can hardly be learned from, as one-hot vectors they take
+    Token ids are names, not magnitudes. Networks can hardly learn from them as numbers, and as one-hot vectors they take
     `sequence_length * vocab_size` inputs. Use it as `policy_kwargs={"features_extractor_class": PrefixExtractor}` with
-    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`. What stands beyond the prefix has no effect.
+    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`. Padding after the prefix has no effect.
 
-    Its parameters are drawn from torch's global generator, as all of SB3's are, which `seed=` of an algorithm seeds.
+    Its parameters are drawn from torch's global generator, like all of SB3's, which the algorithm's `seed=` seeds.
 
     Args:
         observation_space: of the environments, in either layout.
-        vocab_size: number of tokens, and the pad id; by default what the layout `"dict"` says.
+        vocab_size: number of tokens, and the pad id; by default that of the layout `"dict"`.
         embedding_dim: width of the token embedding.
         features_dim: width of the reader and of the features.
         reader: `"gru"`, `"lstm"`, or `"transformer"`, one causal layer of four heads.
 
     Raises:
-        TypeError: observations that SB3 turns into one-hot vectors.
-        ValueError: the layout `"flat"` without `vocab_size`; a reader that does not exist; a Transformer whose width does not
-            divide by its heads.
+        TypeError: SB3 turns the observations into one-hot vectors.
+        ValueError: `vocab_size` is missing for the layout `"flat"`, the reader is unknown, or a Transformer's heads do not
+            divide its width.
 
     Warns:
-        ContractWarning: observations that are not token ids, as their space says or their first batch shows.
+        ContractWarning: observations are not token ids, according to their space or their first batch.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class PrefixExtractor(BaseFeaturesExtractor):
                 "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
             )
         self.pad = int(tokens.high.max()) if vocab_size is None else vocab_size
-        self.embedding = nn.Embedding(self.pad + 1, embedding_dim)  # the pad id is read for the start token, too
+        self.embedding = nn.Embedding(self.pad + 1, embedding_dim)  # the pad id is also the start token
         self.reader = make_reader(reader, embedding_dim, features_dim, tokens.shape[0] + by_dict)  # all tokens and the start
         self._has_seen_ids = False
 
     def forward(self, observations: PyTorchObs) -> Tensor:
         """Features `(n, features_dim)`."""
         tokens, lengths = split_observation(observations)
-        if not self._has_seen_ids:  # once: on a GPU, looking at values waits for it
+        if not self._has_seen_ids:  # only once, because looking at values waits for a GPU
             self._has_seen_ids = True
             self._look_at(observations["tokens"] if isinstance(observations, dict) else observations)
         inputs = torch.cat([torch.full_like(tokens[:, :1], self.pad), tokens], dim=1)
@@ -101,7 +101,7 @@ class PrefixExtractor(BaseFeaturesExtractor):
 
 
 def make_reader(kind: Reader, embedding_dim: int, features_dim: int, length: int) -> nn.Module:
-    """A network from `(n, length, embedding_dim)` to a tuple that starts with `(n, length, features_dim)`; it looks back."""
+    """A causal network from `(n, length, embedding_dim)` to a tuple that starts with `(n, length, features_dim)`."""
     if kind == "transformer":
         return CausalTransformer(embedding_dim, features_dim, length)
     if kind not in get_args(Reader):
@@ -126,15 +126,15 @@ class CausalTransformer(nn.Module):
         self.register_buffer("mask", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
-        """States `(n, length, features_dim)` of inputs `(n, length, embedding_dim)`, in a tuple as those of an LSTM are."""
+        """States `(n, length, features_dim)` of inputs `(n, length, embedding_dim)`, in a tuple like an LSTM's."""
         return (self.layer(self.widen(inputs) + self.positions, src_mask=self.mask),)
 
 
 def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout = "dict") -> ObservationPolicy:
-    """An SB3 actor-critic policy in the form in which the game calls one: to trace it, or to let it write completions.
+    """An SB3 actor-critic policy in the form that the game needs, to trace it or to let it write completions.
 
     Args:
-        policy: acts on the game's observations; its distribution is a categorical one over the tokens.
+        policy: acts on the game's observations; its distribution must be categorical over the tokens.
         game: the game that it plays.
         layout: of the observations that it takes.
     """
@@ -151,7 +151,7 @@ def token_policy(policy: ActorCriticPolicy, game: SequenceGame, layout: Layout =
 
 
 def check_end_token(game: SequenceGame, end_token: int | None) -> None:
-    """Raise a ValueError for a game whose sequences end otherwise than a generator's."""
+    """Raise a ValueError if a game's end token is not the generator's."""
     if game.end_token != end_token:
         raise ValueError(
             f"The environment's end token is {game.end_token}, the generator's {end_token}. "

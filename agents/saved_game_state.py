@@ -1,4 +1,4 @@
-"""What an agent's game has learned, in the agent's own file: Stable-Baselines3 saves the player alone."""
+"""Save the state of an agent's game in the agent's own file; Stable-Baselines3 saves only the player."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.support.state_dicts import detached
 
 _UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What comes of a state of another form."""
+"""Errors that a state of another form may raise."""
 
 
 class SavesGame(BaseAlgorithm):
-    """Saves the game's state, the discriminator's above all, with the algorithm: a mixin, which stands before SB3's class.
+    """Saves the game's state, above all the discriminator's, with the algorithm: a mixin that must come before SB3's class.
 
-    `load(path, env=...)` gives the state to the environment's game; without an environment, the first `set_env` does. A file
-    without one, and a game with another reward model, leave the game as it is.
+    `load(path, env=...)` restores the state in the environment's game; without an environment, the first `set_env` does. The
+    game stays as it is if the file has no state, or the game has another reward model.
     """
 
-    game: Any  # a property of each player, without an environment a ValueError
+    game: Any  # a property of each player; raises a ValueError without an environment
     _unclaimed_state: Mapping[str, Any] | None = None
 
     @property
     def game_state(self) -> "GameState":
-        """The game as SB3 sees a module that it saves."""
+        """The game, in the form of a module that SB3 saves."""
         return GameState(self)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -38,7 +38,7 @@ class SavesGame(BaseAlgorithm):
             self.game_state.load_state_dict(state)
 
     def set_parameters(self, load_path_or_dict: Any, exact_match: bool = True, device: Any = "auto") -> None:
-        """See SB3; files that were saved without the game's state are taken, too."""
+        """See SB3; also accepts files without the game's state."""
         if isinstance(load_path_or_dict, dict):
             load_path_or_dict = {"game_state": {}, **load_path_or_dict}
         super().set_parameters(load_path_or_dict, exact_match, device)
@@ -52,7 +52,7 @@ class SavesGame(BaseAlgorithm):
 
 
 class GameState:
-    """What an algorithm's game has learned, with a module's methods.
+    """The state of an algorithm's game, with a module's methods.
 
     Args:
         algorithm: without an environment it keeps the state for the first one that it gets.
@@ -62,14 +62,14 @@ class GameState:
         self.algorithm = algorithm
 
     def state_dict(self) -> Mapping[str, Any]:
-        """The game's state, see `SequenceGame.training_state`, and the name of its reward model's class."""
+        """The game's state, see `SequenceGame.training_state`, and the class name of its reward model."""
         if self.algorithm.env is None:
             return self.algorithm._unclaimed_state or {}
         game: SequenceGame = self.algorithm.game
         return {"reward_model": type(game.reward_model).__name__, "game": game.training_state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Give the game what `state_dict` took down.
+        """Restore the game from `state_dict`.
 
         Warns:
             ContractWarning: the game has another reward model, which stays as it is.
@@ -82,7 +82,7 @@ class GameState:
         game: SequenceGame = self.algorithm.game
         kind = type(game.reward_model).__name__
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nothing is saved: this is what to go back to
+            warnings.simplefilter("ignore")  # this state is not saved, only restored if loading fails
             before = detached(game.training_state())
         try:
             if kind != state["reward_model"]:

@@ -1,4 +1,4 @@
-"""The native vector environment as Stable-Baselines3's."""
+"""The native vector environment as a Stable-Baselines3 `VecEnv`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,19 +19,19 @@ from seqgan_env.vector_env import IntArray, PlayedEpisodes, SequenceVectorEnv
 
 
 class SB3VecEnv(VecEnv):
-    """A `SequenceVectorEnv` as SB3's `VecEnv`, with a new episode in the step that ends the old one.
+    """A `SequenceVectorEnv` as SB3's `VecEnv`; a new episode begins in the step that ends the old one.
 
-    An info of a row that ended carries `terminal_observation` beside what the environment knows of the sequence; the last of
-    them has the metrics of `retraining`, if it came to that.
+    The info of a row that ended has `terminal_observation` and the environment's facts about the sequence; the last such row
+    has the metrics of `retraining`, if it took place.
 
     Args:
-        venv: in autoreset mode `SAME_STEP`; the others would feed SB3 steps that no policy made. Gymnasium's vector wrappers
-            may be around it, such as those of rewards and, from Gymnasium 1.4 on, of statistics; their arrays stay numpy's,
-            and their infos a dict.
+        venv: in autoreset mode `SAME_STEP`, because others would give SB3 steps that no policy made. It may be inside
+            Gymnasium's vector wrappers, such as those of rewards and, from Gymnasium 1.4 on, of statistics, if they keep numpy
+            arrays and a dict of infos.
 
     Raises:
-        TypeError: it is no `SequenceVectorEnv`, or a wrapper changes the form of infos or arrays.
-        ValueError: it is in another autoreset mode.
+        TypeError: it is not a `SequenceVectorEnv`, or a wrapper changes the form of infos or arrays.
+        ValueError: it has another autoreset mode.
     """
 
     def __init__(self, venv: VectorEnv[Any, Any, Any]) -> None:
@@ -39,15 +39,15 @@ class SB3VecEnv(VecEnv):
         self.sequences = _sequence_env(venv)
         self._actions: IntArray = np.zeros(venv.num_envs, dtype=np.int64)
         self._recorded: list[tuple[IntArray, VecEnvStepReturn]] | None = None
-        self._outermost: VecEnv = self  # of the wrappers through which what is recorded is asked for
+        self._outermost: VecEnv = self  # the outermost wrapper through which a recording is replayed
         self._wrappers_wait = False
         self._shown: tuple[IntArray, npt.NDArray[np.float32], IntArray] | None = None
         self.is_midway = False
-        """Whether a row stands in the middle of an episode."""
+        """Whether any row is in the middle of an episode."""
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Start all rows anew, with what was given to `seed()` and `set_options()` before."""
+        """Restart all rows, with the arguments of earlier calls of `seed()` and `set_options()`."""
         if self._recorded is not None:
             return observe(*self._fresh(), self.sequences.layout)
         seeds: Any = None if all(seed is None for seed in self._seeds) else self._seeds  # one a row
@@ -66,11 +66,11 @@ class SB3VecEnv(VecEnv):
         return observation
 
     def step_async(self, actions: IntArray) -> None:
-        """Take note of the actions `(num_envs,)`."""
+        """Store the actions `(num_envs,)`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Play them: observations, rewards float32, dones, and a dict of infos a row."""
+        """Play them; return observations, rewards float32, dones, and a dict of infos per row."""
         if self._recorded is not None:
             if not self._recorded or not np.array_equal(self._actions, self._recorded[0][0]):
                 raise _not_as_played(self._outermost)
@@ -87,14 +87,14 @@ class SB3VecEnv(VecEnv):
     def play(self, env: VecEnv, tokens: Tensor) -> PlayedEpisodes:
         """Play whole episodes at once; see `SequenceVectorEnv.play`.
 
-        Rows that somebody left in the middle of an episode, as an evaluation on this environment does, start anew before.
+        Rows left in the middle of an episode, for example by an evaluation on this environment, restart first.
 
         Args:
-            env: this environment, or wrappers of SB3's around it.
+            env: this environment, or SB3 wrappers around it.
             tokens: `(num_envs, sequence_length)` int64, padded after the end token.
 
         Raises:
-            ValueError: a wrapper plays steps of its own.
+            ValueError: a wrapper plays its own steps.
         """
         if self.is_midway:
             env.reset()
@@ -105,21 +105,21 @@ class SB3VecEnv(VecEnv):
     def replay(
         self, env: VecEnv, tokens: Tensor, played: PlayedEpisodes
     ) -> Iterator[tuple[npt.NDArray[np.int64], VecEnvStepReturn]]:
-        """Step through episodes that `play` has played at once, for SB3's wrappers and callbacks to see.
+        """Step through episodes that `play` has already played, so that SB3's wrappers and callbacks see them.
 
-        A row that ends early waits until `sequence_length` steps are over, with the pad id as its action, a reward of 0 and
-        the first observation of its next episode; before the next replay, wrappers see a `reset`.
+        A row that ends early waits until `sequence_length` steps are over, with the pad id as its action, reward 0 and the
+        first observation of its next episode. Wrappers see a `reset` before the next replay.
 
         Args:
-            env: this environment, or wrappers of SB3's around it.
-            tokens: `(num_envs, sequence_length)` int64, as they were played.
-            played: what they earned.
+            env: this environment, or SB3 wrappers around it.
+            tokens: `(num_envs, sequence_length)` int64, as played.
+            played: the result of `play`.
 
         Yields:
             Actions `(num_envs,)`, and what `env.step` returns for them.
 
         Raises:
-            ValueError: a wrapper plays other actions, or steps of its own.
+            ValueError: a wrapper plays other actions, or its own steps.
         """
         if self._wrappers_wait:
             with self._answering(env):
@@ -133,10 +133,10 @@ class SB3VecEnv(VecEnv):
 
     @contextmanager
     def _answering(self, env: VecEnv, *recorded: tuple[IntArray, VecEnvStepReturn]) -> Iterator[None]:
-        """Steps of this environment are answered by what is recorded for their actions, once each, and nothing is played.
+        """In this context, steps of this environment return what is recorded for their actions, and nothing is played.
 
         Raises:
-            ValueError: the wrappers in `env` ask for something else.
+            ValueError: the wrappers in `env` ask for anything else.
         """
         self._recorded, self._outermost = list(recorded), env
         try:
@@ -147,7 +147,7 @@ class SB3VecEnv(VecEnv):
             self._recorded, self._outermost = None, self
 
     def _record(self, tokens: IntArray, played: PlayedEpisodes) -> Iterator[tuple[IntArray, VecEnvStepReturn]]:
-        """Actions, and what a step through each position of played episodes returns."""
+        """Actions, and the results of a step through each position of played episodes."""
         rewards, lengths = played.rewards.float().cpu().numpy(), played.lengths.cpu().numpy()
         known = {name: values for name, values in played.info.items() if name != "retraining"}
         for position in range(tokens.shape[1]):
@@ -176,7 +176,7 @@ class SB3VecEnv(VecEnv):
         self.venv.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute, which all rows share, once a row."""
+        """The attribute, which all rows share, once per row."""
         value = getattr(self._holder(attr_name), attr_name)
         return [value for _ in self._get_indices(indices)]
 
@@ -195,13 +195,13 @@ class SB3VecEnv(VecEnv):
         return [result[row] if by_row else result for row in self._get_indices(indices)]
 
     def _holder(self, name: str) -> VectorEnv[Any, Any, Any]:
-        """The outermost wrapper of Gymnasium's that has an attribute, or the environment itself."""
+        """The outermost Gymnasium wrapper that has an attribute, or the environment itself."""
         return next((wrapper for wrapper in vector_wrappers(self.venv) if hasattr(wrapper, name)), self.sequences)
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether one of Gymnasium's wrappers around the environment is of a class; those of SB3 go around this one."""
+        """Whether a Gymnasium wrapper around the environment is of this class; SB3's wrappers are outside this one."""
         wrapped = any(isinstance(wrapper, wrapper_class) for wrapper in vector_wrappers(self.venv))
         return [wrapped for _ in self._get_indices(indices)]
 
@@ -226,7 +226,7 @@ def vector_wrappers(venv: VectorEnv[Any, Any, Any]) -> "list[VectorWrapper[Any, 
 
 
 def info_of_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """What Gymnasium's infos of a batch, arrays with masks beside them where not all rows have one, say of one row."""
+    """One row's infos from Gymnasium's infos of a batch: arrays, with masks if not all rows have a value."""
     own = [name for name in infos if not name.startswith("_") and (f"_{name}" not in infos or infos[f"_{name}"][row])]
     return {name: info_of_row(infos[name], row) if isinstance(infos[name], dict) else infos[name][row] for name in own}
 
@@ -243,12 +243,12 @@ def _not_as_played(env: VecEnv) -> ValueError:
 
 
 def _end_of_episode(last: Observation) -> dict[str, Any]:
-    """What SB3 looks for in the info of a row that ended."""
+    """Fields that SB3 reads from the info of a row that ended."""
     return {"terminal_observation": last, "TimeLimit.truncated": False}
 
 
 def _sequence_env(venv: VectorEnv[Any, Any, Any]) -> SequenceVectorEnv:
-    """The environment under Gymnasium's wrappers, if SB3 can play it."""
+    """The environment inside Gymnasium's wrappers, if SB3 can play it."""
     inner = getattr(venv, "unwrapped", venv)
     if not isinstance(inner, SequenceVectorEnv):
         raise TypeError(

@@ -24,38 +24,38 @@ class PretrainConfig:
     """Maximum-likelihood training; the defaults are the paper's."""
 
     epochs: NonNegativeInt = 120
-    """Passes over the real sequences; with 0 the generator stays as it was drawn."""
+    """Passes over the real sequences; with 0 the generator keeps its initial parameters."""
     batch_size: PositiveInt = 64
-    """Sequences in one step."""
+    """Sequences per step."""
     learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
     final_learning_rate: PositiveFloat | None = None
-    """Adam's step size at the end, reached geometrically; by default it stays the same."""
+    """Adam's step size at the end, reached geometrically; by default it stays constant."""
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     precision: Precision = "highest"
-    """How float32 products are made while it learns, as torch names it: highest, in float32; high, in TF32 on a GPU; medium,
-    in bfloat16 on processors with AMX, in TF32 on a GPU. What is measured and sampled is always in float32."""
+    """Precision of float32 products in training, by torch's names: highest, float32; high, TF32 on a GPU; medium, bfloat16 on
+    CPUs with AMX, TF32 on a GPU. Measuring and sampling always use float32."""
     scheduled_sampling: bool = False
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
 
 
 class LikelihoodTraining:
-    """Maximum-likelihood training that can be left between any two steps, and taken up again.
+    """Maximum-likelihood training that can be interrupted between any two steps, and resumed.
 
-    The generator's dropout, where it has one, works while it learns; it is left in evaluation mode.
+    The generator's dropout, if any, is active in training only; afterwards the generator is in evaluation mode.
 
     Args:
-        generator: what learns, in place.
+        generator: trained in place.
         real: `(n, length)` int64, padded, on the generator's device.
-        config: how.
-        rng: on the same device: the order of the sequences, and what scheduled sampling draws.
+        config: settings.
+        rng: on the same device; draws the order of the sequences, and the tokens of scheduled sampling.
         workers: the processes that take each step together.
-        optimizer: of the generator's parameters; by default Adam, made here.
-        phase: what the training is called in errors.
+        optimizer: of the generator's parameters; by default a new Adam.
+        phase: the training's name in errors.
 
     Raises:
-        ValueError: fewer sequences than a batch, an unknown precision, or a setting out of its range.
+        ValueError: there are fewer sequences than a batch, the precision is unknown, or a setting is out of range.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LikelihoodTraining:
         self._begin_epoch()
 
     def run(self, after_epoch: Callable[[int, float], bool | None] | None = None) -> None:
-        """Train for the epochs that are left.
+        """Train for the remaining epochs.
 
         Args:
             after_epoch: called with the number of finished epochs and the epoch's mean loss (nats per token); false stops.
@@ -103,7 +103,7 @@ class LikelihoodTraining:
                 return
 
     def train_epoch(self, after_step: Callable[[], None] | None = None) -> float:
-        """Train on every real sequence once, or on those that are left of an unfinished epoch.
+        """Train on every real sequence once, or on those that remain of an unfinished epoch.
 
         Args:
             after_step: called after each step but the last one.
@@ -112,7 +112,7 @@ class LikelihoodTraining:
             The epoch's mean loss in nats per token.
 
         Raises:
-            NumericalFault: the loss or the gradient of a step is not finite; looked at when the epoch is done, so that no step
+            NumericalFault: the loss or the gradient of a step is not finite; checked at the end of the epoch, so that no step
                 waits for a GPU.
         """
         loss = self._finish_epoch(after_step)
@@ -121,7 +121,7 @@ class LikelihoodTraining:
         return loss
 
     def training_state(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, the generator's own parameters aside."""
+        """All that the rest of the training depends on, except the generator's parameters."""
         return {
             "optimizer": optimizer_state(self.optimizer),
             "schedule": self._schedule.state_dict(),
@@ -133,7 +133,7 @@ class LikelihoodTraining:
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         load_optimizer_state(self.optimizer, state["optimizer"])
         self._schedule.load_state_dict(dict(state["schedule"]))
         load_random_state(self.rng, state["rng"])
@@ -146,10 +146,10 @@ class LikelihoodTraining:
     def _begin_epoch(self) -> None:
         self._finished_steps = 0
         self._order = None
-        self._sums = torch.zeros(2, device=self.real.device)  # of the epoch: nats, and tokens
+        self._sums = torch.zeros(2, device=self.real.device)  # nats and tokens of the epoch
 
     def _finish_epoch(self, after_step: Callable[[], None] | None) -> float:
-        """Take the steps that are left of the epoch; return its mean loss in nats per token."""
+        """Take the remaining steps of the epoch; return its mean loss in nats per token."""
         if self._order is None:
             self._order = torch.randperm(len(self.real), generator=self.rng, device=self.real.device)
         batches = self._order.split(self.config.batch_size)[self._finished_steps :]
@@ -197,17 +197,16 @@ def likelihood_step(
     """One step of maximum likelihood on real sequences `(n, length)`; see `take_step`.
 
     Args:
-        model: what learns; its dropout is active in the step.
+        model: the model to train; its dropout is active in the step.
         optimizer: of its parameters.
         batch: the sequences, padded.
         workers: the processes that take the step together.
-        max_grad_norm: clip the gradient to this norm.
+        max_grad_norm: the norm to clip the gradient to.
         log_likelihood: the sum, in nats, over some rows of the batch; by default the model's own.
-        check: called with what is returned, before the parameters change.
+        check: gets the result before the parameters change.
 
     Returns:
-        Of the batch the loss in nats per token, the log-likelihood in nats, and the norm of the gradient before clipping:
-        `(3,)`.
+        The batch's loss in nats per token, its log-likelihood in nats, and the norm of the gradient before clipping: `(3,)`.
     """
     rows, weight = workers.part(len(batch))
     count = lengths_of(batch, model.vocab_size).sum()
@@ -225,12 +224,12 @@ def pretrain(
     rng: torch.Generator,
     after_epoch: Callable[[int, float], bool | None] | None = None,
 ) -> None:
-    """Teach the generator real sequences (paper, section 4; Algorithm 1, line 2), in place; see `LikelihoodTraining`."""
+    """Train the generator on real sequences (paper, section 4; Algorithm 1, line 2), in place; see `LikelihoodTraining`."""
     LikelihoodTraining(generator, real, config, rng).run(after_epoch)
 
 
 def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
-    """The factor that takes the learning rate to its final value in as many steps as there are."""
+    """The factor per step that takes the learning rate to its final value by the last step."""
     if config.final_learning_rate is None or config.epochs == 0:
         return 1.0
     n_steps = config.epochs * -(-n_sequences // config.batch_size)
@@ -240,7 +239,7 @@ def _decay_per_step(config: PretrainConfig, n_sequences: int) -> float:
 def log_prob_with_own_tokens(
     generator: TokenModel, batch: Tensor, probability: float, rng: torch.Generator, rows: slice = slice(None)
 ) -> Tensor:
-    """`generator.log_prob` of some rows of a batch, but each input token is the generator's own draw with `probability`."""
+    """`generator.log_prob` of some rows of a batch; each input is the generator's own draw with `probability`."""
     tokens = batch[rows]
     n, length = tokens.shape
     state = generator.initial_state(n)
