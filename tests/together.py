@@ -164,7 +164,7 @@ def be_killed(folder: Path) -> None:
 
 @contextlib.contextmanager
 def in_double_precision() -> Iterator[None]:
-    """Rounding that depends on how rows are divided shall turn no drawn token into another one: in float32 some are so close."""
+    """Use float64, so that the split of rows over processes cannot round to another token, as it sometimes does in float32."""
     torch.set_default_dtype(torch.float64)
     try:
         yield
