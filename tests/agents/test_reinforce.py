@@ -1,4 +1,4 @@
-"""The generator as an SB3 policy and algorithm."""
+"""The generator as an SB3 algorithm."""
 
 import copy
 from pathlib import Path
@@ -12,15 +12,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TransformReward
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 import agents.reinforce
-from agents.callbacks import DiscriminatorCallback, EvaluationCallback
+from agents.callbacks import DiscriminatorCallback
 from agents.contract_check import ContractWarning
-from agents.policy import GeneratorPolicy
 from agents.reinforce import Reinforce
 from agents.vec_env import SB3VecEnv
 from seqgan_env import SequenceVectorEnv, TextCNNConfig, make_game
@@ -30,58 +27,6 @@ from seqgan_env.rewards.mixture import MixtureReward
 from seqgan_env.support.state_dicts import detached
 from tests.agents.small_agents import new_agent, new_game, text_env, weights
 from tests.small import KeepsEpisodes, Recorder, T, V, no_repeats, seeded, small_game
-
-
-class Rows(KVWriter):
-    """What an agent logs, the times aside."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        self.rows.append({name: x for name, x in key_values.items() if name not in ("time/fps", "time/time_elapsed")})
-
-
-class TestPolicy:
-    def test_predict_reads_the_prefix_and_nothing_else(self) -> None:
-        agent = new_agent()
-        prefix = np.array([[3, 1, 4, 12, 12]])
-        logits = agent.policy.logits({"tokens": torch.from_numpy(prefix), "length": torch.tensor([[3]])})
-        garbage = np.array([[3, 1, 4, 7, 2]])
-        same = agent.policy.logits({"tokens": torch.from_numpy(garbage), "length": torch.tensor([[3]])})
-        flat = agent.policy.logits(torch.tensor([[3, 1, 4, 12, 12, 3]]))
-        as_sb3_casts = agent.policy.logits(torch.tensor([[3.0, 1.0, 4.0, 12.0, 12.0, 3.0]]))
-        expected = agent.generator.logits(torch.tensor([[3, 1, 4, 0]]))[:, 3]
-        for result in (logits, same, flat, as_sb3_casts):
-            assert torch.allclose(result, expected, atol=1e-6)
-        other = agent.policy.logits({"tokens": torch.from_numpy(prefix), "length": torch.tensor([[2]])})
-        assert not torch.allclose(other, expected, atol=1e-4)
-
-    def test_a_finished_prefix_has_logits_too(self) -> None:
-        """SB3 asks for the value or action of a last observation."""
-        full = {"tokens": torch.arange(5).unsqueeze(0), "length": torch.tensor([[5]])}
-        assert new_agent().policy.logits(full).isfinite().all()
-
-    def test_stochastic_and_greedy_actions(self) -> None:
-        agent = new_agent()
-        observation = {"tokens": np.full((500, 5), 12), "length": np.zeros((500, 1), dtype=np.int64)}
-        greedy, _ = agent.predict(observation, deterministic=True)
-        drawn, _ = agent.predict(observation)
-        assert len(set(greedy.tolist())) == 1
-        assert len(set(drawn.tolist())) > 6
-
-    def test_save_and_load(self, tmp_path: Path) -> None:
-        policy = new_agent().policy
-        policy.save(str(tmp_path / "policy.pt"))
-        loaded = GeneratorPolicy.load(str(tmp_path / "policy.pt"))
-        observation = {"tokens": np.full((1, 5), 12), "length": np.zeros((1, 1), dtype=np.int64)}
-        assert loaded.predict(observation, deterministic=True)[0] == policy.predict(observation, deterministic=True)[0]
-        assert loaded.generator.end_token == policy.generator.end_token
-
-    def test_evaluate_policy_plays_it(self) -> None:
-        agent = new_agent()
-        mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=8, deterministic=False, warn=False)
-        assert 0 < mean < 5
 
 
 class TestUpdate:
@@ -536,114 +481,6 @@ class TestEnvironments:
         assert agent.num_timesteps == sum(lengths) >= 100
         assert len(set(lengths)) > 1
         assert weights(agent).isfinite().all()
-
-
-class TestCallbacks:
-    def test_one_step_a_position(self) -> None:
-        calls: list[int] = []
-
-        class Count(BaseCallback):
-            def _on_step(self) -> bool:
-                calls.append(self.num_timesteps)
-                return True
-
-        new_agent().learn(2 * 40, Count())
-        assert calls == [8 * step for step in range(1, 11)]
-
-    def test_a_callback_can_stop(self) -> None:
-        class Stop(BaseCallback):
-            def _on_step(self) -> bool:
-                return self.n_calls < 7
-
-        agent = new_agent()
-        agent.learn(100 * 40, Stop())
-        assert agent._n_updates == 1  # stopped in the second batch, which is not learned from
-
-    def test_updates_one_by_one_are_what_learn_does(self) -> None:
-        """The schedule of the learning rate and the log included."""
-        changes: dict[str, Any] = {"learning_rate": lambda remaining: 0.05 * remaining, "rollout_lag": 0.5}
-        learned, updated = new_agent(**changes), new_agent(**changes)
-        logs = Rows(), Rows()
-        for agent, log in zip((learned, updated), logs, strict=True):
-            agent.set_logger(Logger(None, [log]))
-        learned.learn(3 * 40)
-        updated.begin(3)
-        for _ in range(3):
-            updated.update()
-        assert torch.equal(weights(learned), weights(updated))
-        assert (updated._n_updates, updated.num_timesteps) == (3, 120)
-        assert logs[0].rows == logs[1].rows
-        assert len(logs[0].rows) == 3
-
-    def test_more_updates_go_on_where_the_first_ended(self) -> None:
-        whole, parts = new_agent(), new_agent()
-        for agent, numbers in ((whole, [4]), (parts, [3, 4])):
-            for n_updates in numbers:
-                agent.begin(n_updates)
-                while agent._n_updates < n_updates:
-                    agent.update()
-        assert torch.equal(weights(whole), weights(parts))
-        assert whole.num_timesteps == parts.num_timesteps == 160
-
-    def test_an_update_needs_a_beginning(self) -> None:
-        with pytest.raises(ValueError, match=r"call begin\(n_updates\) first"):
-            new_agent().update()
-
-    @pytest.mark.parametrize(("g_steps", "d_steps", "fits"), [(1, 1, 4), (1, 3, 12), (2, 2, 4), (3, 1, 1)])
-    def test_the_discriminator_is_retrained_on_schedule(
-        self, monkeypatch: pytest.MonkeyPatch, g_steps: int, d_steps: int, fits: int
-    ) -> None:
-        agent = new_agent()
-        generated: list[torch.Tensor] = []
-        retrain = agent.game.retrain
-        monkeypatch.setattr(agent.game, "retrain", lambda tokens: (generated.append(tokens), retrain(tokens))[1])
-        agent.learn(4 * 40, DiscriminatorCallback(g_steps, d_steps, n_generated=16))
-        assert len(generated) == fits
-        assert all(tokens.shape == (16, 5) for tokens in generated)
-        assert len({tuple(tokens.flatten().tolist()) for tokens in generated}) == fits  # fresh negatives each time
-
-    def test_the_last_update_is_followed_by_one_retraining(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        agent = new_agent()
-        fits: list[int] = []
-        retrain = agent.retrain_reward_model
-        monkeypatch.setattr(agent, "retrain_reward_model", lambda n: (fits.append(n), retrain(n))[1])
-        agent.learn(2 * 40, DiscriminatorCallback(1, 1, n_generated=16))
-        assert len(fits) == 2
-
-    def test_a_callback_counts_from_its_own_learn(self) -> None:
-        agent = new_agent()
-        seen: list[int] = []
-        agent.learn(3 * 40, EvaluationCallback(seen.append, every=2))
-        agent.learn(2 * 40, EvaluationCallback(seen.append, every=2), reset_num_timesteps=False)
-        assert seen == [2, 3, 2]
-
-    def test_an_evaluation_can_serve_a_second_learn(self) -> None:
-        agent = new_agent()
-        seen: list[int] = []
-        evaluation = EvaluationCallback(seen.append, every=2)
-        agent.learn(3 * 40, evaluation)
-        agent.learn(2 * 40, evaluation, reset_num_timesteps=False)
-        assert seen == [2, 3, 2]
-
-    def test_the_training_s_own_environment_can_be_evaluated_on(self) -> None:
-        """Between two calls of `learn` and inside one; sequences end at different lengths, so that rows are left half-way."""
-        agent = new_agent(text_env())
-        env = agent.get_env()
-        assert env is not None
-        agent.learn(32)
-        evaluate_policy(agent, env, n_eval_episodes=3, deterministic=False, warn=False)
-        played_by: Any = env
-        assert played_by.is_midway
-        inside = EvalCallback(env, n_eval_episodes=3, eval_freq=3, deterministic=False, verbose=0, warn=False)
-        agent.learn(64, inside, reset_num_timesteps=False)
-        assert agent.num_timesteps >= 96
-        assert np.isfinite(inside.last_mean_reward)
-
-    def test_senseless_schedules_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="must be at least 1"):
-            DiscriminatorCallback(0)
-        with pytest.raises(ValueError, match="must be at least 1 update, got 0"):
-            EvaluationCallback(print, every=0)
 
 
 class TestUnderAMask:
