@@ -266,7 +266,10 @@ class Reinforce(Player):
         self._played = played_by.play(env, tokens)
         self._tokens = tokens.to(self.device)
         lengths, earned = self._played.lengths.cpu(), []
-        steps = enumerate(played_by.replay(env, tokens, self._played))
+        nobody_watches = callback is self._no_callback and env is played_by
+        if nobody_watches:
+            self.num_timesteps += int(lengths.sum())
+        steps = enumerate(() if nobody_watches else played_by.replay(env, tokens, self._played))
         for n_steps, (actions, (new_obs, rewards, dones, infos)) in steps:  # noqa: B007 - callbacks read them
             self.num_timesteps += int((lengths > n_steps).sum())
             earned.append(torch.from_numpy(rewards))

@@ -83,8 +83,7 @@ class Run:
         pretrain = config.pretrain if config.start_from is None else dataclasses.replace(config.pretrain, epochs=0)
         with errors_in_flags(flags_of(PretrainConfig, "pretrain.")):
             self.likelihood = LikelihoodTraining(self.agent.generator, real, pretrain, rng, workers)
-        self._data_fingerprint = fingerprint(real, self.task.held_out)
-        self._vocabulary_fingerprint = hashlib.sha256(json.dumps(spellings(task.game)).encode()).hexdigest()
+        self._unchanging: dict[str, Any] = {"config": config_to_json(config, name), "origin": self._origin()}
         self.phase = Phase.LIKELIHOOD
         self.rounds = 0
         self._all_rounds = 0
@@ -352,8 +351,7 @@ class Run:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "config": config_to_json(self.config, self.name),
-            "origin": self._origin(),
+            **self._unchanging,
             "phase": self.phase.value,
             "rounds": self.rounds,
             "all_rounds": self._all_rounds,
@@ -379,8 +377,8 @@ class Run:
     def _origin(self) -> dict[str, str]:
         """What the figures come from, beside the settings: other data are refused, another maker is only told."""
         return {
-            "data": self._data_fingerprint,
-            "vocabulary": self._vocabulary_fingerprint,
+            "data": fingerprint(self.game.real_sequences, self.task.held_out),
+            "vocabulary": hashlib.sha256(json.dumps(spellings(self.game)).encode()).hexdigest(),
             "device": self.game.device.type,
             "made_by": f"seqgan_env {seqgan_env.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
             f"threads: {self.threads}",
@@ -388,7 +386,7 @@ class Run:
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:
         """Refuse other data; say so if other versions, or another device, may make other figures."""
-        before, now = state["origin"], self._origin()
+        before, now = state["origin"], self._unchanging["origin"]
         if before["data"] != now["data"] or before["vocabulary"] != now["vocabulary"]:
             source = getattr(self.config, "data", None) or getattr(self.config, "oracle_params", None) or "the oracle"
             raise ValueError(
