@@ -1,7 +1,9 @@
 """The options of a game: one default each, whichever way a game is made."""
 
 import dataclasses
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from agents.experiment.config import AdversarialConfig
@@ -29,6 +31,12 @@ def test_rules_and_their_fields_as_keywords_make_the_same_game() -> None:
     for game in games:
         assert contract(game) == ("shaped", 3, None)
         assert isinstance(game.reward_model, ConstantReward)
+
+
+def test_environments_take_rules_by_their_id() -> None:
+    arguments: Any = {"sequence_length": T, "vocab_size": V, "rules": RULES}
+    for env in (gym.make("SeqGAN/Oracle-v0", **arguments), gym.make_vec("SeqGAN/Oracle-v0", 2, **arguments)):
+        assert contract(env.unwrapped.game) == ("shaped", 3, None)
 
 
 def test_a_keyword_goes_before_the_rules() -> None:
