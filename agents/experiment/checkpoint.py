@@ -1,4 +1,4 @@
-"""Checkpoints of a run: each one a file of tensors and JSON with a checksum, written whole or not at all."""
+"""Checkpoints of a run: files of tensors and JSON with a checksum, written completely or not at all."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ from agents.experiment.names import BEST_CHECKPOINT
 from seqgan_env.support.atomic_files import write_atomically
 
 SCHEMA = 2
-"""The version of a checkpoint's layout; it grows with every change of meaning."""
+"""The version of a checkpoint's layout; it grows whenever something changes its meaning."""
 
 _TENSOR = "<tensor>"
 
 
 class DamagedCheckpoint(ValueError):  # noqa: N818 - says what it is
-    """A checkpoint that is cut short, altered, or of another version."""
+    """A checkpoint is truncated, altered, or of another version."""
 
 
 def pack(state: Mapping[str, Any]) -> bytes:
-    """A checkpoint file of a state: tensors, numbers, texts, None, lists, and mappings from texts to any of these.
+    """The content of a checkpoint file for a state: tensors, numbers, strings, None, lists, and mappings with string keys.
 
     Raises:
-        TypeError: the state holds something else.
+        TypeError: the state contains anything else.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -47,18 +47,18 @@ def pack(state: Mapping[str, Any]) -> bytes:
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """The state that `pack` made the file of.
+    """The state from which `pack` made a file.
 
     Raises:
-        FileNotFoundError: no such file.
-        DamagedCheckpoint: it is not what was written.
+        FileNotFoundError: the file does not exist.
+        DamagedCheckpoint: the file is not as it was written.
     """
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise DamagedCheckpoint(f"{path} is cut short or damaged: {error}") from error
     if metadata.get("schema") != str(SCHEMA):
@@ -98,8 +98,8 @@ class Checkpoints:
     """The checkpoints in a folder: the newest few, and the best.
 
     Args:
-        folder: made when the first one is written.
-        keep: how many of the newest stay.
+        folder: created with the first checkpoint.
+        keep: how many of the newest to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
@@ -109,10 +109,10 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, state: Mapping[str, Any], rounds: int) -> Path:
-        """Write a checkpoint of a state after so many rounds, and drop the oldest beyond `keep`.
+        """Write a checkpoint of a state after some rounds, and delete the oldest beyond `keep`.
 
         Raises:
-            OSError: it cannot be written; those before are intact.
+            OSError: it cannot be written; earlier ones are intact.
         """
         path = self._path(rounds)
         try:
@@ -132,25 +132,25 @@ class Checkpoints:
         write_atomically(self.folder / BEST_CHECKPOINT, path.read_bytes())
 
     def go_back_to_best(self) -> None:
-        """Make the best checkpoint the newest one; those after it are gone.
+        """Make the best checkpoint the newest one, and delete those after it.
 
         Raises:
             FileNotFoundError: there is no best one yet.
-            DamagedCheckpoint: it is not what was written, and the others stay.
+            DamagedCheckpoint: the best one is damaged; the others stay.
         """
         best = self.folder / BEST_CHECKPOINT
         path = self._path(int(unpack(best)["all_rounds"]))
         write_atomically(path, best.read_bytes())
-        for newer in self._newest_first():  # whatever stops this, a whole checkpoint is there
+        for newer in self._newest_first():  # at any interruption, a complete checkpoint is there
             if newer.name > path.name:
                 newer.unlink()
 
     def newest(self) -> tuple[Path, dict[str, Any], list[str]]:
-        """The newest checkpoint that is whole: its file, its state, and what is wrong with those after it.
+        """The newest complete checkpoint: its file, its state, and what is wrong with those after it.
 
         Raises:
-            FileNotFoundError: there is none.
-            DamagedCheckpoint: none is whole.
+            FileNotFoundError: there is no checkpoint.
+            DamagedCheckpoint: none is complete.
         """
         complaints: list[str] = []
         for path in self._newest_first():

@@ -1,4 +1,4 @@
-"""Watches training for a generator that collapses, onto few sequences or onto one length, and keeps the best one."""
+"""Detect a generator that collapses onto few sequences or one length, and keep the best generator."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,34 +10,33 @@ from seqgan_env.support.settings import Range, UnitFloat, check_settings
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """When to say that the generator collapses, each measured against the start of the adversarial phase."""
+    """Limits for warnings about collapse, each relative to the start of the adversarial phase."""
 
     unique: UnitFloat = 0.8
-    """Warn when the share of distinct samples is below this much of what it was."""
+    """Warn if the share of distinct samples falls below this fraction of its start."""
     entropy: UnitFloat = 0.75
-    """Warn when the policy's entropy is below this much of what it was."""
+    """Warn if the policy's entropy falls below this fraction of its start."""
     nll_test: Annotated[float, Range(least=0)] = 0.3
-    """Warn when NLL_test is higher than it was by more than this, in nats per token."""
+    """Warn if NLL_test rises by more than this, in nats per token."""
     length: Annotated[float, Range(least=0)] = 0.1
-    """Warn when the mean length is farther from that of real sequences than it was, by more than this share of the latter."""
+    """Warn if the mean length moves away from that of real sequences by more than this share of it."""
     stop: bool = False
     """End the adversarial phase at the first warning."""
 
 
 class CollapseAlarm:
-    """Compares metrics with those at the start; tells each kind of collapse once.
+    """Compares metrics with those at the start, and reports each kind of collapse once.
 
-    The metrics, as far as they are there: `unique`, the share of distinct samples; `entropy` of the policy in nats per token,
-    which the mean NLL of its own samples estimates; `nll_test` of held-out sequences in nats per token; `length`, the mean
-    length of samples divided by that of real sequences, and `full_length`, the share of samples of maximal length, which its
-    message names.
+    It uses these metrics, if given: `unique`, the share of distinct samples; `entropy` of the policy in nats per token, which
+    the mean NLL of its own samples estimates; `nll_test` of held-out sequences in nats per token; `length`, the mean length of
+    samples divided by that of real sequences; and `full_length`, the share of samples with maximal length, for its message.
 
     Args:
         config: when to warn, and whether to stop.
-        start: metrics at the start of the adversarial phase; by default those that the first `check` is given.
+        start: metrics at the start of the adversarial phase; by default those of the first `check`.
 
     Raises:
-        ValueError: a setting out of its range.
+        ValueError: a setting is out of range.
     """
 
     def __init__(self, config: CollapseConfig = CollapseConfig(), start: Mapping[str, float] | None = None) -> None:
@@ -48,11 +47,11 @@ class CollapseAlarm:
 
     @property
     def should_stop(self) -> bool:
-        """Whether it has warned, and is to end the training then."""
+        """Whether it has warned, and should then end the training."""
         return self.config.stop and bool(self._told)
 
     def check(self, metrics: Mapping[str, float], step: int) -> list[str]:
-        """Messages about what has newly collapsed.
+        """Messages about new kinds of collapse.
 
         Args:
             metrics: see the class.
@@ -73,7 +72,7 @@ class CollapseAlarm:
         return messages
 
     def _has_collapsed(self, kind: str, now: float, before: float) -> bool:
-        """Whether a metric is worse than it was by more than is allowed; NaN is, too."""
+        """Whether a metric has worsened by more than the limit; NaN counts as worse."""
         if kind == "nll_test":
             return not now <= before + self.config.nll_test
         if kind == "length":
@@ -81,11 +80,11 @@ class CollapseAlarm:
         return not now >= (self.config.unique if kind == "unique" else self.config.entropy) * before
 
     def training_state(self) -> dict[str, Any]:
-        """What it compares with and has told; see `seqgan_env.support.state_dicts`."""
+        """The start's metrics and the reported kinds; see `seqgan_env.support.state_dicts`."""
         return {"start": self._start, "told": list(self._told)}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         self._start = None if state["start"] is None else dict(state["start"])
         self._told = list(state["told"])
 
@@ -114,12 +113,12 @@ _ADVICE = (
 
 
 def criterion(metrics: Mapping[str, float]) -> float:
-    """How good a generator is, quality and coverage together; lower is better.
+    """One number for a generator's quality and coverage together; lower is better.
 
     With an oracle NLL_oracle + NLL_test, in nats per token; for text Self-BLEU-4 - BLEU-4.
 
     Raises:
-        ValueError: neither pair of metrics is there.
+        ValueError: neither pair of metrics is given.
     """
     if metrics.keys() >= {"nll_oracle", "nll_test"}:
         return metrics["nll_oracle"] + metrics["nll_test"]
@@ -129,10 +128,10 @@ def criterion(metrics: Mapping[str, float]) -> float:
 
 
 class BestKeeper:
-    """Saves a generator whenever it is better, by `criterion`, than all before it.
+    """Saves the generator whenever its `criterion` is the best so far.
 
     Args:
-        save: writes the generator as it is.
+        save: writes the current generator.
     """
 
     def __init__(self, save: Callable[[], None]) -> None:
@@ -143,7 +142,7 @@ class BestKeeper:
         """The update after which it was measured; None before the first."""
 
     def offer(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Save the generator if it is the best so far; whether it was. A criterion that is no number is not."""
+        """Save the generator if it is the best so far, and return whether it is. A NaN criterion never is."""
         value = criterion(metrics)
         if not value < self.best:
             return False
@@ -152,9 +151,9 @@ class BestKeeper:
         return True
 
     def training_state(self) -> dict[str, Any]:
-        """What is best so far; see `seqgan_env.support.state_dicts`."""
+        """The best result so far; see `seqgan_env.support.state_dicts`."""
         return {"best": self.best, "step": self.step}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken down."""
+        """Resume from what `training_state` returned."""
         self.best, self.step = state["best"], state["step"]

@@ -37,32 +37,32 @@ def command_line(arguments: list[str]) -> tuple[TrainConfig, str]:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was stopped."""
+    """Resume a run that was stopped."""
 
     resume: Path
     """The run's folder, such as runs/quick-..."""
     from_best: bool = False
-    """Go back to the best checkpoint; what came after it is lost."""
+    """Go back to the best checkpoint; everything after it is lost."""
     objective: str | None = None
-    """The run's --adversarial.objective again, if it has one: its code is run."""
+    """The run's --adversarial.objective, if it has one; its code is executed."""
     threads: int | None = None
-    """Threads on a CPU; by default as many as before. Another number rounds otherwise, which changes figures."""
+    """Threads on a CPU; by default as before. Another number rounds differently, which changes figures."""
     clear_lock: bool = False
-    """Take the folder although a process on another machine noted that it works on it."""
+    """Take the folder even if a process on another machine is recorded as using it."""
     device: Literal["auto", "cpu", "cuda"] | None = None
-    """Where to compute from now on; random numbers are others than on the device before. By default as the run began."""
+    """Where to compute from now on; another device draws other random numbers. By default as before."""
     data: Path | None = None
-    """Where the run's --data is now, if it was moved."""
+    """The new place of the run's --data, if it was moved."""
     tokenizer: Path | None = None
-    """Where the tokenizer.json of its --tokenizer is now."""
+    """The new place of its --tokenizer's tokenizer.json."""
     oracle_params: Path | None = None
-    """Where its --oracle-params are now."""
+    """The new place of its --oracle-params."""
     start_from: Path | None = None
-    """Where the weights of its --start-from are now."""
+    """The new place of its --start-from weights."""
 
 
 def resume_line(arguments: list[str]) -> Resume | None:
-    """Which run to resume, and how; None where a new one is asked for."""
+    """The run to resume, and how; None for a new run."""
     if not any(argument.split("=")[0] == "--resume" for argument in arguments):
         return None
     asked: Resume = tyro.cli(Resume, args=arguments)
@@ -71,7 +71,7 @@ def resume_line(arguments: list[str]) -> Resume | None:
 
 @contextmanager
 def ending_with_a_sentence() -> Iterator[None]:
-    """What cannot be done ends the program with a sentence that says why, and signals end it with their codes."""
+    """In this context, errors exit with a sentence that says why, and signals with their exit codes."""
     spell_what_cannot_be_encoded()
     try:
         with room_for("the run", "the settings of its sizes"):

@@ -50,115 +50,115 @@ class AdversarialConfig(ScoringRules):
     updates: NonNegativeInt = 200
     """Policy-gradient updates of the generator."""
     batch_size: PositiveInt = 64
-    """Episodes in one update."""
+    """Episodes per update."""
     reward: RewardContract | None = None
-    """What a token earns: rollout is its prefix's value Q, as published; shaped the change of Q; terminal the sequence's
-    score, at its end alone. By default rollout for reinforce and shaped for the others."""
+    """The reward of each token: rollout, its prefix's value Q, as published; shaped, the change of Q; terminal, only the
+    sequence's score at its end. By default rollout for reinforce and shaped for the others."""
     objective: str | None = None
-    """A function of your own, module:name, which rewards a decoded sequence, beside the reward model (ORGAN)."""
+    """A custom function, module:name, that rewards a decoded sequence, in addition to the reward model (ORGAN)."""
     learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
     final_learning_rate: PositiveFloat | None = None
-    """Adam's step size at the end, reached geometrically; by default it stays the same."""
+    """Adam's step size at the end, reached geometrically; by default it stays constant."""
     baseline: Baseline = "none"
-    """What is subtracted from returns."""
+    """The baseline to subtract from returns."""
     entropy_coef: FiniteFloat = 0.0
     """Weight of the policy's entropy in the objective; a negative one sharpens the policy."""
     kl_coef: NonNegativeFloat | None = None
-    """Weight of a penalty on leaving the likelihood start: KL(policy || start) of each next token, in nats; only reinforce has
-    it. By default 3 on a text, else 0."""
+    """Weight of a penalty for leaving the likelihood start: KL(policy || start) of each next token, in nats; only for
+    reinforce. By default 3 for a text, else 0."""
     max_grad_norm: LargestNorm = 5.0
     """Largest norm of the gradient."""
     likelihood_steps: NonNegativeInt = 0
     """Steps of maximum likelihood after each update."""
     rollout_lag: Share = 0.8
-    """How much of its old parameters the rollout policy keeps in an update; 0: the generator itself completes prefixes."""
+    """Share of its old parameters that the rollout policy keeps in an update; at 0 the generator itself completes prefixes."""
     d_pretrain_steps: NonNegativeInt = 50
     """Fits of the discriminator before the first update."""
     g_steps: PositiveInt = 1
     """Updates between two retrainings of the discriminator."""
     d_steps: PositiveInt = 5
-    """Fits in one retraining, each on newly written sequences."""
+    """Fits per retraining, each with newly written sequences."""
     n_generated: PositiveInt = 10_000
     """Sequences written for each fit."""
 
 
 @dataclass(frozen=True)
 class ActorCriticConfig:
-    """What the agents other than reinforce have beside the adversarial settings; they have no baseline and no rollout-lag."""
+    """Further settings of all agents except reinforce; these agents have no baseline and no rollout-lag."""
 
     learning_rate_factor: PositiveFloat | None = None
-    """Adam's step size is this times that of the adversarial settings; by default 1 for a2c, which takes one step in an
-    update, and a third for the others, which take epochs x minibatches."""
+    """A factor on Adam's step size in the adversarial settings; by default 1 for a2c, which takes one step per update, and a
+    third for the others, which take epochs x minibatches."""
     gae_lambda: UnitFloat = 1.0
-    """Lambda of generalised advantage estimation: 1 for returns less values, 0 for one-step differences."""
+    """Lambda of generalised advantage estimation: 1 for returns minus values, 0 for one-step differences."""
     vf_coef: NonNegativeFloat = 0.5
     """Weight of the critic's squared error in the loss."""
     critic_dims: tuple[Width, ...] = (64,)
-    """Widths of the critic's hidden layers, on the generator's hidden state."""
+    """Widths of the critic's hidden layers, which read the generator's hidden state."""
     normalize_advantage: bool = True
-    """Bring each minibatch's advantages to mean 0 and standard deviation 1."""
+    """Normalise each minibatch's advantages to mean 0 and standard deviation 1."""
     epochs: PositiveInt = 4
-    """Passes over a batch in an update; a2c makes one."""
+    """Passes over a batch per update; a2c makes one."""
     minibatches: PositiveInt = 4
-    """Parts of a batch, each of which takes a step; a2c has one."""
+    """Parts of a batch, with one step each; a2c has one."""
     clip_range: PositiveFloat = 0.2
-    """How far PPO lets a probability's ratio to the old one count."""
+    """PPO's limit on how far the ratio of new to old probability counts."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How progress is measured."""
+    """Settings of evaluations during a run."""
 
     n_samples: SampleCount = 10_000
-    """Sequences written for an evaluation."""
+    """Sequences to write for an evaluation."""
     n_held_out: PositiveInt = 10_000
-    """Real sequences kept aside by the oracle's game; a text keeps a share, see held-out."""
+    """Held-out real sequences with an oracle; for a text see held-out."""
     every_epochs: PositiveInt = 5
     """Epochs of maximum likelihood between two evaluations."""
     every_updates: PositiveInt = 10
     """Adversarial updates between two evaluations."""
     sweep: bool = True
-    """Sweep the temperature of both generators at the end, where there is an oracle."""
+    """Sweep the temperature of both generators at the end, if there is an oracle."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What a run can be taken up from, by train.py --resume. A round is an epoch, a fit, or an update."""
+    """Checkpoints, from which train.py --resume continues a run. A round is an epoch, a fit, or an update."""
 
     every_rounds: PositiveInt = 50
-    """Rounds after which a checkpoint is written."""
+    """Rounds between two checkpoints."""
     every_minutes: Annotated[float, Range(least=0)] = 5.0
-    """Minutes after which one is written, if that comes first."""
+    """Minutes between two checkpoints, if that is sooner."""
     keep: PositiveInt = 3
-    """How many of the newest stay, beside the best."""
+    """How many of the newest checkpoints to keep, in addition to the best."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What every run has.
+    """Settings of every run.
 
     Raises:
-        ValueError: numbers out of their ranges, or that do not go together; the message calls settings by their flags.
+        ValueError: numbers are out of range, or contradict each other; the message names settings by their flags.
     """
 
     seed: Seed = 0
-    """Everything random follows from it, real sequences of the oracle included."""
+    """Seed of all random numbers, including the oracle's real sequences."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU where there is one."""
+    """Where to compute; auto uses a GPU if there is one."""
     threads: FewInt | None = None
-    """Threads on a CPU; by default by the size of the work, 1 for small models and all for the paper's. Another number rounds
-    otherwise, which changes figures."""
+    """Threads on a CPU; by default chosen by the size of the work, 1 for small models and all for the paper's. Another number
+    rounds differently, which changes figures."""
     cuda_graphs: bool = True
-    """On a GPU, record the kernels that repeat and launch them together; without, the same, slower."""
+    """On a GPU, record repeated kernels and launch them together; without it a run is slower, with the same results."""
     out: Path = Path("runs")
-    """The run's own folder is made in this one."""
+    """The folder in which the run's own folder is made."""
     agent: AgentName = "reinforce"
-    """Who learns from rewards: the published policy gradient, or an algorithm of Stable-Baselines3 with the same generator;
+    """The agent: reinforce, the published policy gradient, or an algorithm of Stable-Baselines3 with the same generator;
     maskable-ppo and recurrent-ppo need the extra contrib."""
     start_from: Path | None = None
-    """A generator's weights to start the adversarial phase from, instead of maximum likelihood: of another run with the same
-    generator, such as runs/paper-…/generator_likelihood.safetensors."""
+    """A file of generator weights to start the adversarial phase from, in place of maximum likelihood: from another run with
+    the same generator, such as runs/paper-…/generator_likelihood.safetensors."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     discriminator: TextCNNConfig = field(default_factory=TextCNNConfig)
@@ -185,7 +185,7 @@ class OracleConfig(TrainConfig):
     sequence_length: PositiveInt = 20
     """Tokens in a sequence."""
     vocab_size: PositiveInt | None = None
-    """Number of tokens; 5,000 by default, or what the oracle's file says."""
+    """Number of tokens; 5,000 by default, or that of the oracle's file."""
     oracle_seed: Seed = 0
     """Draws the oracle."""
     oracle_params: Path | None = None
@@ -196,62 +196,62 @@ class OracleConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class TextConfig(TrainConfig):
-    """Learn from a text file, a sequence a line."""
+    """Learn from a text file with one sequence per line."""
 
     data: Path = tyro.MISSING
     """The file, UTF-8."""
     tokenizer: Tokenizer | Path = "words"
     """What a token is; or the path of a tokenizer.json of the library tokenizers."""
     vocab_size: PositiveInt | None = None
-    """Number of tokens, the end token included: declared for integers, the most that bpe learns (1,000 by default), else
-    checked."""
+    """Number of tokens, including the end token: declared for integers, the maximum to learn for bpe (1,000 by default),
+    otherwise only checked."""
     format: Format | None = None
-    """text, csv (with a header) or jsonl; by default what the file's name ends with."""
+    """text, csv (with a header) or jsonl; by default the file's suffix decides."""
     column: str | None = None
-    """The column of CSV, or the field of JSONL, that holds the sequences."""
+    """The CSV column, or JSONL field, that holds the sequences."""
     sequence_length: PositiveInt | None = None
-    """The most tokens in a sequence; by default as many as the longest line has."""
+    """The maximum number of tokens in a sequence; by default the length of the longest line."""
     min_count: PositiveInt = 1
-    """Tokens that are rarer become the unknown token."""
+    """Rarer tokens become the unknown token."""
     too_long: TooLong = "error"
-    """What happens to a line that is longer than sequence-length."""
+    """What to do with a line that is longer than sequence-length."""
     held_out: Annotated[float, Range(above=0, below=1)] = 0.1
-    """Share of the lines kept aside for evaluation."""
+    """Share of the lines to hold out for evaluation."""
 
 
 def reward_of(config: TrainConfig) -> RewardContract:
-    """The reward contract that a run plays under."""
+    """The reward contract of a run."""
     return config.adversarial.reward or ("rollout" if config.agent == "reinforce" else "shaped")
 
 
 def kl_coef_of(config: TrainConfig) -> float:
-    """The weight of the penalty on leaving the likelihood start."""
+    """The weight of the penalty for leaving the likelihood start."""
     given = config.adversarial.kl_coef
     return given if given is not None else 3.0 if isinstance(config, TextConfig) and config.agent == "reinforce" else 0.0
 
 
 def flags() -> dict[str, str]:
-    """The flags of train.py by the names of the arguments that they set, as far as a name has one flag."""
+    """train.py's flags by the names of the arguments that they set; a name with several flags is left out."""
     return {name: one for config in _TASKS for name, one in flags_of(config).items()} | {
         "batched": flag("adversarial.objective_batched")
     }
 
 
 def largest_sizes(config: TrainConfig) -> str:
-    """The three largest counts among a run's settings, by their flags."""
+    """A run's three largest counts, by their flags."""
     counts = {flag(path): value for path, _, value in numbers_in(config) if isinstance(value, int) and "seed" not in path}
     return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name])[:3])
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """A config that means the same files from whatever folder it is used."""
+    """A config with absolute paths, which mean the same files in any folder."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     paths: dict[str, Any] = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
     return dataclasses.replace(config, **paths)
 
 
 def config_to_json(config: TrainConfig, preset: str) -> str:
-    """A config, and the name of the preset that it came from, as JSON; see `config_from_json`."""
+    """A config and its preset's name as JSON; see `config_from_json`."""
     values = {"preset": preset, "task": _TASKS[type(config)], **dataclasses.asdict(config)}
     return json.dumps(values, indent=2, default=str, ensure_ascii=False)
 
@@ -260,7 +260,7 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
     """The config and the preset's name that `config_to_json` wrote.
 
     Raises:
-        ValueError: it is of another version: settings are missing, unknown, or of another kind.
+        ValueError: it is of another version: settings are missing, unknown, or of another type.
     """
     try:
         values = json.loads(text)
@@ -281,11 +281,11 @@ _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "tex
 
 
 def _without_deleted(values: Any) -> Any:
-    """A run's settings less those that older versions had."""
+    """A run's settings without those that only older versions had."""
     try:
         ratio = without_deleted(values["adversarial"]["density_ratio"], density_ratio.DELETED_SETTINGS)
         adversarial = without_deleted({**values["adversarial"], "density_ratio": ratio}, {"replay": 0.0})
         discriminator = without_deleted(values["discriminator"], text_cnn.DELETED_SETTINGS)
     except (KeyError, TypeError, AttributeError):
-        return values  # which are then found to be of another kind
+        return values  # reading them then reports their type
     return {**values, "adversarial": adversarial, "discriminator": discriminator}

@@ -1,4 +1,4 @@
-"""How many threads a run computes with: as many as its work keeps busy."""
+"""Choose the number of threads of a run by the size of its work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from seqgan_env.game import SequenceGame
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rewards.text_cnn import widths_within
 
-# What one thread should have to do in one training step, in floating-point operations: some milliseconds. A step is some
-# twenty parallel regions, and each ends when its slowest thread does: with less than this, threads mostly wait for each other,
-# and the run with them for whatever else the machine does.
+# The work per thread in one training step, in floating-point operations: some milliseconds. A step has about twenty parallel
+# regions, each of which ends with its slowest thread. With less work threads mostly wait for each other, and so the run waits
+# for anything else on the machine.
 _OPERATIONS_PER_THREAD = 125e6
-_PASSES = 3  # forward, and in backward the gradients of inputs and of weights
+_PASSES = 3  # forward, and backward for the gradients of inputs and of weights
 
 
 def threads_for(config: TrainConfig, game: SequenceGame, generator: TokenModel) -> int:
-    """Threads that pay on a CPU: 1 for small models, all that torch would take for the paper's.
+    """The number of threads that pays off on a CPU: 1 for small models, torch's own choice for the paper's.
 
     Args:
-        config: of the run; its `threads`, if any, is what was asked for.
-        game: that it describes.
-        generator: that it describes.
+        config: of the run; its `threads`, if set, is used instead.
+        game: the game that it describes.
+        generator: the generator that it describes.
     """
     if config.threads is not None:
         return config.threads
@@ -37,7 +37,7 @@ def threads_for(config: TrainConfig, game: SequenceGame, generator: TokenModel) 
 
 @contextmanager
 def computing_with(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads, and afterwards with as many as before."""
+    """Let torch use this many threads in this context; restores the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
