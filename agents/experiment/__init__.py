@@ -1,1 +1,1 @@
-"""What a run of `train.py` is made of: its settings, its folder, its checkpoints, and what it reports."""
+"""The parts of a run of `train.py`: settings, folder, checkpoints and reports."""

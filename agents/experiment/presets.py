@@ -1,4 +1,4 @@
-"""The presets of `train.py`: each a whole experiment, and what it is for."""
+"""The presets of `train.py`: complete experiments, each with its purpose."""
 
 from agents.experiment.config import AdversarialConfig, EvaluationConfig, OracleConfig, TextConfig, TrainConfig
 from seqgan_env.models.generators import GeneratorConfig

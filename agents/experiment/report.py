@@ -1,4 +1,4 @@
-"""A run summed up on one page: final table, curves, samples, and one episode under the first, middle and last generator."""
+"""A run on one page: final table, curves, samples, and one episode with the first, middle and last generator."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,15 +52,15 @@ def write_report(
     seed: int,
     baseline: Baseline,
 ) -> None:
-    """Write `report.html`: of what the folder holds; what an interrupted run has not come to is left out.
+    """Write `report.html` from the folder's files; parts that an interrupted run has not reached are left out.
 
     Args:
         run: the folder, with its pictures, samples and weights.
-        game: that was played; its reward model judges the episodes of all checkpoints.
-        labels: the metrics and what to call them.
+        game: the run's game; its reward model judges the episodes of all checkpoints.
+        labels: the metrics and their labels.
         floor: the oracle's own entropy in nats per token.
-        batch_size: episodes that the inspected one's advantages are computed from.
-        seed: draws them.
+        batch_size: episodes from which the advantages of the inspected one are computed.
+        seed: draws the episodes.
         baseline: of the advantages.
     """
     generators = load_checkpoints(run.path, game, list(STAGES))

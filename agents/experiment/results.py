@@ -1,4 +1,4 @@
-"""What a run shows: measurements on the way, results at its end, and what is left when it is stopped."""
+"""The results of a run: measurements along the way, results at the end, and what remains when it is stopped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ from seqgan_env.support import seeds
 
 
 def evaluate(run: Run, step: int) -> None:
-    """Measure the generator after `step` rounds of a phase; in the adversarial one look for collapse.
+    """Measure the generator after `step` rounds of a phase; in the adversarial phase check for collapse.
 
-    Random numbers are apart from the training's, so that it does not matter how often a run is measured.
+    Measuring uses separate random numbers, so its frequency does not affect training.
     """
     phase, game, folder = run.phase, run.game, run.folder
 
@@ -38,14 +38,14 @@ def evaluate(run: Run, step: int) -> None:
 
 
 def samples_of(run: Run) -> Tensor:
-    """The sequences `(n_samples, sequence_length)` that an evaluation looks at."""
+    """The sequences `(n_samples, sequence_length)` for an evaluation."""
     rng = torch.Generator(run.game.device).manual_seed(run.config.seed + seeds.PROGRESS)
     return run.agent.generator.sample(run.config.evaluation.n_samples, run.game.sequence_length, rng)[0]
 
 
 @contextmanager
 def saved_when_stopped(run: Run) -> Iterator[None]:
-    """Whatever ends the block, leave a checkpoint of the last finished round, and say so; see `save_what_there_is`."""
+    """However the block ends, write a checkpoint of the last finished round, and say so; see `save_what_there_is`."""
     try:
         yield
     except BaseException as reason:
@@ -55,16 +55,16 @@ def saved_when_stopped(run: Run) -> Iterator[None]:
 
 
 def save_what_there_is(run: Run, reason: BaseException) -> None:
-    """Write a checkpoint of the last finished round, and say so; after Ctrl-C, also all that a finished run leaves.
+    """Write a checkpoint of the last finished round, and say so; after Ctrl-C also all files of a finished run.
 
-    A new run that ends before it has learned anything leaves nothing, unless it was stopped. Under torchrun nothing is written
-    but the checkpoint: whether SIGTERM or the failure of another process is heard of first is chance, and torchrun's patience
-    with those that it ends is short.
+    A new run that ends before it has learned anything leaves nothing, unless it was stopped. Under torchrun only the
+    checkpoint is written, because it is chance whether SIGTERM or another process's failure arrives first, and torchrun soon
+    kills the processes that it ends.
     """
     if isinstance(reason, Exception) and run.discard_if_nothing_was_learned():
         print(f"Nothing was learned, so {run.folder.path} is removed.", flush=True)
         return
-    if isinstance(reason, OSError) or not run.workers.is_first:  # nothing can be written, and the error says what to do
+    if isinstance(reason, OSError) or not run.workers.is_first:  # writing is impossible, and the error says what to do
         return
     run.set_back()
     path = run.write_checkpoint()
@@ -81,7 +81,7 @@ def save_what_there_is(run: Run, reason: BaseException) -> None:
 
 
 def keep_likelihood_start(run: Run) -> None:
-    """Save the generator that the adversarial phase starts from, and what it writes."""
+    """Save the generator with which the adversarial phase starts, and its samples."""
     run.folder.save_weights(LIKELIHOOD, run.agent.generator, run.game)
     run.folder.save_text(SAMPLES_LIKELIHOOD, write_samples(run))
     start = run.folder.last(Phase.LIKELIHOOD)
@@ -90,7 +90,7 @@ def keep_likelihood_start(run: Run) -> None:
 
 
 def finish(run: Run) -> dict[str, float]:
-    """Write what a finished run leaves; return the last metrics of both phases, named `phase/metric`."""
+    """Write the files of a finished run; return the last metrics of both phases, named `phase/metric`."""
     if run.workers.is_first:
         write_results(run)
     last = [run.folder.last(Phase.LIKELIHOOD), run.folder.last(Phase.ADVERSARIAL)]
@@ -121,7 +121,7 @@ def write_results(run: Run) -> None:
 
 
 def sweep_both(run: Run) -> dict[str, list[SweepPoint]]:
-    """The temperature sweep of the generator as the likelihood phase left it, and as it is now."""
+    """The temperature sweeps of the generator after the likelihood phase, and of the current one."""
     config, task = run.config, run.task
     assert task.game.oracle is not None
     start = run.folder.load_generator(LIKELIHOOD, task.game)
@@ -141,5 +141,5 @@ def sweep_both(run: Run) -> dict[str, list[SweepPoint]]:
 
 
 def write_samples(run: Run) -> str:
-    """What the generator writes, a sequence a line."""
+    """Samples of the generator, one sequence per line."""
     return "".join(one_line(text) + "\n" for text in lines_of(samples_of(run), run.game.vocabulary, run.game.vocab_size))

@@ -17,7 +17,7 @@ import matplotlib
 import torch
 from filelock import FileLock, Timeout
 
-matplotlib.use("Agg")  # pictures go to files, also where there is no screen
+matplotlib.use("Agg")  # pictures are written to files, so no screen is needed
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,7 +58,7 @@ _TENSORBOARD_ALONE = ("stdout", "log", "json", "csv")
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What an evaluation found after `step` epochs or updates of a phase."""
+    """The result of an evaluation after `step` epochs or updates of a phase."""
 
     phase: Phase
     step: int
@@ -117,15 +117,15 @@ class RunLock:
 
 
 class RunLog(CSVOutputFormat):
-    """`progress.csv`, which can be set back to an earlier state.
+    """`progress.csv`, which can be reset to an earlier state.
 
     Args:
-        path: of the file; what it holds is lost.
+        path: of the file; its content is lost.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.file.reconfigure(encoding="utf-8")  # SB3 takes the locale's
+        self.file.reconfigure(encoding="utf-8")  # SB3 uses the locale's encoding
         self.n_rows = 0
         self.last_step = 0
 
@@ -143,7 +143,7 @@ class RunLog(CSVOutputFormat):
         return "".join(lines[: n_rows + 1])
 
     def set_back(self, text: str, last_step: int) -> None:
-        """Hold what `text` returned, and nothing else."""
+        """Restore exactly what `text` returned."""
         self.file.seek(0)
         self.file.truncate()
         self.file.write(text)
@@ -155,12 +155,12 @@ class RunLog(CSVOutputFormat):
 
 
 class RunFolder:
-    """Everything that a run leaves behind; to be closed.
+    """All files of a run; close it at the end.
 
     Args:
-        path: the run's own folder, which is there; see `create`.
+        path: the run's own, existing folder; see `create`.
         lock: holds it for this process; released by `close`.
-        purge_after: TensorBoard shows nothing that an earlier part of the run logged after this step.
+        purge_after: the step after which TensorBoard hides what an earlier part of the run logged.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -179,11 +179,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: Path, name: str) -> "RunFolder":
-        """Make the folder `<name>-<time>` of a new run in the folder `out`.
+        """Create the folder `<name>-<time>` of a new run in the folder `out`.
 
         Raises:
-            OSError: it cannot be made or written to.
-            ValueError: a name that leaves `out`, or `-`, which is no folder.
+            OSError: it cannot be created or written to.
+            ValueError: the name leads outside `out`, or `out` is `-`, which is not a folder.
         """
         check_folder(out, "--out")
         stem = f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -199,17 +199,17 @@ class RunFolder:
         return cls(path, RunLock(path))
 
     def close(self) -> None:
-        """Close the logs, and give the folder back."""
+        """Close the logs, and release the folder."""
         self.logger.close()
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder of a run that was refused, or ended before it had learned anything."""
+        """Remove the folder of a run that was refused, or that ended before it had learned anything."""
         self.close()
         shutil.rmtree(self.path)
 
     def training_state(self) -> dict[str, Any]:
-        """What was measured, and what the logger holds but has not written yet; see `full_state`."""
+        """The measurements, and what the logger has not written yet; see `full_state`."""
         pending: Mapping[str, Any] = self.logger.name_to_value
         excluded = self.logger.name_to_excluded
         return {
@@ -224,11 +224,11 @@ class RunFolder:
         }
 
     def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state of `training_state` with the rows of `progress.csv` up to it, which are too long to copy each time."""
+        """A state of `training_state` with the rows of `progress.csv` until then, which are too long to copy each time."""
         return {**state, "log": self.log.text(state["n_rows"])}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Forget what came after `full_state`."""
+        """Go back to a state of `full_state`."""
         self._load_measurements(state)
         self.log.set_back(state["log"], state["last_step"])
         self.logger.name_to_value.clear()
@@ -251,29 +251,29 @@ class RunFolder:
         return load_generator(self.path / f"{_plain(name)}.safetensors", game)
 
     def measure(self, phase: Phase, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep what an evaluation found, and hand it to the logger."""
+        """Store an evaluation's results, and log them."""
         self.measurements.append(Measurement(phase, step, metrics))
         for name, value in metrics.items():
             self.logger.record(f"{phase.prefix}/{name}", value)
-        if not sys.stderr.isatty():  # without a terminal there is no progress bar that would show it
+        if not sys.stderr.isatty():  # in a terminal a progress bar shows it
             print(f"{phase.value} {step}: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()), flush=True)
 
     def show_samples(self, phase: Phase, lines: Sequence[str]) -> None:
-        """Show sequences in TensorBoard, which takes its texts for Markdown: indented by four, they are shown as they are."""
+        """Show sequences in TensorBoard; indented by four, they are not changed by its Markdown."""
         text = "".join(f"    {printable(line)}\n" for line in lines)
         self.logger.record(f"{phase.prefix}/samples", text, exclude=_TENSORBOARD_ALONE)
 
     def show_rewards(self, phase: Phase, rewards: Tensor, lengths: Tensor) -> None:
-        """Show in TensorBoard what each token of a batch of episodes earned.
+        """Show the rewards of each token of a batch of episodes in TensorBoard.
 
         Args:
-            phase: that the batch was played in.
+            phase: the phase in which the batch was played.
             rewards: `(n, sequence_length)`.
             lengths: `(n,)` int64; nothing is drawn beyond.
         """
         played = played_positions(lengths, rewards.shape[1])
         shown = rewards.where(played, torch.nan).cpu().numpy()
-        figure = Figure(figsize=(5, 3.5), dpi=80)  # kept plain: drawing it is most of what an evaluation's pictures cost
+        figure = Figure(figsize=(5, 3.5), dpi=80)  # plain, because drawing it is most of the cost of an evaluation's pictures
         axis = figure.subplots(gridspec_kw={"bottom": 0.15})
         n, length = shown.shape
         axis.imshow(shown, aspect="auto", interpolation="nearest", extent=(0.5, length + 0.5, n + 0.5, 0.5))
@@ -287,11 +287,11 @@ class RunFolder:
         return next((m for m in reversed(self.measurements) if m.phase == phase), None)
 
     def draw_learning_curve(self, panels: Sequence[Sequence[str]], labels: Mapping[str, str], floor: float | None) -> None:
-        """Draw `learning_curve.png`: a row for each group of metrics, a column for each phase.
+        """Draw `learning_curve.png`: a row per group of metrics, a column per phase.
 
         Args:
             panels: names of the metrics of each row.
-            labels: what to call them.
+            labels: their labels.
             floor: the oracle's own entropy, a line across the first row.
         """
         phases = [phase for phase in (Phase.LIKELIHOOD, Phase.ADVERSARIAL) if self.last(phase) is not None]
@@ -327,7 +327,7 @@ class RunFolder:
             axis.plot([m.step for m in points], values, line, color=colour, marker=".", label=labels[name])
 
     def draw_quality_against_coverage(self, sweeps: Mapping[str, Sequence[SweepPoint]], floor: float) -> None:
-        """Draw `quality_coverage.png`: NLL_oracle against NLL_test over inverse temperatures, a curve for each generator."""
+        """Draw `quality_coverage.png`: NLL_oracle against NLL_test over inverse temperatures, a curve per generator."""
         figure, axis = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
         for (name, points), (colour, line) in zip(sweeps.items(), STYLES, strict=False):
             axis.plot([p.nll_test for p in points], [p.nll_oracle for p in points], line, color=colour, marker=".", label=name)
@@ -342,7 +342,7 @@ class RunFolder:
         self._save(figure, QUALITY_COVERAGE)
 
     def draw_discriminator(self) -> None:
-        """Draw `discriminator.png`: its accuracy at each retraining, as far as one was logged."""
+        """Draw `discriminator.png`: its accuracy at each retraining, if it was logged."""
         with (self.path / PROGRESS).open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("discriminator/accuracy")]
         if not rows:
@@ -361,13 +361,13 @@ class RunFolder:
         plt.close(figure)
 
     def summary(self, labels: Mapping[str, str], floor: float | None) -> list[tuple[str, str, str, str]]:
-        """Likelihood against adversarial training: rows of a label, both values and their difference, as texts."""
+        """Likelihood compared with adversarial training: rows of a label, both values and their difference, as text."""
         before, after = self.last(Phase.LIKELIHOOD), self.last(Phase.ADVERSARIAL)
         rows = []
         for name, label in labels.items():
             values = [None if m is None else m.metrics.get(name) for m in (before, after)]
             if values == [None, None]:
-                continue  # a discriminator's, where there is none
+                continue  # a discriminator's metric, without a discriminator
             cells = ["–" if value is None else f"{value:.3f}" for value in values]
             change = "–" if values[0] is None or values[1] is None else f"{values[1] - values[0]:+.3f}"
             rows.append((label, cells[0], cells[1], change))
@@ -376,7 +376,7 @@ class RunFolder:
         return rows
 
     def print_summary(self, labels: Mapping[str, str], floor: float | None) -> None:
-        """Print a table of likelihood against adversarial training, and where everything is."""
+        """Print a table that compares likelihood with adversarial training, and where all files are."""
         console = Console()
         table = Table(title="Maximum likelihood against adversarial training", title_justify="left")
         for column in SUMMARY_COLUMNS:
@@ -389,7 +389,7 @@ class RunFolder:
 
 
 class NoRunFolder(RunFolder):
-    """Of a process that leaves the writing to another: it remembers measurements, and keeps nothing else.
+    """The run folder of a process that leaves writing to another: it only remembers measurements.
 
     Args:
         path: for messages.
@@ -401,45 +401,45 @@ class NoRunFolder(RunFolder):
         self.logger = Logger(None, [])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def discard(self) -> None:
-        """Nothing is there."""
+        """Do nothing: there are no files."""
 
     def training_state(self) -> dict[str, Any]:
-        """None that a checkpoint would need."""
+        """Empty: a checkpoint needs nothing of it."""
         return {}
 
     def full_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """As it is."""
+        """The state, unchanged."""
         return {**state}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what another process measured."""
+        """Take over another process's measurements."""
         self._load_measurements(state)
 
     def save_text(self, name: str, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def save_weights(self, name: str, generator: TokenModel, game: SequenceGame) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show_samples(self, phase: Phase, lines: Sequence[str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show_rewards(self, phase: Phase, rewards: Tensor, lengths: Tensor) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _number_and_type(value: Any) -> tuple[int | float | str, str | None]:
-    """What JSON can hold of a value, and its numpy type, without which the log would spell it otherwise."""
+    """A value as JSON can hold it, and its numpy type, on which its spelling in the log depends."""
     if isinstance(value, int | float | str):
         return value, None
     return value.item(), value.dtype.name
 
 
 def _plain(name: str) -> str:
-    """The name of a file, if it is nothing more: one with a folder in it could leave the run's own."""
+    """The name of a file, checked to contain no folder, which could lead outside the run's own."""
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"A run's files and the run itself have plain names, without folders, got {name!r}.")
     return name

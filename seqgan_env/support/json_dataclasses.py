@@ -1,4 +1,4 @@
-"""Dataclasses from JSON, by pydantic: each value is checked against its annotation, and errors name the field."""
+"""Dataclasses from JSON, with pydantic: each value is checked against its annotation, and errors name the field."""
 
 import dataclasses
 import json
@@ -11,22 +11,22 @@ from pydantic import AllowInfNan, TypeAdapter, ValidationError
 T = TypeVar("T")
 
 Finite = Annotated[float, AllowInfNan(False)]
-"""A float that is no NaN and no infinity."""
+"""A float that is neither NaN nor infinite."""
 
 
 def dataclass_from_json(kind: type[T], values: Any, *, complete: bool = False) -> T:
-    """Make a dataclass from what `json.loads` makes of it, nested dataclasses, tuples, paths and literals included.
+    """Make a dataclass from the result of `json.loads`, including nested dataclasses, tuples, paths and literals.
 
-    Nothing is converted that JSON tells apart: `"5"`, `5.0` and `true` are no integers. An integer may stand for a float.
+    Types that JSON distinguishes are not converted: `"5"`, `5.0` and `true` are not integers. An integer may be a float.
 
     Args:
         kind: the dataclass.
         values: its fields.
-        complete: whether every field must be there; otherwise those that are not take their defaults.
+        complete: whether every field must be given; otherwise missing ones take their defaults.
 
     Raises:
-        ValueError: fields are missing or unknown, values are of another kind, or a dataclass refuses them. The message lists
-            all of them by their paths, such as `adversarial.updates`.
+        ValueError: fields are missing or unknown, values have another type, or a dataclass refuses them. The message lists all
+            of them by their paths, such as `adversarial.updates`.
     """
     try:
         adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def _adapter(kind: Any) -> "TypeAdapter[Any]":
 
 
 def _missing(made: Any, values: Any, group: str) -> Iterator[str]:
-    """Paths of the fields of a dataclass that took their defaults."""
+    """Paths of a dataclass's fields that took their defaults."""
     for field in dataclasses.fields(made):
         inner = getattr(made, field.name)
         if field.name not in values:
@@ -65,7 +65,7 @@ def _complaint(error: ValidationError, values: Any) -> str:
     names: list[str] = []
     wrong: dict[str, tuple[Any, list[str]]] = {}
     for one in error.errors():
-        if one["type"] == "value_error":  # a dataclass's own, whose message says it all
+        if one["type"] == "value_error":  # a dataclass's own error, whose message says everything
             return str(one["ctx"]["error"]).removesuffix(".")
         place, value = _find(one["loc"], values)
         if one["type"] in ("missing", "unexpected_keyword_argument"):
@@ -80,7 +80,7 @@ def _complaint(error: ValidationError, values: Any) -> str:
 
 
 def _find(location: tuple[int | str, ...], values: Any) -> tuple[str, Any]:
-    """The path of a value that pydantic complains of, and the value; what names a union's part is left out."""
+    """The path of a value that pydantic refuses, and the value; the path leaves out names of a union's parts."""
     path: list[str] = []
     for part in location:
         try:
