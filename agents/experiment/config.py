@@ -265,10 +265,10 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
     try:
         values = json.loads(text)
         preset, task = values.pop("preset"), values.pop("task")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"The run's settings cannot be read, or are of another version: {error!r}.") from error
     types = {name: config_type for config_type, name in _TASKS.items()}
-    if task not in types:
+    if not isinstance(task, str) or task not in types:
         raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
     values = _without_deleted(values)
     try:

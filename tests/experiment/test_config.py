@@ -1,0 +1,59 @@
+"""The settings of a run in its folder: what was written is read, and what cannot be read is named."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.experiment.config import TextConfig, config_from_json, config_to_json
+from agents.experiment.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_was_written_is_read(name: str) -> None:
+    config = PRESETS[name][0]
+    if isinstance(config, TextConfig):
+        config = dataclasses.replace(config, data=Path("lines.txt"), tokenizer=Path("tokenizer.json"), threads=2)
+    assert config_from_json(config_to_json(config, name)) == (config, name)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("adversarial.updates", "5", r"adversarial\.updates must be a valid integer, got '5'"),
+        ("adversarial.updates", -5, r"--adversarial\.updates must be at least 0, got -5"),
+        ("adversarial.kl_coef", "x", r"adversarial\.kl_coef must be a valid number, got 'x'"),
+        ("adversarial.density_ratio.model.kind", "gru", r"model\.kind must be 'lstm' or 'transformer', got 'gru'"),
+        ("discriminator.widths", [1, "a"], r"discriminator\.widths\.1 must be a valid integer, got 'a'"),
+        ("out", 3, r"out must be a valid string, got '3'"),
+        ("threads", True, r"threads must be a valid integer, got 'True'"),
+        ("evaluation.invented", 1, r"the fields evaluation\.invented are missing or unknown"),
+        ("evaluation.sweep", None, r"evaluation\.sweep must be a valid boolean, got 'None'"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(place: str, value: Any, message: str) -> None:
+    values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
+    *groups, name = place.split(".")
+    group = values
+    for one in groups:
+        group = group[one]
+    group[name] = value
+    with pytest.raises(ValueError, match=rf"or are of another version: .*{message}"):
+        config_from_json(json.dumps(values))
+
+
+def test_no_setting_may_be_missing() -> None:
+    values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
+    del values["seed"], values["adversarial"]["ranking"]
+    with pytest.raises(ValueError, match=r"the fields seed, adversarial\.ranking are missing or unknown"):
+        config_from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "3", "[" * 100_000, '{"preset": "a", "task": []}', '{"preset": "a", "task": "b"}']
+)
+def test_what_is_no_config_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="of another version"):
+        config_from_json(text)
