@@ -2,6 +2,9 @@
 
 import seqgan_env  # noqa: F401 # isort: skip # must come before torch, because it sets how torch's threads wait
 
+import sys
+
+from agents import prefix_extractor
 from agents.callbacks import DiscriminatorCallback, EvaluationCallback
 from agents.contract_check import ContractCheck, ContractWarning, check_contract
 from agents.policy import GeneratorPolicy
@@ -24,3 +27,6 @@ __all__ = [
     "pretrain",
     "token_policy",
 ]
+
+# Agents that were saved before name the module of `PrefixExtractor` as it was called then.
+sb3 = sys.modules[f"{__name__}.sb3"] = prefix_extractor

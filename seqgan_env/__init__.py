@@ -105,6 +105,6 @@ for _old, _new in {
     "token_model": "models.token_model",
     "vocabulary": "data.vocabulary",
 }.items():
-    sys.modules[f"{__name__}.{_old}"] = import_module(f"{__name__}.{_new}")
+    globals()[_old] = sys.modules[f"{__name__}.{_old}"] = import_module(f"{__name__}.{_new}")
 for _maker in (make_game, oracle_game, text_game):
     setattr(import_module(f"{__name__}.game"), _maker.__name__, _maker)
