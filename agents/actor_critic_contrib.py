@@ -38,7 +38,7 @@ class LastToken(GeneratorFeatures):
         if not isinstance(generator, TokenLSTM) or len(generator.layers) != 1:
             kind = f"{len(generator.layers)} LSTM layers" if isinstance(generator, TokenLSTM) else type(generator).__name__
             raise ValueError(
-                f"RecurrentPPO carries the state of one LSTM layer from step to step, and this generator has {kind}: take "
+                f"RecurrentPPO carries the state of one LSTM layer from step to step, and this generator has {kind}: use "
                 "generator.kind=lstm with n_layers=1, or another agent, which reads the whole prefix at each step."
             )
         return generator.embedding.embedding_dim

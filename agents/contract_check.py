@@ -66,24 +66,24 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
     name = type(model).__name__
     contract, gamma = model.env.get_attr("gamma", indices=[0])[0], getattr(model, "gamma", None)
     if gamma is not None and gamma != contract:
-        yield f"{name} has gamma={gamma}, but the environment's reward contract is right under gamma={contract}: pass that."
+        yield f"{name} has gamma={gamma}, but the environment's reward contract needs gamma={contract}: pass that."
     changed = one_hot_observations(model.observation_space) or scaled_observations(model.observation_space)
     if changed is not None:
         yield changed
     elif any(isinstance(module, FlattenExtractor | CombinedExtractor) for module in model.policy.modules()):
         yield (
-            f"{name} feeds token ids to its networks as numbers, which can hardly be learned from: "
+            f"{name} feeds token ids to its networks as numbers, from which they can hardly learn: "
             "pass policy_kwargs={'features_extractor_class': PrefixExtractor}."
         )
     if normalises_observations(model.get_vec_normalize_env()):
         yield "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False."
     if is_vecenv_wrapped(model.env, VecFrameStack):
-        yield "VecFrameStack puts several prefixes side by side: leave it out, for one prefix is the whole state."
+        yield "VecFrameStack puts several prefixes side by side: leave it out, because one prefix is the whole state."
     games = games_of(model.env)
     if model._n_updates and games and all(game.retrain_every is not None and game.is_new for game in games):
         yield (
-            f"{name} has learned, but its environment's reward model begins anew: Stable-Baselines3 saves the model alone. "
-            "Save game.training_state() beside it, with torch.save, and give it to game.load_training_state()."
+            f"{name} is trained, but its environment's reward model is not: Stable-Baselines3 saves only the model. "
+            "Save game.training_state() as well, with torch.save, and restore it with game.load_training_state()."
         )
     quantiles, vocab_size = getattr(model, "n_quantiles", 0), getattr(model.action_space, "n", 0)
     if quantiles * vocab_size > MOST_QUANTILE_OUTPUTS:
@@ -111,8 +111,8 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
         if names and (shared or any(game.retrain_every is not None for game in judges)):
             yield (
                 f"{' and '.join(names)}: mean rewards of different times are compared, but the reward model is retrained in "
-                "between, so that a higher one may be a milder judge's. Watch oracle_nll or the likelihood of held-out "
-                "sequences instead, as in an EvaluationCallback, or evaluate on a game whose reward model nobody retrains."
+                "between, so a higher one may come from a milder judge. Watch oracle_nll or the likelihood of held-out "
+                "sequences instead, as in an EvaluationCallback, or evaluate on a game whose reward model is not retrained."
             )
 
 
@@ -132,7 +132,7 @@ def one_hot_observations(space: spaces.Space[Any]) -> str | None:
         return None
     return (
         f"Stable-Baselines3 turns these observations ({type(space).__name__}) into one-hot vectors, {spaces.flatdim(space):,} "
-        "inputs: leave them as the environment gives them, in layout 'dict' or 'flat', and use PrefixExtractor."
+        "inputs: keep them as the environment returns them, in layout 'dict' or 'flat', and use PrefixExtractor."
     )
 
 
@@ -144,8 +144,8 @@ def scaled_observations(space: spaces.Space[Any]) -> str | None:
     if from_zero and np.isfinite(highest) and highest > 1:
         return None
     return (
-        f"The observations are not token ids any more: their space is {space}. Ids are names and not magnitudes: "
-        "take away the wrapper that normalises or rescales them."
+        f"The observations are no longer token ids: their space is {space}. Ids are names and not magnitudes: "
+        "remove the wrapper that normalises or rescales them."
     )
 
 

@@ -65,9 +65,9 @@ def _state_of(accuracy: float) -> str | None:
 
 _MESSAGES = {
     "always right": (
-        "The discriminator was right about nearly every sequence in {n} retrainings in a row (now {accuracy:.1%}). It tells "
-        "real sequences from generated ones so easily that its rewards hardly differ between better and worse ones, so the "
-        "generator has little to learn from. Let it learn less (a smaller --discriminator.learning-rate, fewer "
+        "The discriminator was right about nearly every sequence in {n} retrainings in a row (now {accuracy:.1%}). It "
+        "separates real from generated sequences so easily that its rewards hardly differ between better and worse ones, so "
+        "the generator has little to learn from. Let it learn less (a smaller --discriminator.learning-rate, fewer "
         "--adversarial.d-steps, more dropout), scale the reward as log (--adversarial.scaling log), or pretrain the generator "
         "for longer."
     ),
@@ -75,6 +75,6 @@ _MESSAGES = {
         "The discriminator was at chance in {n} retrainings in a row (now {accuracy:.1%}): it cannot tell generated sequences "
         "from real ones, and its rewards are noise to the generator. Unless the generator is perfect, let the discriminator "
         "learn more (a larger --discriminator.learning-rate, more --adversarial.d-steps or --adversarial.n-generated), or "
-        "make it larger (--discriminator.n-filters). Data that are all alike look the same."
+        "make it larger (--discriminator.n-filters). Data without variety give the same picture."
     ),
 }

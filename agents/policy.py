@@ -119,5 +119,5 @@ def _check_generator(generator: object, vocab_size: int, end_token: int | None) 
     if made != wanted:
         raise ValueError(
             f"make_generator was asked for (vocab_size, end_token) = {wanted} and made a {type(generator).__name__} "
-            f"of {made}: hand both on to super().__init__."
+            f"of {made}: pass both on to super().__init__."
         )

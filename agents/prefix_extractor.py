@@ -71,7 +71,7 @@ class PrefixExtractor(BaseFeaturesExtractor):
         assert isinstance(tokens, spaces.Box)
         if vocab_size is None and not by_dict:
             raise ValueError(
-                "The layout 'flat' does not tell the vocabulary's size: pass "
+                "The layout 'flat' does not contain the vocabulary's size: pass "
                 "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
             )
         self.pad = int(tokens.high.max()) if vocab_size is None else vocab_size
@@ -93,7 +93,7 @@ class PrefixExtractor(BaseFeaturesExtractor):
     def _look_at(self, ids: Tensor) -> None:
         if bool((ids != ids.round()).any() | (ids < 0).any()):
             warnings.warn(
-                f"Observations reach PrefixExtractor as {ids.flatten()[0].item():.4g}, ..., which are no token ids. "
+                f"Observations reach PrefixExtractor as {ids.flatten()[0].item():.4g}, ..., which are not token ids. "
                 "Something scales them, as VecNormalize does: make it with norm_obs=False.",
                 ContractWarning,
                 stacklevel=3,

@@ -460,7 +460,7 @@ class Reinforce(Player):
         if self.end_token is not None and any(type(one) is ProgressBarCallback for one in every_callback(made)):
             raise ValueError(
                 "ProgressBarCallback counts a token for each row and step, but here sequences end early, and num_timesteps "
-                "counts what is written: leave it out, and call learn(..., progress_bar=True)."
+                "counts only written tokens: leave it out, and call learn(..., progress_bar=True)."
             )
         return made
 
@@ -474,7 +474,7 @@ def _check_gymnasium_wrappers(env: Any) -> None:
     if wrappers:
         raise ValueError(
             f"Reinforce plays whole sequences at once, which {type(wrappers[0]).__name__} would not see: pass the environment "
-            "without it. SB3's wrappers are seen around an SB3VecEnv, for example VecMonitor(SB3VecEnv(env))."
+            "without it. SB3's wrappers work around an SB3VecEnv, for example VecMonitor(SB3VecEnv(env))."
         )
 
 
@@ -486,7 +486,7 @@ def _check_wrappers(env: VecEnv) -> None:
             raise ValueError("VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False.")
         if env.observation_space != inner.observation_space or env.action_space != inner.action_space:
             raise ValueError(
-                f"{name} changes observations or actions, but Reinforce reads prefixes, and writes tokens, as the environment "
-                "has them: leave it out."
+                f"{name} changes observations or actions, but Reinforce reads and writes the environment's own tokens: leave "
+                "it out."
             )
         env = inner

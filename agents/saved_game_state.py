@@ -92,7 +92,7 @@ class GameState:
             game.load_training_state(before)
             warnings.warn(
                 f"The agent was saved with a {state['reward_model']} of another kind or size than its environment's {kind}, "
-                "which stays as it is.",
+                "which stays unchanged.",
                 ContractWarning,
                 stacklevel=4,
             )

@@ -56,8 +56,8 @@ class SB3VecEnv(VecEnv):
         parts = observation.values() if isinstance(observation, dict) else [observation]
         if not all(isinstance(part, np.ndarray) for part in parts):
             raise TypeError(
-                f"Stable-Baselines3 takes observations as numpy arrays, but {type(self.venv).__name__} makes others of them: "
-                "leave it out."
+                f"Stable-Baselines3 needs observations as numpy arrays, but {type(self.venv).__name__} converts them: leave "
+                "it out."
             )
         self._reset_seeds()
         self._reset_options()
@@ -183,7 +183,7 @@ class SB3VecEnv(VecEnv):
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the environment, for all rows."""
         if indices is not None and len(list(self._get_indices(indices))) < self.num_envs:
-            raise ValueError(f"All rows share one environment: {attr_name} cannot be set for rows {indices} alone.")
+            raise ValueError(f"All rows share one environment: {attr_name} cannot be set only for rows {indices}.")
         setattr(self.sequences if hasattr(self.sequences, attr_name) else self._holder(attr_name), attr_name, value)
 
     def env_method(
@@ -238,7 +238,7 @@ def _not_as_played(env: VecEnv) -> ValueError:
         env = env.venv
     return ValueError(
         f"Whole sequences are played at once, but a wrapper around SB3VecEnv ({', '.join(names)}) plays other actions, or "
-        "steps of its own: leave it out, or take an algorithm that goes step by step, such as PPO."
+        "its own steps: leave it out, or use an algorithm that plays step by step, such as PPO."
     )
 
 
@@ -252,7 +252,7 @@ def _sequence_env(venv: VectorEnv[Any, Any, Any]) -> SequenceVectorEnv:
     inner = getattr(venv, "unwrapped", venv)
     if not isinstance(inner, SequenceVectorEnv):
         raise TypeError(
-            f"SB3VecEnv needs a SequenceVectorEnv, got {type(inner).__name__}. Make one by gym.make_vec(id, num_envs=..., "
+            f"SB3VecEnv needs a SequenceVectorEnv, got {type(inner).__name__}. Make one with gym.make_vec(id, num_envs=..., "
             "vectorization_mode='vector_entry_point', autoreset_mode='SameStep')."
         )
     if inner.autoreset_mode is not AutoresetMode.SAME_STEP:
@@ -261,5 +261,5 @@ def _sequence_env(venv: VectorEnv[Any, Any, Any]) -> SequenceVectorEnv:
             "Make it with autoreset_mode='SameStep'."
         )
     if any(isinstance(wrapper, DictInfoToList) for wrapper in vector_wrappers(venv)):
-        raise TypeError("SB3VecEnv gives each row an info of its own: leave out DictInfoToList.")
+        raise TypeError("SB3VecEnv gives each row its own info: leave out DictInfoToList.")
     return inner

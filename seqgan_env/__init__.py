@@ -95,9 +95,10 @@ register(
     vector_entry_point="seqgan_env.vector_env:TextVectorEnv",
 )
 
-# Older programs import modules by the names that they had before they moved into folders.
+# Older programs, and agents that they saved, use the names that modules had before they moved into folders.
 for _old, _new in {
     "faults": "support.errors",
+    "generators": "models.generators",
     "reference_sequences": "evaluation.reference_sequences",
     "sample_command": "commands.sample",
     "sampling": "models.sampling",

@@ -224,14 +224,14 @@ class TestCheckpoints:
         newest.write_bytes({"cut": content[:half], "flipped": flipped, "empty": b""}[damage])
         train.resume(run)
         assert f"{newest} " in (printed := capsys.readouterr().out)
-        assert "Taking the one before it." in printed
+        assert "Using the one before it." in printed
         assert leavings(run) == whole
 
     def test_all_damaged(self, tmp_path: Path) -> None:
         run = stopped(lagging(tmp_path), 0)
         for path in (run / "checkpoints").glob("round-*"):
             path.write_bytes(b"")
-        with pytest.raises(DamagedCheckpoint, match="No checkpoint is whole"):
+        with pytest.raises(DamagedCheckpoint, match="No checkpoint is complete"):
             train.resume(run)
 
     def test_every_flipped_bit_is_noticed(self, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ class TestCheckpoints:
     def test_an_objective_is_run_only_if_it_is_named_again(self, tmp_path: Path) -> None:
         objective = OBJECTIVE["objective"]
         run = stopped(lagging(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], objective=objective)), 5)
-        with pytest.raises(ValueError, match=f"if you trust it, go on with --objective {objective}"):
+        with pytest.raises(ValueError, match=f"if you trust it, add --objective {objective}"):
             train.resume(run)
         train.resume(run, objective=objective)
         assert rounds_on_disk(run) == 7
@@ -401,11 +401,11 @@ class TestElsewhere:
         for folder in (run, again):
             train.resume(folder, device="cpu")
             printed = capsys.readouterr().out
-            assert printed.count("The run was on cuda and goes on on cpu: from here on its random numbers") == 1
+            assert printed.count("The run was on cuda and continues on cpu: from here on its random numbers") == 1
             assert rounds_on_disk(folder) == 7
         assert leavings(run) == leavings(again) != whole
         train.resume(run)  # it is a run of the CPU by now
-        assert "goes on on" not in capsys.readouterr().out
+        assert "continues on" not in capsys.readouterr().out
 
     @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
     def test_a_device_that_is_auto_needs_no_word(self, tmp_path: Path, agent: Any) -> None:
@@ -621,7 +621,7 @@ class TestKilled:
         with started_program(output, ROOT / "train.py", *arguments, *small, *rarely) as process:
             wait_until(under_way, lambda: process.poll() is None)
             process.send_signal(signals[0])
-            drawing = "Drawing what there is; Ctrl-C ends at once.\n"
+            drawing = "Writing the results so far; Ctrl-C ends at once.\n"
             wait_until(lambda: drawing in output.read_text(), lambda: process.poll() is None)
             for number in signals[1:]:
                 process.send_signal(number)
@@ -630,7 +630,7 @@ class TestKilled:
         assert process.returncode == code, printed
         assert "Traceback" not in printed
         run, drawn = only_run(out), len(signals) == 1
-        assert f"Go on with: python train.py --resume {run}\n" in printed
+        assert f"Resume with: python train.py --resume {run}\n" in printed
         assert rounds_on_disk(run) > 2
         assert (f"Everything is in {run}\n" in printed) == drawn
         left = {path.name for path in run.iterdir()}

@@ -335,7 +335,7 @@ class TestCollapse:
         main(oracle_config(tmp_path, adversarial=adversarial, collapse=CollapseConfig(stop=True)))
         run, printed = only_run(tmp_path), capsys.readouterr().out
         assert "The generator is collapsing." in printed
-        assert "when it was at its best" in printed
+        assert "The generator was at its best after" in printed
         with (run / "progress.csv").open() as file:
             assert max(int(row["train/n_updates"] or 0) for row in csv.DictReader(file)) < 40
         best, last = (load_file(run / f"{name}.safetensors") for name in ("generator_best", "generator"))
@@ -371,7 +371,7 @@ class TestAnObjectiveThatFails:
         with pytest.raises(RewardError):
             main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
         assert "Ended by RewardError." in (printed := capsys.readouterr().out)
-        assert "Go on with: python train.py --resume" in printed
+        assert "Resume with: python train.py --resume" in printed
         assert f"--objective {OBJECTIVE['objective']}" in printed
         assert list((only_run(tmp_path) / "checkpoints").glob("round-*"))
 
@@ -695,7 +695,7 @@ class TestBadInput:
 
     def test_out_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match=r"cannot be made .* choose another with --out"):
+        with pytest.raises(OSError, match=r"cannot be created .* choose another with --out"):
             RunFolder.create(tmp_path / "file", "run")
 
     def test_oracle_file(self, tmp_path: Path) -> None:

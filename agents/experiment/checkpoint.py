@@ -60,14 +60,14 @@ def unpack(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path} is cut short or damaged: {error}") from error
+        raise DamagedCheckpoint(f"{path} is truncated or damaged: {error}") from error
     if metadata.get("schema") != str(SCHEMA):
         raise DamagedCheckpoint(
             f"{path} is a checkpoint of version {metadata.get('schema')}; this program reads version {SCHEMA}."
         )
     text = metadata.get("state", "")
     if metadata.get("sha256") != _checksum(text, tensors):
-        raise DamagedCheckpoint(f"{path} was altered after it was written: its checksum does not fit.")
+        raise DamagedCheckpoint(f"{path} was altered after it was written: its checksum does not match.")
 
     def put_tensors_in(value: Any) -> Any:
         if isinstance(value, dict):
@@ -79,9 +79,9 @@ def unpack(path: Path) -> dict[str, Any]:
     try:
         state = put_tensors_in(json.loads(text))
     except (ValueError, KeyError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{path} holds no state that this program writes: {error!r}.") from error
+        raise DamagedCheckpoint(f"{path} does not contain a state of this program: {error!r}.") from error
     if not isinstance(state, dict):
-        raise DamagedCheckpoint(f"{path} holds no state that this program writes, but {type(state).__name__}.")
+        raise DamagedCheckpoint(f"{path} does not contain a state of this program, but {type(state).__name__}.")
     return state
 
 
@@ -104,7 +104,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         if keep < 1:
-            raise ValueError(f"At least one checkpoint has to be kept, got keep={keep}.")
+            raise ValueError(f"At least one checkpoint must be kept, got keep={keep}.")
         self.folder = folder
         self.keep = keep
 
@@ -121,7 +121,7 @@ class Checkpoints:
         except OSError as error:
             raise OSError(
                 f"The checkpoint {path} cannot be written ({error.strerror or error}); "
-                f"{self._say_what_is_left()} Make room, or make the folder writable, then go on with --resume."
+                f"{self._say_what_is_left()} Make room, or make the folder writable, then continue with --resume."
             ) from error
         for old in self._newest_first()[self.keep :]:
             old.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 complaints.append(str(error))
         if complaints:
-            raise DamagedCheckpoint("No checkpoint is whole. " + " ".join(complaints))
+            raise DamagedCheckpoint("No checkpoint is complete. " + " ".join(complaints))
         raise FileNotFoundError(f"{self.folder} holds no checkpoint: the run was stopped before it wrote its first.")
 
     def _path(self, rounds: int) -> Path:

@@ -93,21 +93,20 @@ _MESSAGES = {
     "unique": "only {now:.0%} of the samples are distinct ({before:.0%} at the start of the adversarial phase)",
     "entropy": (
         "the policy's entropy is {now:.2f} nats per token ({before:.2f} at the start of the adversarial phase): it is nearly "
-        "certain of what it writes"
+        "deterministic"
     ),
     "nll_test": (
         "NLL_test is {now:.2f} nats per token ({before:.2f} at the start of the adversarial phase): the generator no longer "
-        "writes what the held-out sequences have"
+        "covers the held-out sequences"
     ),
     "length": (
-        "samples are {now:.2f} times as long as real sequences in the mean ({before:.2f} at the start of the adversarial "
-        "phase)"
+        "samples are on average {now:.2f} times as long as real sequences ({before:.2f} at the start of the adversarial phase)"
     ),
 }
-_AT_LIMIT = ", and {now:.0%} of them take the maximal length ({before:.0%})"
+_AT_LIMIT = ", and {now:.0%} of them have the maximal length ({before:.0%})"
 _ADVICE = (
     ". The generator is collapsing. Lower --adversarial.learning-rate, raise --adversarial.entropy-coef or "
-    "--adversarial.likelihood-steps, or take --adversarial.baseline leave-one-out if there is none; --collapse.stop ends "
+    "--adversarial.likelihood-steps, or use --adversarial.baseline leave-one-out if there is none; --collapse.stop ends "
     "the adversarial phase here and keeps the best generator."
 )
 

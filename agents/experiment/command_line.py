@@ -18,8 +18,8 @@ from seqgan_env.support.errors import NumericalFault, OutOfMemory, room_for
 from seqgan_env.support.settings import in_flags
 
 _DESCRIPTION = (
-    "SeqGAN (Yu et al., AAAI 2017, Algorithm 1) on the synthetic oracle or on a text: `python train.py --help`. A run that "
-    "was stopped goes on with: python train.py --resume FOLDER."
+    "SeqGAN (Yu et al., AAAI 2017, Algorithm 1) on the synthetic oracle or on a text: `python train.py --help`. To "
+    "resume a run that was stopped: python train.py --resume FOLDER."
 )
 
 

@@ -1,4 +1,4 @@
-"""Who plays: the agent that a config describes."""
+"""Make the agent that a config describes."""
 
 import dataclasses
 import warnings
@@ -17,11 +17,11 @@ from seqgan_env.vector_env import SequenceVectorEnv
 
 
 def make_agent(config: TrainConfig, game: SequenceGame) -> Player:
-    """The generator, and the environment that it plays in.
+    """The agent, on a new vector environment of the game.
 
     Raises:
         ImportError: the agent needs an extra that is not installed.
-        ValueError: settings that the agent does not have.
+        ValueError: the agent does not support a setting.
     """
     env = SequenceVectorEnv(game, config.adversarial.batch_size, autoreset_mode=AutoresetMode.SAME_STEP)
     return make_reinforce(config, env) if config.agent == "reinforce" else make_actor_critic(config, env)
@@ -48,14 +48,13 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
 def make_actor_critic(config: TrainConfig, env: SequenceVectorEnv) -> ActorCriticPlayer:
     """One of SB3's algorithms, with the same generator as its actor.
 
-    An update is a rollout of `batch_size * sequence_length` steps: as many tokens as `Reinforce` plays, where no sequence ends
-    early.
+    An update is a rollout of `batch_size * sequence_length` steps. `Reinforce` plays as many tokens if no sequence ends early.
     """
     adversarial, settings, game = config.adversarial, config.actor_critic, env.game
     if adversarial.likelihood_steps or kl_coef_of(config):
         raise ValueError(
-            f"Only reinforce takes steps of likelihood between its updates, or is held to its start, got likelihood_steps="
-            f"{adversarial.likelihood_steps} and kl_coef={kl_coef_of(config)}: set them to 0, or take the agent reinforce."
+            f"Only reinforce has likelihood steps and a penalty for leaving its start, got likelihood_steps="
+            f"{adversarial.likelihood_steps} and kl_coef={kl_coef_of(config)}: set them to 0, or use the agent reinforce."
         )
     player, policy, own = algorithm(config, game.sequence_length)
     generator = {"config": config.generator, "end_token": game.end_token, "seed": config.seed}
@@ -85,21 +84,21 @@ def make_actor_critic(config: TrainConfig, env: SequenceVectorEnv) -> ActorCriti
 def algorithm(
     config: TrainConfig, sequence_length: int
 ) -> tuple[Callable[..., ActorCriticPlayer], type[GeneratorActor], dict[str, Any]]:
-    """The class of an agent other than Reinforce, its policy's class, and the arguments that not all of them have.
+    """The class of an agent other than Reinforce, its policy's class, and the arguments that only some agents have.
 
     Raises:
         ImportError: it needs an extra that is not installed.
-        ValueError: parts of a batch that are too small.
+        ValueError: minibatches are too small.
     """
     settings = config.actor_critic
     if config.agent == "a2c":
-        return PlayerA2C, GeneratorActorCriticPolicy, {"use_rms_prop": False}  # Adam, as all others
+        return PlayerA2C, GeneratorActorCriticPolicy, {"use_rms_prop": False}  # Adam, like all others
     n_steps = sequence_length * config.adversarial.batch_size
     minibatch = -(-n_steps // settings.minibatches)
     if minibatch < 2:
         raise ValueError(
-            f"minibatches={settings.minibatches} of a batch of {n_steps} tokens leave one in each, where SB3 needs two: take "
-            "fewer, or a larger batch."
+            f"minibatches={settings.minibatches} of a batch of {n_steps} tokens leave one token in each, but SB3 needs two: "
+            "use fewer, or a larger batch."
         )
     ppo = {
         "n_epochs": settings.epochs,
@@ -112,7 +111,7 @@ def algorithm(
         from agents import actor_critic_contrib as contrib
     except ImportError as error:
         raise ImportError(
-            f"The agent {config.agent} is one of sb3-contrib's, which is not installed: pip install -e '.[contrib]'."
+            f"The agent {config.agent} needs sb3-contrib, which is not installed: pip install -e '.[contrib]'."
         ) from error
     if config.agent == "maskable-ppo":
         return contrib.PlayerMaskablePPO, contrib.MaskableGeneratorPolicy, ppo
@@ -120,7 +119,7 @@ def algorithm(
 
 
 def learning_rate_factor(config: TrainConfig) -> float:
-    """What the adversarial learning rate is multiplied by for an agent other than Reinforce."""
+    """The factor on the adversarial learning rate for an agent other than Reinforce."""
     given = config.actor_critic.learning_rate_factor
     return given if given is not None else 1.0 if config.agent == "a2c" else 1 / 3
 

@@ -1,4 +1,4 @@
-"""What there is to learn: the game that a config describes, and how to measure a generator at it."""
+"""Make the game that a config describes, and the metrics of its generators."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -40,23 +40,23 @@ JUDGED = {
 
 @dataclass(frozen=True)
 class Task:
-    """A game, and how to measure a generator at it."""
+    """A game, and the metrics of its generators."""
 
     game: SequenceGame
     held_out: Tensor
-    """Real sequences that nothing is trained on, `(n, sequence_length)`."""
+    """Real sequences that are never trained on, `(n, sequence_length)`."""
     labels: Mapping[str, str]
-    """The metrics and what to call them."""
+    """The metrics and their labels."""
     panels: tuple[tuple[str, ...], ...]
-    """The rows of the learning curve."""
+    """The metrics in each row of the learning curve."""
     evaluate: Callable[[Player, Tensor], dict[str, float]]
-    """Metrics of an agent and its samples."""
+    """Measures an agent and its samples."""
     floor: float | None = None
     """The oracle's entropy in nats per token."""
 
 
 class KeptData(NamedTuple):
-    """The sequences that the oracle wrote when a run began: on another processor or a GPU it would write others."""
+    """The sequences that the oracle wrote at the start of a run; on another processor or a GPU it would write others."""
 
     real: Tensor
     """`(n, sequence_length)` int64."""
@@ -65,12 +65,12 @@ class KeptData(NamedTuple):
 
     @classmethod
     def of(cls, task: Task) -> "KeptData | None":
-        """Of a task; None where the sequences are from a file."""
+        """The sequences of a task; None if they come from a file."""
         return None if task.game.oracle is None else cls(task.game.real_sequences, task.held_out)
 
     @classmethod
     def load(cls, folder: Path) -> "KeptData | None":
-        """What `save` wrote into a run's folder; None if it did not.
+        """The sequences that `save` wrote into a run's folder; None if there are none.
 
         Raises:
             ValueError: a file is damaged.
@@ -85,11 +85,11 @@ class KeptData(NamedTuple):
 
 
 def make_task(config: TrainConfig, kept: KeptData | None = None) -> Task:
-    """The game that a config describes, and its measures.
+    """The game that a config describes, and its metrics.
 
     Args:
-        config: of the run.
-        kept: what the oracle wrote before; by default it writes now. A text is always read from its file.
+        config: the run's settings.
+        kept: what the oracle wrote earlier; by default it writes new sequences. A text is always read from its file.
     """
     if isinstance(config, OracleConfig):
         task = make_oracle_task(config, kept)
@@ -103,13 +103,13 @@ def make_task(config: TrainConfig, kept: KeptData | None = None) -> Task:
 
 
 def try_objective(game: SequenceGame) -> None:
-    """Score two real sequences: a function that fails shall do so now, not when likelihood training is over."""
+    """Score two real sequences, so that a faulty function fails now and not after likelihood training."""
     real = game.real_sequences[:2]
     game.reward_model.score(real, lengths_of(real, game.vocab_size))
 
 
 def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task:
-    """The synthetic test: quality by the oracle's likelihood, coverage by the generator's own of held-out sequences."""
+    """The synthetic test: the oracle's likelihood of samples is quality, the generator's of held-out sequences is coverage."""
     game = oracle_game(
         config.sequence_length,
         config.vocab_size,
@@ -151,7 +151,7 @@ def make_oracle_task(config: OracleConfig, kept: KeptData | None = None) -> Task
 
 
 def make_text_task(config: TextConfig) -> Task:
-    """A text: BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood, and lengths."""
+    """A text: quality by BLEU against held-out lines, diversity by Self-BLEU, coverage by held-out likelihood, and lengths."""
     corpus = read_corpus(
         config.data,
         tokenizer=config.tokenizer,
@@ -209,9 +209,9 @@ def make_text_task(config: TextConfig) -> Task:
 
 
 def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
-    """How well the discriminator, where there is one, tells real sequences that it has not seen from generated ones.
+    """How well the discriminator, if any, separates held-out real sequences from generated ones.
 
-    What it knows beyond the sequences that it was trained on is all that it can teach.
+    It cannot teach more than it knows about sequences that it was not trained on.
     """
     model = adapt(task.game.reward_model)
     real, generated = model.log_odds(task.held_out), model.log_odds(samples)
@@ -228,7 +228,7 @@ def _windows(sequence_length: int, config: TrainConfig) -> TextCNNConfig:
 
 
 def rules_of(config: TrainConfig, sequence_length: int) -> GameRules:
-    """The rules of the game that every task takes from the config."""
+    """The rules of a game from the config."""
     adversarial = config.adversarial
     shared: dict[str, Any] = {field.name: getattr(adversarial, field.name) for field in dataclasses.fields(ScoringRules)}
     return GameRules(

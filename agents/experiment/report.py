@@ -18,7 +18,7 @@ _SUBTITLE = "A generator of sequences, trained by maximum likelihood and then by
 _PICTURES = {
     LEARNING_CURVE: "Learning curves: maximum likelihood, then adversarial training.",
     QUALITY_COVERAGE: "Quality against coverage, over the temperature at which the generators write.",
-    DISCRIMINATOR: "How often the discriminator was right in its training: 0.5 where it cannot tell.",
+    DISCRIMINATOR: "How often the discriminator was right in its training: 0.5 if it cannot tell.",
 }
 _SAMPLES = {SAMPLES_LIKELIHOOD: "After likelihood", SAMPLES: "At the end of the run"}
 _LONGEST_LIST = 12
@@ -70,9 +70,9 @@ def write_report(
         _section("Result", _table(run.summary(labels, floor))),
         _section("Curves", _pictures(run.path), "pictures"),
         _section("Samples", _samples(run.path), "samples"),
-        '<section id="inspector"><h2>One episode, token by token</h2><p class="note">The same tokens under the generators '
-        "that the run saved, each with its own completions; what judges them is as it was last. The keys work once you have "
-        "clicked into this part.</p>",
+        '<section id="inspector"><h2>One episode, token by token</h2><p class="note">The same tokens with each of the '
+        "run's saved generators and its own completions, judged by the last reward model. To use the keys, click into this "
+        "part first.</p>",
         inspector([trace[0] for trace in traces.values()], [STAGES[name].capitalize() for name in traces]),
         "</section>",
     )

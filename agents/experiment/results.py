@@ -74,9 +74,9 @@ def save_what_there_is(run: Run, reason: BaseException) -> None:
         print(f"Saved {path}.")
     objective = run.config.adversarial.objective
     again = "" if objective is None else f" --objective {objective}"
-    print(f"Go on with: python train.py --resume {run.folder.path}{again}", flush=True)
+    print(f"Resume with: python train.py --resume {run.folder.path}{again}", flush=True)
     if stopped and run.workers.count == 1:
-        print("Drawing what there is; Ctrl-C ends at once.", flush=True)
+        print("Writing the results so far; Ctrl-C ends at once.", flush=True)
         finish(run)
 
 

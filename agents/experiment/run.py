@@ -1,4 +1,4 @@
-"""A run in progress: its parts, how far it is, and how it survives being stopped."""
+"""A run in progress: its parts, its progress, and how to stop and resume it."""
 
 import dataclasses
 import hashlib
@@ -45,20 +45,20 @@ class Terminated(KeyboardInterrupt):
 
 
 class Run:
-    """Everything that a run is made of, and all that a checkpoint has to hold of it.
+    """All parts of a run, and the state that its checkpoints store.
 
-    After each round (an epoch, a fit, an update) it takes note of the whole state in memory, and now and then writes the
-    note to disk; whatever then stops the run, it can go on from the latest note as if nothing had happened.
+    After each round (an epoch, a fit, an update) it takes a note, a copy of the whole state in memory, and from time to time
+    writes the latest note to disk. A run that is stopped for any reason can resume from it as if it had not been interrupted.
 
-    A context manager, in which the run's threads and CUDA graphs are used, and SIGTERM counts as Ctrl-C; the folder is given
-    back at its end.
+    A context manager: inside, the run's threads and CUDA graphs are in use, and SIGTERM acts like Ctrl-C; at the end the
+    folder is released.
 
     Args:
-        config: of the run.
-        name: of its preset.
+        config: the run's settings.
+        name: the name of its preset.
         task: the game that the config describes.
-        agent: who plays it.
-        folder: where its files are.
+        agent: the agent that plays it.
+        folder: the run's files.
         workers: the processes that train together; each has a `Run`, and the first one writes.
     """
 
@@ -95,13 +95,13 @@ class Run:
 
     @classmethod
     def start(cls, config: TrainConfig, name: str, workers: Workers = ALONE) -> "Run":
-        """A new run, in a folder of its own; or, where torchrun starts its processes again, the one that it had begun.
+        """A new run in its own folder; if torchrun has restarted its processes, the run that they had begun.
 
-        What is refused leaves no folder.
+        If the settings are refused, no folder remains.
 
         Raises:
-            OSError: the folder cannot be made, or the data cannot be read.
-            ValueError: settings with which these workers cannot train together, or that do not fit the data.
+            OSError: the folder cannot be created, or the data cannot be read.
+            ValueError: these workers cannot train together with these settings, or the settings do not fit the data.
         """
         if is_restarted():
             earlier = workers.of_first(lambda: {"run": str(earlier_run(config.out) or "")})["run"]
@@ -139,31 +139,31 @@ class Run:
         from_best: bool = False,
         clear_lock: bool = False,
         objective: str | None = None,
-        **given_anew: Any,
+        **replaced: Any,
     ) -> "Run":
-        """A run as its newest whole checkpoint left it.
+        """A run in the state of its newest complete checkpoint.
 
         Args:
-            folder: the run's; the first worker alone looks at it.
-            workers: as many as before, or others.
-            from_best: go back to the best checkpoint; what came after it is lost.
+            folder: the run's; only the first worker reads it.
+            workers: their number may differ from before.
+            from_best: go back to the best checkpoint; everything after it is lost.
             clear_lock: see `agents.experiment.run_folder.RunLock`.
-            objective: the run's own objective again, if it has one: a file alone does not decide what code runs.
-            given_anew: settings in place of the run's own, such as `threads`, `device` or the path of its `data`; None for as
-                before. On another kind of device the run goes on with other random numbers.
+            objective: the run's objective, if it has one; required because a file alone must not decide what code runs.
+            replaced: settings that replace the run's own, such as `threads`, `device` or the path of its `data`; None keeps
+                the old value. Another kind of device draws other random numbers.
 
         Raises:
-            FileNotFoundError: no such run, or a file that it reads is no longer where it was.
-            ValueError: no checkpoint is whole or of this version, or the data or the objective are not what they were.
-            FolderInUse: another process works on it.
+            FileNotFoundError: there is no such run, or a file that it reads is missing.
+            ValueError: no checkpoint is complete and of this version, or the data or the objective differ from before.
+            FolderInUse: another process uses the folder.
         """
         if not workers.is_first:
-            return cls._take_up(folder, None, from_best, workers, objective, given_anew)
+            return cls._take_up(folder, None, from_best, workers, objective, replaced)
         if not (folder / CONFIG).is_file():
             raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py's, such as runs/quick-….")
         lock = RunLock(folder, clear_lock or is_restarted())  # torchrun has ended all processes by then
         try:
-            return cls._take_up(folder, lock, from_best, workers, objective, given_anew)
+            return cls._take_up(folder, lock, from_best, workers, objective, replaced)
         except BaseException:
             lock.release()
             raise
@@ -176,12 +176,12 @@ class Run:
         from_best: bool,
         workers: Workers,
         objective: str | None,
-        given_anew: Mapping[str, Any],
+        replaced: Mapping[str, Any],
     ) -> "Run":
         found = workers.of_first(lambda: _found_in(folder, from_best))
         state = found["state"]
         config, name = config_from_json(found["config"])
-        config = _with_settings(config, given_anew, folder)
+        config = _with_settings(config, replaced, folder)
         _check_objective(config.adversarial.objective, objective)
         _check_workers(config, workers)
         with _of_this_version(folder):
@@ -208,7 +208,7 @@ class Run:
         workers: Workers,
         state: Mapping[str, Any] | None = None,
     ) -> "Run":
-        """A run, new or as a state left it; whatever is wrong with it, its folder is given back."""
+        """A run, new or with a stored state; if it cannot be made, its folder is released."""
         try:
             run = cls(config, name, task, agent, run_folder, workers)
             if state is not None:
@@ -224,7 +224,7 @@ class Run:
         self._old_handler: Any = None
         with ExitStack() as stack:
             stack.callback(self.folder.close)
-            if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
                 self._old_handler = signal.signal(signal.SIGTERM, _terminate)
                 stack.callback(lambda: signal.signal(signal.SIGTERM, self._old_handler))
             stack.enter_context(computing_with(self.threads))
@@ -237,34 +237,34 @@ class Run:
         self._at_exit.close()
 
     def discard_if_nothing_was_learned(self) -> bool:
-        """Remove the folder of a new run of which there is nothing to go on with; whether it was."""
+        """Remove the folder of a new run that has nothing to resume from; return whether it did."""
         nothing = self._is_new and self._note is None and self.workers.count == 1
         if nothing:
             self.folder.discard()
         return nothing
 
     def hold_off(self) -> None:
-        """From now on ignore a first SIGTERM, which torchrun sends to all when one has failed; a second one ends at once."""
+        """Ignore the next SIGTERM, which torchrun sends to all processes when one fails; a second one ends at once."""
         if self._old_handler is not None and signal.getsignal(signal.SIGTERM) is _terminate:
             signal.signal(signal.SIGTERM, _ignore_once)
 
     @property
     def game(self) -> SequenceGame:
-        """The game of its task."""
+        """The game of the task."""
         return self.task.game
 
     @property
     def threads(self) -> int:
-        """How many it computes with on a CPU."""
+        """The number of threads on a CPU."""
         return threads_for(self.config, self.game, self.agent.generator)
 
     def step_done(self) -> None:
-        """Take note in the middle of a round, if the latest note is some seconds old."""
+        """Take a note within a round, if the latest one is some seconds old."""
         if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
             self._take_note()
 
     def round_done(self) -> None:
-        """Take note after a round, and write a checkpoint if it is time."""
+        """Take a note after a round, and write a checkpoint if one is due."""
         self.rounds += 1
         self._all_rounds += 1
         self._take_note()
@@ -277,28 +277,29 @@ class Run:
             self.write_checkpoint()
 
     def phase_done(self) -> None:
-        """Go on to the next phase; a checkpoint is written in between."""
+        """Begin the next phase, and write a checkpoint."""
         self.phase = self.phase.after
         self.rounds = 0
         self._take_note()
         self.write_checkpoint()
 
     def judge(self, metrics: Mapping[str, float], step: int) -> None:
-        """Look for collapse, and keep the best generator.
+        """Check an evaluation for collapse, and save the generator if it is the best so far.
 
         Args:
-            metrics: of an evaluation.
-            step: the update after which they were measured; 0 for the start of the adversarial phase.
+            metrics: the evaluation's results.
+            step: the update after which they were measured; 0 at the start of the adversarial phase.
         """
         for message in self.alarm.check(metrics, step):
             tqdm.write(message)
         self._best_is_new |= self._best.offer(metrics, step)
 
     def take_weights(self, path: Path) -> None:
-        """Give the generator the parameters in a file; the first worker alone looks at it.
+        """Load the generator's parameters from a file; only the first worker reads it.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or of another generator than the settings describe.
+            FileNotFoundError: there is no such file.
+            ValueError: its generator is not the one that the settings describe.
         """
         with naming("--start-from"):
             given = self.workers.of_first(lambda: load_generator(path, self.game).state_dict())
@@ -306,21 +307,24 @@ class Run:
             self.agent.generator.load_state_dict(given)
         except RuntimeError as error:
             raise ValueError(
-                f"--start-from {path} holds another generator than --generator describes: give the settings of the run that "
-                f"it is of ({error})."
+                f"--start-from {path} holds another generator than --generator describes: pass the generator settings of the "
+                f"run that wrote it ({error})."
             ) from error
 
     def take_best(self) -> None:
-        """Give the generator the parameters with which it was at its best."""
+        """Restore the generator's best parameters so far."""
         best = self.workers.of_first(lambda: self.folder.load_generator(BEST, self.game).state_dict())
         self.agent.generator.load_state_dict(best)
-        tqdm.write(f"The generator is what it was after {self._best.step} updates, when it was at its best.")
+        tqdm.write(f"The generator was at its best after {self._best.step} updates, and has these parameters again.")
 
     def write_checkpoint(self, *, best: bool = False) -> Path | None:
-        """Write the latest note to disk, if there is one; return the file. The best one is kept beside the newest.
+        """Write the latest note to disk, if any, and return the file.
+
+        Args:
+            best: also keep it as the best checkpoint.
 
         Raises:
-            OSError: it cannot be written; those before are intact.
+            OSError: it cannot be written; earlier ones are intact.
         """
         if self._note is None or not self.workers.is_first:
             return None
@@ -332,7 +336,7 @@ class Run:
         return path
 
     def set_back(self) -> None:
-        """Forget what came after the latest note, where a round was left unfinished."""
+        """Go back to the latest note, to drop an unfinished round."""
         if self._note is not None:
             self._load({**self._note, "run": self.folder.full_state(self._note["run"])})
 
@@ -341,7 +345,7 @@ class Run:
         self._noted_at = time.monotonic()
 
     def _agree(self) -> "Run":
-        """Let all workers begin with the first one's state, which theirs should be equal to."""
+        """Let all workers start from the first one's state, which theirs should equal."""
         if self.workers.count > 1:
             state = self.workers.of_first(self._state)
             if not self.workers.is_first:
@@ -375,7 +379,7 @@ class Run:
         self._best.load_training_state(state["best"])
 
     def _origin(self) -> dict[str, str]:
-        """What the figures come from, beside the settings: other data are refused, another maker is only told."""
+        """What determines the figures besides the settings. Other data are refused; other versions are only reported."""
         return {
             "data": fingerprint(self.game.real_sequences, self.task.held_out),
             "vocabulary": hashlib.sha256(json.dumps(spellings(self.game)).encode()).hexdigest(),
@@ -385,18 +389,18 @@ class Run:
         }
 
     def _check_origin(self, state: Mapping[str, Any]) -> None:
-        """Refuse other data; say so if other versions, or another device, may make other figures."""
+        """Refuse other data; print a note if another version or device may change figures."""
         before, now = state["origin"], self._unchanging["origin"]
         if before["data"] != now["data"] or before["vocabulary"] != now["vocabulary"]:
             source = getattr(self.config, "data", None) or getattr(self.config, "oracle_params", None) or "the oracle"
             raise ValueError(
                 f"The real sequences, read from {source}, are not those that the run in {self.folder.path} began with: has "
-                "its data file changed? Put back the old one, or start a new run."
+                "its data file changed? Restore the old one, or start a new run."
             )
         if before["device"] != now["device"]:
             print(
-                f"The run was on {before['device']} and goes on on {now['device']}: from here on its random numbers, and "
-                "so its figures, are others."
+                f"The run was on {before['device']} and continues on {now['device']}: from here on its random numbers, and "
+                "so its figures, differ."
             )
         if before["made_by"] != now["made_by"]:
             print(f"The run began with {before['made_by']}; with {now['made_by']} its figures may differ.")
@@ -408,17 +412,17 @@ def _check_workers(config: TrainConfig, workers: Workers) -> None:
     if config.agent != "reinforce":
         raise ValueError(
             f"Under torchrun only the agent reinforce trains in several processes, got {config.agent} and {workers.count} "
-            "processes: take --agent reinforce, or one process."
+            "processes: use --agent reinforce, or one process."
         )
     if config.adversarial.batch_size % workers.count:
         raise ValueError(
             f"--adversarial.batch-size is the whole batch, which {workers.count} processes share equally: {workers.count} "
-            f"does not divide {config.adversarial.batch_size}. Take a multiple of {workers.count}."
+            f"does not divide {config.adversarial.batch_size}. Use a multiple of {workers.count}."
         )
 
 
 def _with_settings(config: TrainConfig, given: Mapping[str, Any], folder: Path) -> TrainConfig:
-    """A run's config with settings that were given anew."""
+    """A run's config with some settings replaced."""
     given = {name: value for name, value in given.items() if value is not None}
     unknown = [flag(name) for name in given if not hasattr(config, name)]
     if unknown:
@@ -427,19 +431,19 @@ def _with_settings(config: TrainConfig, given: Mapping[str, Any], folder: Path) 
 
 
 def _check_files(config: TrainConfig, folder: Path, starts: bool) -> None:
-    """Refuse a run of which a file that it reads is gone; the weights that it began with are read where it `starts` alone."""
+    """Refuse a run if a file that it reads is missing. It reads the weights of `start_from` only if it `starts`."""
     for field in dataclasses.fields(config):
         path = getattr(config, field.name)
         needed = isinstance(path, Path) and field.name != "out" and (field.name != "start_from" or starts)
         if needed and not path.exists():
             raise FileNotFoundError(
-                f"The run in {folder} reads {flag(field.name)} {path}, and there is no such file. If it is elsewhere now, add "
+                f"The run in {folder} reads {flag(field.name)} {path}, and there is no such file. If it was moved, add "
                 f"{flag(field.name)} with its new path."
             )
 
 
 def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
-    """A run's settings, and its state if it has a checkpoint."""
+    """A run's settings, its state if it has a checkpoint, and its stored sequences if any."""
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if from_best:
         checkpoints.go_back_to_best()
@@ -452,48 +456,44 @@ def _found_in(folder: Path, from_best: bool) -> dict[str, Any]:
 
 @contextmanager
 def _of_this_version(folder: Path) -> Iterator[None]:
-    """A whole checkpoint can still hold something else than this program reads.
-
-    Raises:
-        ValueError: it does.
-    """
+    """In this context, errors from a complete checkpoint with other content become a ValueError that says so."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(
-            f"The checkpoint of {folder} does not hold what this program reads ({error!r}): it is of another version, or was "
-            "made by something else."
+            f"The checkpoint of {folder} does not contain what this program reads ({error!r}): another version or another "
+            "program wrote it."
         ) from error
 
 
 def _newest_state(checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """What the newest whole checkpoint of a run holds; None if the run was stopped before its first."""
+    """The state in a run's newest complete checkpoint; None if the run was stopped before its first."""
     try:
         path, state, complaints = checkpoints.newest()
     except FileNotFoundError:
-        print(f"{checkpoints.folder} holds no checkpoint: the run begins anew.")
+        print(f"{checkpoints.folder} holds no checkpoint: the run starts again.")
         return None
     for complaint in complaints:
-        print(f"{complaint} Taking the one before it.")
-    print(f"Going on from {path}.")
+        print(f"{complaint} Using the one before it.")
+    print(f"Resuming from {path}.")
     return state
 
 
 def _check_objective(of_run: str | None, given: str | None) -> None:
-    """Import no function because a file names it."""
+    """Refuse to import a function only because a file names it."""
     if of_run != given:
         raise ValueError(
             f"The run's objective is {of_run!r}, but {given!r} was given. "
             + (
                 "It has none: leave --objective out."
                 if of_run is None
-                else f"Its code would be run: if you trust it, go on with --objective {of_run}"
+                else f"Its code would be executed: if you trust it, add --objective {of_run}"
             )
         )
 
 
 def fingerprint(*tensors: torch.Tensor) -> str:
-    """A checksum of what tensors hold."""
+    """A checksum of the tensors' values."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.cpu().contiguous().numpy().data)

@@ -91,14 +91,14 @@ class RunLock:
         except Timeout as error:
             raise FolderInUse(
                 f"{folder} is in use by {_holder_of(self._read())}. Wait until it ends, or end it; "
-                "each run needs a folder of its own."
+                "each run needs its own folder."
             ) from error
         holder = self._read()
         if holder is not None and holder.get("host") != socket.gethostname() and not clear:
             self._lock.release()
             raise FolderInUse(
-                f"{folder} was taken by {_holder_of(holder)}, and never given back. If that process is gone, its lock is "
-                "stale: clear it with --clear-lock. If it still works, two runs would overwrite each other's files."
+                f"{folder} was taken by {_holder_of(holder)}, and never released. If that process has ended, its lock is "
+                "stale: clear it with --clear-lock. If it still runs, two runs would overwrite each other's files."
             )
         note = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         write_atomically(self._holder, json.dumps(note).encode())
@@ -195,7 +195,7 @@ class RunFolder:
                 path = out / f"{stem}-{number}"
             path.mkdir(parents=True)
         except OSError as error:
-            raise OSError(f"The run folder {path} cannot be made ({error.strerror}): choose another with --out.") from error
+            raise OSError(f"The run folder {path} cannot be created ({error.strerror}): choose another with --out.") from error
         return cls(path, RunLock(path))
 
     def close(self) -> None:
@@ -441,11 +441,11 @@ def _number_and_type(value: Any) -> tuple[int | float | str, str | None]:
 def _plain(name: str) -> str:
     """The name of a file, checked to contain no folder, which could lead outside the run's own."""
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
-        raise ValueError(f"A run's files and the run itself have plain names, without folders, got {name!r}.")
+        raise ValueError(f"Names of a run and of its files must not contain folders, got {name!r}.")
     return name
 
 
 def _holder_of(holder: dict[str, Any] | None) -> str:
     if not holder:
-        return "a process that left no note of itself"
+        return "an unknown process"
     return f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"

@@ -97,7 +97,7 @@ class TestSilence:
 
 
 class TestDiscount:
-    MESSAGE = "PPO has gamma=0.99, but the environment's reward contract is right under gamma={}: pass that."
+    MESSAGE = "PPO has gamma=0.99, but the environment's reward contract needs gamma={}: pass that."
 
     @pytest.mark.parametrize(("reward", "gamma"), [("terminal", 1.0), ("rollout", 0.0)])
     def test_another_one_warns_once_in_two_calls_of_learn(self, reward: str, gamma: float) -> None:
@@ -140,7 +140,7 @@ class TestScaledIds:
         observed, _ = model.policy.obs_to_tensor(observation)  # type: ignore[arg-type]
         seen = warned(lambda: [extractor(observed) for _ in range(3)])
         assert len(seen) == 1
-        assert "which are no token ids. Something scales them, as VecNormalize does: make it with norm_obs=False." in seen[0]
+        assert "which are not token ids. Something scales them, as VecNormalize does: make it with norm_obs=False." in seen[0]
 
     def test_learning_on_them_warns_before_it_fails(self) -> None:
         with pytest.warns(ContractWarning, match="make it with norm_obs=False"), pytest.raises(IndexError):
@@ -160,7 +160,7 @@ class TestScaledIds:
     )
     def test_gymnasiums_wrappers_are_seen_in_the_space(self, wrapper: Any) -> None:
         vec_env = wrapped(wrapper)
-        message = "The observations are not token ids any more: their space is Box"
+        message = "The observations are no longer token ids: their space is Box"
         with pytest.warns(ContractWarning, match=message) as at_construction:
             model = ppo(vec_env, "MlpPolicy")
         assert len(at_construction) == 1
@@ -182,14 +182,14 @@ class TestInputs:
     def test_stacked_prefixes(self, layout: str) -> None:
         model = ppo(VecFrameStack(env(layout), 2), "MultiInputPolicy" if layout == "dict" else "MlpPolicy")
         (seen,) = warned(lambda: check_contract(model))
-        assert seen == "VecFrameStack puts several prefixes side by side: leave it out, for one prefix is the whole state."
+        assert seen == "VecFrameStack puts several prefixes side by side: leave it out, because one prefix is the whole state."
 
     def test_one_hot_tokens(self) -> None:
         model = ppo(wrapped(as_multi_discrete), "MlpPolicy", policy_kwargs=None)
         (seen,) = warned(lambda: check_contract(model))
         assert seen == (
-            "Stable-Baselines3 turns these observations (MultiDiscrete) into one-hot vectors, 35 inputs: leave them as the "
-            "environment gives them, in layout 'dict' or 'flat', and use PrefixExtractor."
+            "Stable-Baselines3 turns these observations (MultiDiscrete) into one-hot vectors, 35 inputs: keep them as the "
+            "environment returns them, in layout 'dict' or 'flat', and use PrefixExtractor."
         )
 
     @pytest.mark.parametrize(("layout", "policy"), [("dict", "MultiInputPolicy"), ("flat", "MlpPolicy")])
@@ -284,7 +284,7 @@ class TestMovingJudge:
 class TestSavedModels:
     """SB3's `save` knows nothing of the environment, whose discriminator then starts anew beside a trained policy."""
 
-    MESSAGE = "PPO has learned, but its environment's reward model begins anew: Stable-Baselines3 saves the model alone."
+    MESSAGE = "PPO is trained, but its environment's reward model is not: Stable-Baselines3 saves only the model."
 
     @staticmethod
     def game(**rules: Any) -> SequenceGame:
@@ -307,7 +307,7 @@ class TestSavedModels:
 
         (message,) = warned(go_on)
         assert message.startswith(self.MESSAGE)
-        assert "Save game.training_state() beside it, with torch.save, and give it to game.load_training_state()" in message
+        assert "Save game.training_state() as well, with torch.save, and restore it with game.load_training_state()" in message
 
         game = self.game()
         game.load_training_state(torch.load(tmp_path / "game.pt"))

@@ -114,7 +114,7 @@ class TestPrefixExtractor:
     @pytest.mark.parametrize(
         ("space", "arguments", "error", "message"),
         [
-            (FLAT, {}, ValueError, "The layout 'flat' does not tell the vocabulary's size: pass features_extractor_kwargs"),
+            (FLAT, {}, ValueError, "The layout 'flat' does not contain the vocabulary's size: pass features_extractor_kwargs"),
             (DICT, {"reader": "rnn"}, ValueError, r"reader must be one of \('gru', 'lstm', 'transformer'\), got 'rnn'"),
             (DICT, {"reader": "transformer", "features_dim": 6}, ValueError, "must divide by its 4 heads, got 6"),
             (spaces.MultiDiscrete([V + 1] * T), {}, TypeError, r"\(MultiDiscrete\) into one-hot vectors, 35 inputs"),
@@ -122,7 +122,7 @@ class TestPrefixExtractor:
                 spaces.Dict(tokens=DICT["tokens"], length=spaces.Discrete(T + 1)),  # type: ignore[index]
                 {},
                 TypeError,
-                r"\(Dict\) into one-hot vectors, 11 inputs: leave them as the environment gives them",
+                r"\(Dict\) into one-hot vectors, 11 inputs: keep them as the environment returns them",
             ),
         ],
     )

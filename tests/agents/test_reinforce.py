@@ -353,7 +353,9 @@ class TestSaveAndLoad:
         agent.save(tmp_path / "agent.zip")
         game = new_game(**rules)
         before = detached(game.training_state())
-        with pytest.warns(ContractWarning, match="saved with a DiscriminatorReward of another kind or size .* stays as it is"):
+        with pytest.warns(
+            ContractWarning, match="saved with a DiscriminatorReward of another kind or size .* stays unchanged"
+        ):
             Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(game, 8, autoreset_mode="SameStep"))
         assert str(detached(game.training_state())) == str(before)
 

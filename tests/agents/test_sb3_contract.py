@@ -286,5 +286,5 @@ class TestWrappers:
         noted = note_rewards(monkeypatch)
         agent.learn(40)
         assert torch.equal(noted[0], 2 * agent.last_played.rewards)
-        with pytest.raises(ValueError, match=r"\(Warming\) plays other actions, or steps of its own"):
+        with pytest.raises(ValueError, match=r"\(Warming\) plays other actions, or its own steps"):
             new_agent(Warming(SB3VecEnv(text_env()))).learn(200)

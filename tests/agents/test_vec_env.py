@@ -200,11 +200,11 @@ class TestGymnasiumsWrappers:
         assert env.env_is_wrapped(gym.Wrapper) == [False] * N
 
     def test_what_sb3_cannot_take_is_refused_by_name(self) -> None:
-        with pytest.raises(TypeError, match="gives each row an info of its own: leave out DictInfoToList"):
+        with pytest.raises(TypeError, match="gives each row its own info: leave out DictInfoToList"):
             SB3VecEnv(DictInfoToList(RecordEpisodeStatistics(native())))
         with pytest.raises(ValueError, match="Make it with autoreset_mode='SameStep'"):
             SB3VecEnv(RecordEpisodeStatistics(SequenceVectorEnv(small_game(), 2)))
-        with pytest.raises(TypeError, match=r"needs a SequenceVectorEnv, got SequenceEnv. Make one by gym.make_vec\("):
+        with pytest.raises(TypeError, match=r"needs a SequenceVectorEnv, got SequenceEnv. Make one with gym.make_vec\("):
             SB3VecEnv(SequenceEnv(small_game()))  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="needs a SequenceVectorEnv, got SyncVectorEnv"):
             SB3VecEnv(gym.vector.SyncVectorEnv([lambda: SequenceEnv(small_game())]))
@@ -215,7 +215,7 @@ class TestGymnasiumsWrappers:
                 observation, info = self.env.reset(**arguments)
                 return {name: torch.from_numpy(part) for name, part in observation.items()}, info
 
-        with pytest.raises(TypeError, match="takes observations as numpy arrays, but ToTorch makes others of them"):
+        with pytest.raises(TypeError, match="needs observations as numpy arrays, but ToTorch converts them"):
             SB3VecEnv(ToTorch(native())).reset()
 
 
@@ -352,7 +352,7 @@ class TestReplay:
             env = kind(inner)
             env.reset()
             tokens = episodes(small_game(), N)
-            with pytest.raises(ValueError, match=rf"\({kind.__name__}\) plays other actions, or steps of its own: leave it"):
+            with pytest.raises(ValueError, match=rf"\({kind.__name__}\) plays other actions, or its own steps: leave it"):
                 list(inner.replay(env, tokens, inner.sequences.play(tokens)))
             inner.step(tokens[:, 0].numpy())  # it plays on by itself
 

@@ -34,11 +34,11 @@ START = {"unique": 0.97, "entropy": 4.0, "nll_test": 5.0, "length": 1.02, "full_
         ({"nll_test": math.inf}, "After 40 updates: NLL_test is inf nats per token"),
         (
             {"length": 1.7, "full_length": 0.986},
-            "After 40 updates: samples are 1.70 times as long as real sequences in the mean (1.02 at the start of the "
-            "adversarial phase), and 99% of them take the maximal length (16%). The generator",
+            "After 40 updates: samples are on average 1.70 times as long as real sequences (1.02 at the start of the "
+            "adversarial phase), and 99% of them have the maximal length (16%). The generator",
         ),
-        ({"length": 0.5}, "After 40 updates: samples are 0.50 times as long as real sequences"),
-        ({"length": math.nan}, "After 40 updates: samples are nan times as long"),
+        ({"length": 0.5}, "After 40 updates: samples are on average 0.50 times as long as real sequences"),
+        ({"length": math.nan}, "After 40 updates: samples are on average nan times as long"),
     ],
 )
 def test_each_kind_has_its_message(metrics: dict[str, float], expected: str) -> None:

@@ -394,13 +394,13 @@ class TestRefusals:
         monkeypatch.delitem(sys.modules, "agents.actor_critic_contrib", raising=False)
         monkeypatch.delattr("agents.actor_critic_contrib", raising=False)
         monkeypatch.setitem(sys.modules, "sb3_contrib", None)
-        with pytest.raises(ImportError, match=r"sb3-contrib's, which is not installed: pip install -e '\.\[contrib\]'"):
+        with pytest.raises(ImportError, match=r"needs sb3-contrib, which is not installed: pip install -e '\.\[contrib\]'"):
             player(agent)
         player("ppo")
 
     @pytest.mark.parametrize("change", [{"likelihood_steps": 1}, {"kl_coef": 0.1}])
     def test_what_reinforce_alone_has(self, change: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="Only reinforce takes steps of likelihood between its updates, or is held"):
+        with pytest.raises(ValueError, match="Only reinforce has likelihood steps and a penalty for leaving its start"):
             player("a2c", adversarial=dataclasses.replace(TINY["adversarial"], **change))
 
     def test_only_reinforce_is_held_to_its_start_and_by_default_only_on_a_text(self) -> None:

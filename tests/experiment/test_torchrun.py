@@ -129,7 +129,7 @@ class TestAKilledProcess:
         # The one that is killed ends its round; whether the first has by then, which hears of it, is chance.
         names = [f"round-{rounds:08d}.safetensors" for rounds in (KILLED_AFTER - 1, KILLED_AFTER)]
         assert Path(saved[1]) in [run / "checkpoints" / name for name in names]
-        assert f"Going on from {saved[1]}" in result.stdout
+        assert f"Resuming from {saved[1]}" in result.stdout
         first, second = (notes(tmp_path, "killed", rank)["rounds"] for rank in (0, 1))
         assert first == second
         self.assert_like(alone["everything"], run)
@@ -138,7 +138,7 @@ class TestAKilledProcess:
         result = torchrun("be_killed", tmp_path)
         assert result.returncode != 0
         run = only_run(tmp_path / "killed")
-        assert f"Go on with: python train.py --resume {run}" in result.stdout
+        assert f"Resume with: python train.py --resume {run}" in result.stdout
         assert not (run / "report.html").exists()
         with in_double_precision():
             train.resume(run)

@@ -207,7 +207,7 @@ class TestBadInput:
             new_agent({"make_generator": lambda *_, **__: nn.Linear(2, 2)})
 
     def test_a_generator_of_another_vocabulary(self) -> None:
-        message = r"asked for \(vocab_size, end_token\) = \(12, None\) and made a Bigram of \(7, None\): hand both on"
+        message = r"asked for \(vocab_size, end_token\) = \(12, None\) and made a Bigram of \(7, None\): pass both on"
         with pytest.raises(ValueError, match=message):
             new_agent({"make_generator": lambda vocab_size, **rest: Bigram(7, **rest)})
 
