@@ -67,7 +67,7 @@ class RewardSettings:
             self.vocab_size,
             self.sequence_length,
             UniformPolicy(self.vocab_size, self.device),
-            self.rules.density_ratio,
+            self.rules.density_ratio or DensityRatioConfig(),  # older programs pass None for the default
             end_token=self.end_token,
             mask=self.mask,
             seed=self.seed,
@@ -78,7 +78,7 @@ class RewardSettings:
 REWARD_MODELS: dict[RewardName, Callable[[RewardSettings], RewardModel]] = {
     "discriminator": lambda game: DiscriminatorReward(game.network(), game.rules.scaling),
     "density-ratio": lambda game: game.density(),
-    "rank": lambda game: RankReward(game.network(), game.real(), game.rules.ranking, seed=game.seed),
+    "rank": lambda game: RankReward(game.network(), game.real(), game.rules.ranking or RankConfig(), seed=game.seed),
     "bleu": lambda game: BleuReward(game.real(), game.vocab_size),
     "constant": lambda game: ConstantReward(),
     "random": lambda game: RandomReward(game.seed),

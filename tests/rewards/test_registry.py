@@ -31,6 +31,14 @@ def test_a_model_says_its_own_name_again(name: Any) -> None:
     assert description["reward_model"] == name
 
 
+@pytest.mark.parametrize(("name", "option"), [("density-ratio", "density_ratio"), ("rank", "ranking")])
+def test_none_stands_for_the_default_settings(name: Any, option: str) -> None:
+    arguments: dict[str, Any] = {"reward_model": name, "discriminator": SMALL_CNN_OF_2}
+    game = make_game(V, T, real_sequences(), **arguments, **{option: None})
+    default = make_game(V, T, real_sequences(), **arguments)
+    assert adapt(game.reward_model).description() == adapt(default.reward_model).description()
+
+
 @pytest.mark.parametrize("name", get_args(RewardName))
 def test_each_reward_model_goes_by_its_name(name: RewardName) -> None:
     env = gym.make("SeqGAN/Text-v0", data=["a b", "u e", "b b"], reward_model=name, discriminator=SMALL_CNN_OF_2)
