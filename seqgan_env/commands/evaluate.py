@@ -93,8 +93,14 @@ class Evaluate:
             )
         reference = reference_of(self.run, game, self.reference, self.n, self.seed, format=self.format, column=self.column)
         out = self.out or self.run / "evaluation"
-        out.mkdir(parents=True, exist_ok=True)
-        evaluation = evaluate(game, generators, reference, settings, valid)
+        is_new = not out.exists()
+        out.mkdir(parents=True, exist_ok=True)  # first, because without it all the work would be lost
+        try:
+            evaluation = evaluate(game, generators, reference, settings, valid)
+        except BaseException:
+            if is_new:
+                out.rmdir()
+            raise
         report = _report(self, game, evaluation)
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
         (out / "evaluation.json").write_text(text + "\n", encoding="utf-8")

@@ -173,13 +173,14 @@ def test_what_was_learned_by_heart_shows(text_run: Path, tmp_path: Path) -> None
     assert pair == {"sample": LINES[0], "nearest": LINES[0], "edits": 0, "share": 0.0}
 
 
-def test_a_checker_that_is_none_is_refused(text_run: Path) -> None:
+def test_a_checker_that_is_none_is_refused(text_run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         SystemExit, match=r"error: The module 'tests\.run_folders' has no 'is_rhymed'\. It has .*starts_with_a"
     ):
         main(["evaluate", "--run", str(text_run), "--valid", "tests.run_folders:is_rhymed"])
     with pytest.raises(SystemExit, match=r"error: valid\(text\) must return True or False, got"):
-        main(["evaluate", "--run", str(text_run), "-n", "20", "--valid", "builtins:len"])
+        main(["evaluate", "--run", str(text_run), "-n", "20", "--out", str(tmp_path / "new"), "--valid", "builtins:len"])
+    assert not (tmp_path / "new").exists()  # nothing is left by what is refused
 
 
 def test_standard_output_is_no_folder(text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
