@@ -1,8 +1,7 @@
 """How far a reader has to hop: files and functions of the project that one update enters. `python -m benchmarks.hops`.
 
-An update is what lies between two calls of `SequenceVectorEnv.play`: rewards, gradient, the discriminator's fits, what a run
-notes, and the sequences of the next batch. Evaluations and checkpoints are left out. Anonymous functions and comprehensions do
-not count as functions.
+An update is what lies between two calls of `Player.update`: sequences, rewards, gradient, the discriminator's fits, and what a
+run notes. Evaluations and checkpoints are left out. Anonymous functions and comprehensions do not count as functions.
 """
 
 import dataclasses
@@ -17,8 +16,8 @@ from typing import Any
 import tyro
 
 import train
+from agents.player import Player
 from seqgan_env.rendering import spell_what_cannot_be_encoded
-from seqgan_env.vector_env import SequenceVectorEnv
 
 ROOT = Path(__file__).parent.parent
 PARTS = tuple(str(ROOT / name) for name in ("seqgan_env", "agents", "train.py"))
@@ -41,12 +40,12 @@ def entered(agent: str) -> set[CodeType]:
     config, _ = train.command_line(["quick", "--device", "cpu", "--agent", agent, "--pretrain.epochs", "0"])
     adversarial = dataclasses.replace(config.adversarial, updates=2 * LOOKED_AT + 3, d_pretrain_steps=1)
     evaluation = dataclasses.replace(config.evaluation, n_samples=100, n_held_out=100, every_updates=100, sweep=False)
-    play, calls, found = SequenceVectorEnv.play.__code__, 0, set()
+    update, calls, found = Player.update.__code__, 0, set()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         nonlocal calls
         if event == "call":
-            calls += frame.f_code is play
+            calls += frame.f_code is update
             if calls == LOOKED_AT and frame.f_code.co_filename.startswith(PARTS):
                 found.add(frame.f_code)
 
