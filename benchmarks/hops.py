@@ -59,14 +59,15 @@ def entered(agent: str) -> set[CodeType]:
     return {code for code in found if not code.co_name.startswith("<")}
 
 
-def main(config: Config) -> None:
-    """Print both counts."""
+def main(config: Config) -> set[CodeType]:
+    """Print both counts; return the functions."""
     codes = entered(config.agent)
     files = Counter(str(Path(code.co_filename).relative_to(ROOT)) for code in codes)
     print(f"one update of quick with {config.agent} enters {len(files)} files and {len(codes)} functions")
     for file, number in sorted(files.items()):
         names = sorted({code.co_name for code in codes if code.co_filename == str(ROOT / file)})
         print(f"{number:4}  {file}" + (f": {', '.join(names)}" if config.functions else ""))
+    return codes
 
 
 if __name__ == "__main__":
