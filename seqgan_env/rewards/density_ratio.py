@@ -153,10 +153,6 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         """`score`, which is the log odds of being real if real and generated sequences are equally many."""
         return self.score(tokens, lengths_of(tokens, self.vocab_size))
 
-    def probability(self, tokens: Tensor) -> Tensor:
-        """Probability of being real, `(n,)`."""
-        return torch.sigmoid(self.log_odds(tokens))
-
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Train for `config.epochs` passes over real `(n, length)` sequences, by likelihood.
 

@@ -69,10 +69,6 @@ class DiscriminatorReward(LearningRewardModel):
         """Log of the odds of being real, `(n,)`."""
         return self.discriminator.log_odds(tokens)
 
-    def probability(self, tokens: Tensor) -> Tensor:
-        """Probability of being real, `(n,)`."""
-        return self.discriminator.probability(tokens)
-
     def fit(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         """Train for `config.epochs` passes over real `(n, length)` and generated `(m, length)` sequences, shuffled.
 
