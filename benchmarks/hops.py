@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 import train
+from agents.experiment.config import AgentName
 from agents.player import Player
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 
@@ -29,13 +30,13 @@ LOOKED_AT = 2
 class Config:
     """Count the files and functions that one update enters."""
 
-    agent: str = "reinforce"
+    agent: AgentName = "reinforce"
     """Who plays."""
     functions: bool = False
     """List them, file by file."""
 
 
-def entered(agent: str) -> set[CodeType]:
+def entered(agent: AgentName) -> set[CodeType]:
     """The project's functions that one update of the preset `quick` enters."""
     config, _ = train.command_line(["quick", "--device", "cpu", "--agent", agent, "--pretrain.epochs", "0"])
     adversarial = dataclasses.replace(config.adversarial, updates=2 * LOOKED_AT + 3, d_pretrain_steps=1)
