@@ -39,7 +39,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
     policy: Any
     _rng: torch.Generator  # draws the generator's own sequences
     _played: PlayedEpisodes
-    _no_callback: BaseCallback | None = None
+    _empty_callback: BaseCallback | None = None  # what `begin` gives to SB3, which wants one in each update
 
     @property
     def generator(self) -> TokenModel:
@@ -93,7 +93,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
         """
         n_steps, is_new = n_updates * self.n_steps * self.n_envs, self._n_updates == 0
         done = 0 if is_new else self.num_timesteps
-        _, self._no_callback = self._setup_learn(n_steps - done, reset_num_timesteps=is_new)
+        _, self._empty_callback = self._setup_learn(n_steps - done, reset_num_timesteps=is_new)
 
     def update(self) -> None:
         """Play a batch of episodes and learn from it; log as `learn` does.
@@ -103,9 +103,9 @@ class Player(SavesGame, OnPolicyAlgorithm):
             NumericalFault: rewards, loss or gradient are not finite.
             OutOfMemory: the batch is too large.
         """
-        if self._no_callback is None:
+        if self._empty_callback is None:
             raise ValueError("update() needs to know how many updates there are: call begin(n_updates) first.")
-        self.collect_rollouts(self._env_or_error(), self._no_callback, self.rollout_buffer, self.n_steps)
+        self.collect_rollouts(self._env_or_error(), self._empty_callback, self.rollout_buffer, self.n_steps)
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         self.dump_logs(self._n_updates + 1)
         self.train()
@@ -154,7 +154,7 @@ class Player(SavesGame, OnPolicyAlgorithm):
         self.sequence_env.load_training_state(state["env"])
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rng", "_played", "_no_callback"]
+        return [*super()._excluded_save_params(), "_rng", "_played", "_empty_callback"]
 
 
 def sb3_vec_env(env: VecEnv, player: str = "Reinforce") -> SB3VecEnv:

@@ -266,7 +266,7 @@ class Reinforce(Player):
         self._played = played_by.play(env, tokens)
         self._tokens = tokens.to(self.device)
         lengths, earned = self._played.lengths.cpu(), []
-        nobody_watches = callback is self._no_callback and env is played_by
+        nobody_watches = callback is self._empty_callback and env is played_by
         if nobody_watches:
             self.num_timesteps += int(lengths.sum())
         steps = enumerate(() if nobody_watches else played_by.replay(env, tokens, self._played))

@@ -285,13 +285,12 @@ class SequenceGame(ReadOnly):
         Warns about a reward model that learns but has no `training_state`, and leaves it out.
         """
         for part in self._model.parts:
-            if not part.learns or part.training_state() is not None:
-                continue
-            warnings.warn(
-                f"{type(part.unwrapped).__name__} learns, but what it learns is not saved: where training goes on, it starts "
-                "anew. Give it training_state() and load_training_state(state); see seqgan_env.RewardModel.",
-                stacklevel=2,
-            )
+            if part.learns and part.training_state() is None:
+                warnings.warn(
+                    f"{type(part.unwrapped).__name__} learns, but what it learns is not saved: where training goes on, it "
+                    "starts anew. Give it training_state() and load_training_state(state); see seqgan_env.RewardModel.",
+                    stacklevel=2,
+                )
         return {
             "rng": random_state(self._rng),
             "finished": list(self._finished),
