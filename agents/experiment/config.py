@@ -270,7 +270,7 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
     types = {name: config_type for config_type, name in _TASKS.items()}
     if not isinstance(task, str) or task not in types:
         raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
-    values = _without_deleted(values)
+    values = _with_added(_without_deleted(values))
     try:
         return dataclass_from_json(types[task], values, complete=True), str(preset)
     except ValueError as error:
@@ -278,6 +278,16 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
 
 
 _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
+_ADDED: dict[str, dict[str, Any]] = {"pretrain": {"shuffle": True}, "discriminator": {"reshuffle": True}}
+"""Settings that older versions did not have, by group, each with the value at which this version does what they did."""
+
+
+def _with_added(values: Any) -> Any:
+    """A run's settings with those that its version did not have."""
+    try:
+        return {**values, **{group: added | values[group] for group, added in _ADDED.items()}}
+    except (KeyError, TypeError):
+        return values  # reading them then reports what is missing, or their type
 
 
 def _without_deleted(values: Any) -> Any:

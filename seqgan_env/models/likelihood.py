@@ -27,6 +27,8 @@ class PretrainConfig:
     """Passes over the real sequences; with 0 the generator keeps its initial parameters."""
     batch_size: PositiveInt = 64
     """Sequences per step."""
+    shuffle: bool = True
+    """Read the sequences in a new random order in each epoch; without it, always in the same order, as published."""
     learning_rate: PositiveFloat = 0.01
     """Adam's step size."""
     final_learning_rate: PositiveFloat | None = None
@@ -151,7 +153,9 @@ class LikelihoodTraining:
     def _finish_epoch(self, after_step: Callable[[], None] | None) -> float:
         """Take the remaining steps of the epoch; return its mean loss in nats per token."""
         if self._order is None:
-            self._order = torch.randperm(len(self.real), generator=self.rng, device=self.real.device)
+            n, device = len(self.real), self.real.device
+            shuffle = self.config.shuffle
+            self._order = torch.randperm(n, generator=self.rng, device=device) if shuffle else torch.arange(n, device=device)
         batches = self._order.split(self.config.batch_size)[self._finished_steps :]
         before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
         record = StepRecord(["the loss", "the norm of the gradient"], len(batches), self.phase, self.real.device)

@@ -89,9 +89,10 @@ class DiscriminatorReward(LearningRewardModel):
         n_steps = settings.epochs * -(-len(tokens) // settings.batch_size)
         losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
         network.train()
-        for _ in range(settings.epochs):
+        for epoch in range(settings.epochs):
             totals.zero_()
-            order = torch.randperm(len(tokens), generator=network.rng, device=tokens.device)
+            if epoch == 0 or settings.reshuffle:
+                order = torch.randperm(len(tokens), generator=network.rng, device=tokens.device)
             with products_in(settings.precision), room_for(_PHASE, f"its batch_size, {settings.batch_size}"):
                 for batch in order.split(settings.batch_size):
                     sums = self._train_step(tokens[batch], labels[batch])

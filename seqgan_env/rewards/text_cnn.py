@@ -46,6 +46,8 @@ class TextCNNConfig:
     """Sequences per training step, real and generated together."""
     epochs: PositiveInt = 3
     """Passes over the sequences of one `fit`."""
+    reshuffle: bool = True
+    """Shuffle the sequences of a fit anew for each pass; without it, once for all its passes, as published."""
     precision: Precision = "highest"
     """Precision of products in fits and in a discriminator's scores of completions, whose rewards are averaged: highest,
     float32; high, TF32 on a GPU; medium, bfloat16 if the device has it. Parameters stay in float32."""

@@ -51,6 +51,14 @@ def test_no_setting_may_be_missing() -> None:
         config_from_json(json.dumps(values))
 
 
+def test_a_run_of_before_does_what_it_did() -> None:
+    """Settings that were added since have then the value with which nothing changes."""
+    values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
+    for group, name in (("pretrain", "shuffle"), ("discriminator", "reshuffle")):
+        del values[group][name]
+    assert config_from_json(json.dumps(values)) == (PRESETS["quick"][0], "quick")
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "3", "[" * 100_000, '{"preset": "a", "task": []}', '{"preset": "a", "task": "b"}']
 )

@@ -16,6 +16,7 @@ CONFIG = PretrainConfig(epochs=4, batch_size=32)
 CHANGES: dict[str, Any] = {
     "epochs": 5,
     "batch_size": 50,
+    "shuffle": False,
     "learning_rate": 0.02,
     "final_learning_rate": 0.001,
     "max_grad_norm": 0.01,
@@ -54,6 +55,22 @@ def test_likelihood_of_held_out_sequences_rises(real: torch.Tensor) -> None:
 def test_same_seed_same_parameters(real: torch.Tensor) -> None:
     assert same(trained(real), trained(real))
     assert not same(trained(real), trained(real, seed=1))
+
+
+def test_without_shuffling_every_epoch_reads_the_sequences_in_their_order(real: torch.Tensor) -> None:
+    config = dataclasses.replace(CONFIG, shuffle=False)
+    expected = new_generator()
+    optimizer = torch.optim.Adam(expected.parameters(), lr=config.learning_rate)
+    for batch in real.split(config.batch_size) * config.epochs:
+        optimizer.zero_grad()
+        (-expected.log_prob(batch).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(expected.parameters(), config.max_grad_norm)
+        optimizer.step()
+    for seed in (0, 1):
+        generator = trained(real, config, seed)
+        torch.testing.assert_close(dict(generator.named_parameters()), dict(expected.named_parameters()), atol=1e-4, rtol=0)
+    shuffled = trained(real)
+    assert (shuffled.embedding.weight - expected.embedding.weight).abs().max() > 1e-2
 
 
 def test_global_random_state_is_left_alone(real: torch.Tensor) -> None:

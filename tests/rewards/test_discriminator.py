@@ -79,6 +79,30 @@ def test_a_training_step_is_adam_on_cross_entropy_and_l2() -> None:
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_passes_take_the_sequences_in_one_order_or_in_several(reshuffle: bool) -> None:
+    tokens, labels = torch.cat([with_padding(6, seed=1), with_padding(5, seed=2)]), torch.tensor([1] * 6 + [0] * 5)
+
+    def after(orders: list[Tensor]) -> TextCNN:
+        network = copy.deepcopy(model.discriminator)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for order in orders:
+            for batch in order.split(4):
+                optimizer.zero_grad()
+                F.cross_entropy(network(tokens[batch]), labels[batch]).backward()
+                optimizer.step()
+        return network
+
+    model = small_discriminator(dropout=0.0, l2=0.0, batch_size=4, epochs=3, reshuffle=reshuffle, seed=7)
+    drawn = seeded(7)
+    several = [torch.randperm(11, generator=drawn) for _ in range(3)]
+    kept, anew = after(several[:1] * 3), after(several)
+    model.fit(tokens[:6], tokens[6:])
+    expected, control = (anew, kept) if reshuffle else (kept, anew)
+    torch.testing.assert_close(dict(model.discriminator.named_parameters()), dict(expected.named_parameters()))
+    assert (model.discriminator.output.weight - control.output.weight).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("batch_size", [3, 4, 7, 11, 100])
 def test_metrics_weigh_a_short_last_batch_by_its_sequences(batch_size: int) -> None:
     real, generated = with_padding(6, seed=1), with_padding(5, seed=2)
@@ -129,13 +153,14 @@ OTHER_VALUES = {
     "weight_decay": 1.0,
     "batch_size": 5,
     "epochs": 3,
+    "reshuffle": False,
 }
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_every_setting_has_an_effect(name: str) -> None:
     real, generated = with_padding(20, seed=1), with_padding(20, seed=2)
-    model, other = small_discriminator(), small_discriminator(**{name: OTHER_VALUES[name]})
+    model, other = small_discriminator(epochs=2), small_discriminator(**{"epochs": 2, name: OTHER_VALUES[name]})
     model.fit(real, generated)
     other.fit(real, generated)
     assert (model.log_odds(real) - other.log_odds(real)).abs().max() > 1e-4
