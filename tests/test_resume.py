@@ -407,6 +407,32 @@ class TestElsewhere:
         train.resume(run)  # it is a run of the CPU by now
         assert "continues on" not in capsys.readouterr().out
 
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("rounds", [0, 3, 5], ids=["likelihood", "discriminator", "adversarial"])
+    @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda")])
+    def test_between_a_gpu_and_a_cpu(
+        self, tmp_path: Path, first: Any, then: Any, rounds: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = stopped(lagging(tmp_path, device=first), rounds)
+        capsys.readouterr()
+        train.resume(run, device=then)
+        assert f"The run was on {first} and continues on {then}" in capsys.readouterr().out
+        assert rounds_on_disk(run) == 7
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("rounds", [0, 3, 5], ids=["likelihood", "discriminator", "adversarial"])
+    def test_on_a_gpu_too_a_run_goes_on_as_if_never_stopped(self, tmp_path: Path, rounds: int) -> None:
+        """Up to rounding: sums on a GPU are made in any order."""
+        train.main(lagging(tmp_path / "whole", device="cuda"))
+        run = stopped(lagging(tmp_path / "stopped", device="cuda"), rounds)
+        train.resume(run)
+        whole, log = (leavings(folder)["log"] for folder in (only_run(tmp_path / "whole"), run))
+        assert [row.keys() for row in log] == [row.keys() for row in whole]
+        for row, expected in zip(log, whole, strict=True):
+            for name in row:
+                if name.endswith("/nll_test"):
+                    assert float(row[name]) == pytest.approx(float(expected[name]), abs=0.005)
+
     @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
     def test_a_device_that_is_auto_needs_no_word(self, tmp_path: Path, agent: Any) -> None:
         if torch.cuda.is_available():

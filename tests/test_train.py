@@ -286,6 +286,21 @@ def test_training_asks_for_cuda_graphs_only_if_it_may(tmp_path: Path, graphs: bo
     assert bool(asked) is graphs
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [oracle_config, text_config])
+def test_a_run_on_a_gpu_learns_what_it_does_without_graphs(tmp_path: Path, make: Any) -> None:
+    with_graphs, without, untrained = (
+        main(make(tmp_path / name, device="cuda", **changes))["adversarial/nll_test"]
+        for name, changes in {
+            "with": {},
+            "without": {"cuda_graphs": False},
+            "untrained": {"pretrain": dataclasses.replace(TINY["pretrain"], epochs=0)},
+        }.items()
+    )
+    assert with_graphs == pytest.approx(without, abs=0.01)
+    assert abs(with_graphs - untrained) > 0.05
+
+
 def test_standard_output_is_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="--out - is standard output, but --out takes a folder"):

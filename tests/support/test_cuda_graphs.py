@@ -28,7 +28,6 @@ from seqgan_env.support.precision import product_dtype, products_in
 from tests.small import rows_together, seeded, small_transformer
 
 V, T = 11, 6
-HAS_GPU = torch.cuda.is_available()
 
 
 class Emulated:
@@ -420,8 +419,6 @@ def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> N
 
 # The graphs themselves
 
-on_a_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no CUDA device here")
-
 
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -437,7 +434,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return made
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("what", SAMPLERS)
 def test_what_a_policy_writes_is_the_same_with_graphs(what: str, recordings: list[None]) -> None:
     policy = lstm(device="cuda")
@@ -449,7 +446,7 @@ def test_what_a_policy_writes_is_the_same_with_graphs(what: str, recordings: lis
     assert differing.max() < 0.02, what  # a draw at the edge of two tokens may fall on either side
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("settings", DISCRIMINATORS)
 def test_a_fit_is_the_same_with_graphs(settings: str, recordings: list[None]) -> None:
     module = network("cuda", **DISCRIMINATORS[settings])
@@ -461,7 +458,7 @@ def test_a_fit_is_the_same_with_graphs(settings: str, recordings: list[None]) ->
         assert (a - b).abs().mean() < 1e-3  # a gradient of nearly zero may take Adam either way
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_graphs_begin_anew_when_all_are_gone(recordings: list[None]) -> None:
     for seed in range(3):
         policy, module = lstm(seed, device="cuda"), network("cuda")
@@ -479,7 +476,7 @@ def test_graphs_begin_anew_when_all_are_gone(recordings: list[None]) -> None:
     torch.cuda.empty_cache()
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_a_capture_that_fails_leaves_a_process_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_graphs, "failed", False)
     owner = Affine().cuda()
