@@ -31,6 +31,7 @@ from seqgan_env.models.sampling import allowed_along
 from seqgan_env.models.token_model import TokenModel, training_mode
 from seqgan_env.policy_gradient import (
     Baseline,
+    LossReduction,
     advantages,
     check_baseline,
     discounted_returns,
@@ -67,8 +68,13 @@ class Reinforce(Player):
         ent_coef: weight of the mean entropy in the objective to maximise; a negative one sharpens the policy.
         kl_coef: weight of the mean divergence KL(policy || reference) of the next-token distributions in the loss. The
             reference is the generator at the start of the first `learn`, or at a later `sync_rollout_policy`.
-        max_grad_norm: largest norm of the gradient.
-        likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step.
+        loss_reduction: `"mean"` over the batch's tokens, or their `"sum"`, as in the published code. Entropy and divergence
+            are summed with it, so that their weights mean the same. Adam is indifferent to such a factor only as long as
+            nothing is clipped: a gradient of the sum is as many times longer as there are tokens.
+        max_grad_norm: largest norm of the loss's gradient.
+        likelihood_steps: steps of maximum likelihood on real sequences after each policy-gradient step, with the same
+            optimiser. Their loss is a mean over tokens, whatever `loss_reduction`, as in the published likelihood training;
+            its gradient is clipped to `max_grad_norm`, too.
         likelihood_batch_size: real sequences in each of them.
         rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
             at 0 the generator itself writes the completions.
@@ -96,6 +102,7 @@ class Reinforce(Player):
         baseline: Baseline = "leave-one-out",
         ent_coef: float = 0.0,
         kl_coef: float = 0.0,
+        loss_reduction: LossReduction = "mean",
         max_grad_norm: float = 5.0,
         likelihood_steps: int = 0,
         likelihood_batch_size: int = 64,
@@ -110,6 +117,7 @@ class Reinforce(Player):
     ) -> None:
         self.baseline = baseline
         self.kl_coef = kl_coef
+        self.loss_reduction = loss_reduction
         self.likelihood_steps = likelihood_steps
         self.likelihood_batch_size = likelihood_batch_size
         self.rollout_lag = rollout_lag
@@ -204,6 +212,8 @@ class Reinforce(Player):
             )
         if self.baseline not in get_args(Baseline):
             raise ValueError(f"baseline must be one of {get_args(Baseline)}, got {self.baseline!r}.")
+        if self.loss_reduction not in get_args(LossReduction):
+            raise ValueError(f"loss_reduction must be one of {get_args(LossReduction)}, got {self.loss_reduction!r}.")
         if self.env is not None:
             self._check_env(self.env)
         if not 0 <= self.rollout_lag < 1:
@@ -364,6 +374,8 @@ class Reinforce(Player):
                 divergence = mean_divergence(every, reference, lengths, n_actions)
         loss = policy_gradient_loss(log_probs, advantage, lengths, n_actions)
         loss = loss - self.ent_coef * entropy + self.kl_coef * divergence
+        if self.loss_reduction == "sum":
+            loss = loss * n_actions
         return torch.stack([loss, entropy.detach(), divergence.detach(), -log_probs.detach().sum() / n_actions])
 
     def _check_step(self, name: str, sums: Tensor) -> None:

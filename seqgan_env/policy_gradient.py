@@ -8,6 +8,8 @@ from torch import Tensor
 from seqgan_env.data.padding import played_positions
 
 Baseline = Literal["none", "batch", "position", "leave-one-out", "maligan"]
+LossReduction = Literal["mean", "sum"]
+"""Over the actions of a batch."""
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:

@@ -172,6 +172,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pretrain": {
         "epochs": 3,
         "batch_size": 8,
+        "shuffle": False,
         "learning_rate": 0.02,
         "final_learning_rate": 1e-3,
         "max_grad_norm": 0.01,
@@ -185,6 +186,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "l2": 0.5,
         "learning_rate": 1e-3,
         "weight_decay": 0.5,
+        "initial_parameters": "published",
         "batch_size": 8,
         "epochs": 2,
     },
@@ -200,6 +202,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "baseline": "leave-one-out",
         "entropy_coef": 0.1,
         "kl_coef": 1.0,
+        "loss_reduction": "sum",
         "max_grad_norm": 1e-3,
         "likelihood_steps": 1,
         "rollout_lag": 0.5,
@@ -250,6 +253,7 @@ COMBINED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         )
         for name, value in RATIO_CHANGES.items()
     ],
+    ("discriminator", {"epochs": 2}, {"reshuffle": False}),
     ("adversarial", RANK, {"ranking": RankConfig(gamma=2.0)}),
     ("adversarial", RANK, {"ranking": RankConfig(n_references=3)}),
     ("adversarial", RANK, {"ranking": RankConfig(n_comparisons=3)}),
@@ -647,8 +651,12 @@ class TestCommandLine:
         assert (config.pretrain.epochs, config.pretrain.batch_size, config.pretrain.learning_rate) == (120, 64, 0.01)
         adversarial = config.adversarial
         assert (adversarial.updates, adversarial.g_steps, adversarial.d_steps) == (200, 1, 5)
-        assert (adversarial.d_pretrain_steps, config.discriminator.epochs, adversarial.n_generated) == (50, 3, 10_000)
-        assert (adversarial.n_rollouts, adversarial.rollout_lag, adversarial.baseline) == (16, 0.8, "none")
+        assert (adversarial.d_pretrain_steps, config.discriminator.epochs) == (50, 3)
+        assert (adversarial.n_rollouts, adversarial.rollout_lag, adversarial.baseline) == (16, 0.0, "none")
+        assert (adversarial.loss_reduction, adversarial.max_grad_norm, adversarial.learning_rate) == ("sum", 5, 0.01)
+        assert {config.n_real, adversarial.n_generated, config.evaluation.n_samples} == {9984}
+        assert (config.pretrain.shuffle, config.discriminator.reshuffle) == (False, False)
+        assert config.discriminator.initial_parameters == "published"
         assert sum(config.discriminator.n_filters) == 1720
 
     @pytest.mark.parametrize("preset", list(PRESETS))

@@ -59,6 +59,7 @@ def sentences(out: Path) -> TrainConfig:
     """A text, whose sequences end early, by scheduled sampling and a ranker; the baseline is of the whole batch."""
     pretrain = PretrainConfig(epochs=3, batch_size=16, scheduled_sampling=True)
     adversarial = dataclasses.replace(TINY["adversarial"], reward_model="rank", baseline="batch", rollout_lag=0.0)
+    adversarial = dataclasses.replace(adversarial, loss_reduction="sum", max_grad_norm=0.1)
     return text_config(out, pretrain=pretrain, adversarial=adversarial, checkpoint=RARELY)
 
 

@@ -13,7 +13,7 @@ from seqgan_env.data.corpus import Format, Tokenizer, TooLong
 from seqgan_env.game_rules import RewardContract
 from seqgan_env.models.generators import GeneratorConfig, make_generator
 from seqgan_env.models.likelihood import PretrainConfig
-from seqgan_env.policy_gradient import Baseline
+from seqgan_env.policy_gradient import Baseline, LossReduction
 from seqgan_env.rewards import density_ratio, text_cnn
 from seqgan_env.rewards.registry import ScoringRules
 from seqgan_env.rewards.text_cnn import TextCNNConfig, check_windows
@@ -67,8 +67,10 @@ class AdversarialConfig(ScoringRules):
     kl_coef: NonNegativeFloat | None = None
     """Weight of a penalty for leaving the likelihood start: KL(policy || start) of each next token, in nats; only for
     reinforce. By default 3 for a text, else 0."""
+    loss_reduction: LossReduction = "mean"
+    """Whether the loss is the mean over a batch's tokens or their sum, as in the published code; only for reinforce."""
     max_grad_norm: LargestNorm = 5.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient of that mean or sum: a limit of 5 acts on a sum, and hardly ever on a mean."""
     likelihood_steps: NonNegativeInt = 0
     """Steps of maximum likelihood after each update."""
     rollout_lag: Share = 0.8
@@ -85,7 +87,7 @@ class AdversarialConfig(ScoringRules):
 
 @dataclass(frozen=True)
 class ActorCriticConfig:
-    """Further settings of all agents except reinforce; these agents have no baseline and no rollout-lag."""
+    """Further settings of all agents except reinforce; these have no baseline, no rollout-lag and no loss-reduction."""
 
     learning_rate_factor: PositiveFloat | None = None
     """A factor on Adam's step size in the adversarial settings; by default 1 for a2c, which takes one step per update, and a
@@ -278,7 +280,11 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
 
 
 _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
-_ADDED: dict[str, dict[str, Any]] = {"pretrain": {"shuffle": True}, "discriminator": {"reshuffle": True}}
+_ADDED: dict[str, dict[str, Any]] = {
+    "pretrain": {"shuffle": True},
+    "discriminator": {"reshuffle": True, "initial_parameters": "closed-gates"},
+    "adversarial": {"loss_reduction": "mean"},
+}
 """Settings that older versions did not have, by group, each with the value at which this version does what they did."""
 
 

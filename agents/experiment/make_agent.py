@@ -37,6 +37,7 @@ def make_reinforce(config: TrainConfig, env: SequenceVectorEnv) -> Reinforce:
         baseline=adversarial.baseline,
         ent_coef=adversarial.entropy_coef,
         kl_coef=kl_coef_of(config),
+        loss_reduction=adversarial.loss_reduction,
         max_grad_norm=adversarial.max_grad_norm,
         likelihood_steps=adversarial.likelihood_steps,
         rollout_lag=adversarial.rollout_lag,

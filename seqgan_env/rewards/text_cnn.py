@@ -1,9 +1,10 @@
 """The discriminator's network: convolutions that tell real sequences from generated ones."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,9 @@ DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm
 """Settings in older files; see `without_deleted`."""
 
 
+InitialParameters = Literal["closed-gates", "published"]
+
+
 @dataclass(frozen=True)
 class TextCNNConfig:
     """The discriminator's sizes and training; the defaults are the paper's for length 20 (appendix, table 2)."""
@@ -42,6 +46,10 @@ class TextCNNConfig:
     """Adam's step size."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay of all parameters (0: plain Adam, as published)."""
+    initial_parameters: InitialParameters = "closed-gates"
+    """How training starts. closed-gates: the highway layer's gates nearly closed, by a bias of -2, and its matrices as wide as
+    the filters' (0.1). published: as the published code in effect does, gates half open and matrices some four times smaller
+    (Glorot's), a calmer start."""
     batch_size: PositiveInt = 64
     """Sequences per training step, real and generated together."""
     epochs: PositiveInt = 3
@@ -112,9 +120,16 @@ class TextCNN(ReadOnly, Recordable):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
+        published = self.config.initial_parameters == "published"
         for name, parameter in self.named_parameters():
             if name == "embedding.weight":
                 value = torch.rand(parameter.shape, generator=generator) * 2 - 1
+            elif published and name.startswith("highway"):
+                # TensorFlow 1.0 draws by Glorot and Bengio (2010) what has no initialiser; a bias has its length as both fans.
+                limit = math.sqrt(6 / (self.n_features + self.n_features))
+                value = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * limit
+            elif published and parameter.ndim == 2:  # what lies beyond two standard deviations is drawn again
+                value = nn.init.trunc_normal_(torch.empty(parameter.shape), 0, 0.1, -0.2, 0.2, generator=generator)
             elif parameter.ndim == 2:
                 value = torch.randn(parameter.shape, generator=generator).clamp_(-2, 2) * 0.1
             else:
@@ -205,6 +220,9 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
             f"{sequence_length}; widths_within({sequence_length}, config) leaves the others out."
         )
     check_precision(config.precision)
+    starts = get_args(InitialParameters)
+    if config.initial_parameters not in starts:
+        raise ValueError(f"initial_parameters must be one of {starts}, got {config.initial_parameters!r}.")
 
 
 def check_windows(config: TextCNNConfig) -> None:

@@ -14,6 +14,7 @@ from gymnasium.wrappers import TransformReward
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor
 
 import agents.reinforce
 from agents.callbacks import DiscriminatorCallback
@@ -56,6 +57,49 @@ class TestUpdate:
         torch.optim.Adam(shifted.generator.parameters(), lr=0.02).step()
         assert not torch.allclose(weights(agent), weights(shifted), atol=1e-3)
 
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    def test_what_is_clipped_is_the_gradient_of_the_mean_or_of_the_sum(self, reduction: Any) -> None:
+        """By hand, over two updates; in a single one Adam would not tell a clipped gradient from another."""
+
+        def by_hand(reduction: str) -> tuple[Tensor, list[bool]]:
+            twin, clipped = new_agent(), []
+            env = SequenceVectorEnv(new_game(), 8, autoreset_mode=AutoresetMode.SAME_STEP)
+            env.attach_policy(twin.generator)
+            env.reset(seed=0)
+            optimizer, rng = torch.optim.Adam(twin.generator.parameters(), lr=0.02), torch.Generator().manual_seed(0)
+            for _ in range(2):
+                tokens, lengths = twin.generator.sample(8, 5, rng)
+                advantage = advantages(env.play(tokens).rewards, lengths, "leave-one-out")
+                terms = -advantage * twin.generator.log_prob(tokens)
+                optimizer.zero_grad()
+                (terms.sum() if reduction == "sum" else terms.sum() / lengths.sum()).backward()
+                norm = torch.nn.utils.clip_grad_norm_(twin.generator.parameters(), limit)
+                clipped.append(bool(norm > limit))
+                optimizer.step()
+            return weights(twin), clipped
+
+        limit = 0.025  # between the norms of the two sums
+        expected, clipped = by_hand(reduction)
+        other, _ = by_hand("mean" if reduction == "sum" else "sum")
+        agent = new_agent(loss_reduction=reduction, max_grad_norm=limit)
+        agent.learn(2 * 40)
+        assert clipped == [reduction == "sum", False]
+        torch.testing.assert_close(weights(agent), expected)
+        assert not torch.allclose(weights(agent), other, atol=1e-4)
+
+    def test_entropy_and_divergence_are_summed_with_the_loss(self) -> None:
+        """Sequences end early here: a sum is as many times the mean as there are tokens."""
+        norms, entropies = [], []
+        for reduction in ("mean", "sum"):
+            agent = new_agent(text_env(), ent_coef=0.3, kl_coef=0.2, loss_reduction=reduction, max_grad_norm=1e9)
+            agent.learn(1)
+            norms.append(agent.logger.name_to_value["train/grad_norm"])
+            entropies.append(agent.logger.name_to_value["train/entropy"])
+        n_tokens = int(agent.last_played.lengths.sum())
+        assert n_tokens < agent.n_envs * agent.n_steps
+        assert norms[1] == pytest.approx(n_tokens * norms[0], rel=1e-4)
+        assert entropies[0] == entropies[1]
+
     def test_same_seed_is_bit_identical(self) -> None:
         runs = [weights(new_agent(seed=seed).learn(3 * 40)) for seed in (0, 0, 1)]
         assert torch.equal(runs[0], runs[1])
@@ -75,6 +119,7 @@ class TestUpdate:
             {"ent_coef": 0.5},
             {"kl_coef": 1.0},
             {"max_grad_norm": 1e-4},
+            {"loss_reduction": "sum"},
             {"likelihood_steps": 1},
             {"rollout_lag": 0.8},
             {"policy_kwargs": {"initial_std": 0.2}},
@@ -261,6 +306,7 @@ class TestSaveAndLoad:
             ({"rollout_lag": 1.0}, r"rollout_lag must lie in \[0, 1\), got 1.0"),
             ({"baseline": "mean"}, r"baseline must be one of \('none', .*\), got 'mean'"),
             ({"ent_coef": float("inf")}, "ent_coef must be finite, got inf"),
+            ({"loss_reduction": "none"}, r"loss_reduction must be one of \('mean', 'sum'\), got 'none'"),
             ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0, got 0.0"),
             (
                 {"likelihood_steps": -1},

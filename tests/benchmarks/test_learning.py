@@ -163,7 +163,7 @@ class TestRows:
     def test_the_published_start_is_the_papers(self) -> None:
         paper, row = PRESETS["paper"][0], settings(PUBLISHED, 0, Config())
         assert row.generator == paper.generator
-        assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40)
+        assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40, shuffle=True)
 
     def test_starts_come_first_and_once(self) -> None:
         order = with_needs([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1), (DENSITY, 1)], learning._needs)

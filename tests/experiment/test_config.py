@@ -54,8 +54,14 @@ def test_no_setting_may_be_missing() -> None:
 def test_a_run_of_before_does_what_it_did() -> None:
     """Settings that were added since have then the value with which nothing changes."""
     values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
-    for group, name in (("pretrain", "shuffle"), ("discriminator", "reshuffle")):
-        del values[group][name]
+    added = {
+        "pretrain": ("shuffle",),
+        "discriminator": ("reshuffle", "initial_parameters"),
+        "adversarial": ("loss_reduction",),
+    }
+    for group, names in added.items():
+        for name in names:
+            del values[group][name]
     assert config_from_json(json.dumps(values)) == (PRESETS["quick"][0], "quick")
 
 

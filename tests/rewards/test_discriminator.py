@@ -154,6 +154,7 @@ OTHER_VALUES = {
     "batch_size": 5,
     "epochs": 3,
     "reshuffle": False,
+    "initial_parameters": "published",
 }
 
 

@@ -66,7 +66,7 @@ def test_the_default_sizes_are_the_papers() -> None:
     assert (config.batch_size, config.epochs, config.weight_decay) == (64, 3, 0)
 
 
-def test_parameters_start_as_published() -> None:
+def test_gates_start_closed_by_default() -> None:
     model = TextCNN(500, 20)
     assert model.n_features == 1720
     assert model.device == torch.device("cpu")
@@ -75,6 +75,26 @@ def test_parameters_start_as_published() -> None:
     assert model.highway_transform.weight.std().item() == pytest.approx(0.1, rel=0.1)
     assert (model.highway_gate.bias == -2).all()
     assert (model.output.bias == 0.1).all()
+
+
+def test_the_published_start() -> None:
+    model = TextCNN(500, 20, TextCNNConfig(initial_parameters="published"))
+    assert torch.equal(model.embedding.weight, TextCNN(500, 20).embedding.weight)
+    limit = math.sqrt(3 / 1720)
+    for layer in (model.highway_gate, model.highway_transform):
+        assert 0.99 * limit < layer.weight.abs().max().item() <= limit
+        assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.01)
+        assert 0.9 * limit < layer.bias.abs().max().item() <= limit  # drawn, too, and without an offset
+        assert abs(layer.bias.mean().item()) < limit / 20
+    filters = torch.cat([layer.weight.flatten() for layer in model.filters])  # type: ignore[operator, union-attr]
+    assert filters.abs().max().item() == pytest.approx(0.2, rel=1e-4)
+    assert (filters.abs() > 0.1999).float().mean() < 1e-3  # not clamped: that puts 4.6% there
+    assert filters.std().item() == pytest.approx(0.088, rel=0.005)  # of a normal cut at two standard deviations
+    for biases in (model.output.bias, *(layer.bias for layer in model.filters)):
+        assert (biases == 0.1).all()
+    gate = torch.sigmoid(model.highway_gate(torch.relu(torch.randn(100, 1720, generator=seeded()))))
+    assert gate.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert not torch.equal(model.output.weight, TextCNN(500, 20, model.config, seed=1).output.weight)
 
 
 # Dropout and gradients belong to training alone
@@ -133,6 +153,10 @@ def test_scores_carry_no_gradient() -> None:
         ({"l2": -1.0}, "l2 must be at least 0, got -1.0"),
         ({"learning_rate": math.inf}, r"learning_rate must be at most 1e\+30, got inf"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        (
+            {"initial_parameters": "zero"},
+            r"initial_parameters must be one of \('closed-gates', 'published'\), got 'zero'",
+        ),
         ({"precision": "low"}, r"precision must be one of \('highest', 'high', 'medium'\), got 'low'"),
     ],
 )
