@@ -4,6 +4,8 @@ The limit is the speed of one large float32 matrix product in the same process w
 after each repeat, so that other work on the machine slows both. A piece's share is its work (`benchmarks.flops`, the plain
 algorithm) divided by its time and by the limit; more than 100% means that it avoided work. Environment steps have no such work
 and no share. Results go to `benchmarks/results/`, with every repeat.
+
+On a GPU the first repeats compile and record, which a run pays once: they are not counted, and reported as preparation.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from rich.table import Table
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from agents.experiment.config import OracleConfig
 from agents.experiment.presets import PRESETS
 from benchmarks import flops, growth, memory
 from benchmarks.flops import Shape
@@ -36,13 +39,13 @@ from benchmarks.growth import Curve, Sizes
 from benchmarks.memory import agent_of, game_of
 from seqgan_env.game import SequenceGame
 from seqgan_env.games import make_game
-from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
+from seqgan_env.models.likelihood import LikelihoodTraining
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import seeded_oracle
 from seqgan_env.models.token_model import TokenModel
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.rewards.discriminator import DiscriminatorReward
-from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
+from seqgan_env.rewards.text_cnn import TextCNN
 from seqgan_env.sequence_env import SequenceEnv
 from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.device import resolve_device
@@ -52,10 +55,13 @@ from seqgan_env.vector_env import SequenceVectorEnv
 PieceName = Literal[
     "sampling",
     "likelihood",
+    "likelihood-text",
     "rewards",
     "generator",
     "discriminator",
-    "discriminator-preset",
+    "discriminator-128",
+    "discriminator-256",
+    "discriminator-1024",
     "env",
     "env-64",
     "env-1024",
@@ -64,22 +70,53 @@ PieceName = Literal[
 ]
 Unit = Literal["s", "steps/s", "MiB"]
 
-PRESET_BATCH = PRESETS["paper-cpu"][0].discriminator.batch_size
-"""Sequences per discriminator step in the presets for CPUs."""
-REPORTED_STEPS = 1000
-"""Discriminator steps whose time is reported; fewer are timed."""
 LIMIT_SIZES = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the limit's matrices."""
-TARGETS: dict[str, float] = {
-    "sampling": 0.40,
-    "likelihood": 0.45,
-    "rewards": 1.00,
-    "discriminator": 0.50,
-    "discriminator-preset": 0.65,
-    "env-64": 2e6,
-    "memory": 2048.0,
+FIT_STEPS = {"cpu": 40, "cuda": 320}
+"""Discriminator steps of 64 to time; in fewer, a fit's preparation and its one look at a GPU's sums would weigh too much."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a piece should reach."""
+
+    kind: Literal["share of the limit", "s", "steps/s", "MiB"]
+    bound: float
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether more is better."""
+        return self.kind in ("share of the limit", "steps/s")
+
+    def __str__(self) -> str:
+        bound = f"{self.bound:.0%}" if self.kind == "share of the limit" else quantity([self.bound], self.kind)
+        return f"{'≥' if self.is_minimum else '≤'} {bound}"
+
+
+TARGETS: dict[str, dict[str, Target]] = {
+    "cpu": {
+        "sampling": Target("share of the limit", 0.40),
+        "likelihood": Target("share of the limit", 0.45),
+        "rewards": Target("share of the limit", 1.00),
+        "discriminator": Target("share of the limit", 0.50),
+        "discriminator-128": Target("share of the limit", 0.65),
+        "env-64": Target("steps/s", 2e6),
+        "memory": Target("MiB", 2048.0),
+    },
+    "cuda": {
+        "sampling": Target("s", 6e-3),
+        "likelihood": Target("s", 40e-3),
+        "rewards": Target("s", 10e-3),
+        "generator": Target("s", 14e-3),
+        "discriminator": Target("s", 200e-6),
+        "discriminator-256": Target("s", 400e-6),
+        "discriminator-1024": Target("s", 1e-3),
+        "paper": Target("s", 240.0),
+    },
 }
-"""Targets on a CPU at the paper's sizes: minimum share of the limit; minimum steps per second (on one core); maximum MiB."""
+"""Targets at the paper's sizes, by kind of device: on a CPU relative to the machine (steps per second on one core), on a GPU
+for `GPU_OF_TARGETS`."""
+GPU_OF_TARGETS = "NVIDIA H100"
 
 
 @dataclass(frozen=True)
@@ -89,15 +126,15 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto uses a GPU if there is one."""
     repeats: int = 5
-    """Repeats of each piece, after one warm-up; on a GPU two, the second of which records graphs."""
+    """Repeats of each piece, after one warm-up; on a GPU after three, which compile and record."""
     graphs: bool = True
     """On a GPU, replay recorded kernels as a run does; otherwise launch every kernel separately."""
     threads: int | None = None
     """Torch's threads on the CPU; by default its own choice."""
-    pieces: tuple[PieceName, ...] = get_args(PieceName)
-    """What to time."""
+    pieces: tuple[PieceName, ...] | None = None
+    """What to time; by default the pieces that suit the device."""
     growth: bool = True
-    """Also time how cost grows with lengths and completions, which takes most of the time."""
+    """On a CPU, also time how cost grows with lengths and completions, which takes most of the time."""
     growth_sizes: Sizes = field(default_factory=Sizes)
     shape: Shape = field(default_factory=Shape)
     limit_size: int | None = None
@@ -143,15 +180,26 @@ def sampling(shape: Shape, device: torch.device) -> Work:
 
 def likelihood(shape: Shape, device: torch.device) -> Work:
     """An epoch of maximum likelihood, on sequences of the oracle."""
-    generator, rng = generator_of(shape, device), seeded(device)
     real = written(seeded_oracle(0, shape.vocab_size, device=device), shape.n_samples, shape)
-    config = PretrainConfig(epochs=1, batch_size=shape.batch_size)
-    return Work(
-        lambda training: training.run(),
-        flops.likelihood(shape, shape.n_samples),
-        prepare=lambda: LikelihoodTraining(generator, real, config, rng),
-        measured_over=sequences(shape),
+    return likelihood_epoch(shape, real, flops.likelihood(shape, shape.n_samples))
+
+
+def text_likelihood(shape: Shape, device: torch.device) -> Work:
+    """The same on sequences that end early, at random lengths."""
+    real = written(seeded_oracle(0, shape.vocab_size, device=device), shape.n_samples, shape)
+    shortest = max(1, shape.sequence_length // 2)
+    lengths = torch.randint(shortest, shape.sequence_length + 1, (len(real), 1), generator=seeded(device), device=device)
+    real[torch.arange(shape.sequence_length, device=device) >= lengths] = shape.vocab_size
+    return likelihood_epoch(
+        shape, real, flops.likelihood(shape, shape.n_samples) * lengths.float().mean().item() / real.shape[1]
     )
+
+
+def likelihood_epoch(shape: Shape, real: Tensor, flop: float) -> Work:
+    """The next epoch of a training that goes on, as in a run."""
+    config = dataclasses.replace(PRESETS["paper"][0].pretrain, batch_size=shape.batch_size)
+    training = LikelihoodTraining(generator_of(shape, real.device), real, config, seeded(real.device))
+    return Work(lambda _: training.train_epoch(), flop, measured_over=sequences(shape))
 
 
 def rewards(shape: Shape, device: torch.device) -> Work:
@@ -182,30 +230,32 @@ def generator_step(shape: Shape, device: torch.device) -> Work:
     )
 
 
-def discriminator(shape: Shape, device: torch.device) -> Work:
-    """Steps of the paper's discriminator."""
-    return discriminator_steps(shape, shape.cnn, device)
+def discriminator(batch_size: int | None = None) -> Callable[[Shape, torch.device], Work]:
+    """A step of the paper's discriminator, with its own batch size or another."""
+
+    def build(shape: Shape, device: torch.device) -> Work:
+        config = shape.cnn if batch_size is None else dataclasses.replace(shape.cnn, batch_size=batch_size)
+        passes, in_a_pass = fit_plan(shape, config.batch_size, device.type)
+        network = TextCNN(shape.vocab_size, shape.sequence_length, dataclasses.replace(config, epochs=passes), device=device)
+        reward = DiscriminatorReward(network)
+        half = in_a_pass * config.batch_size // 2
+        real = written(seeded_oracle(0, shape.vocab_size, device=device), half, shape)
+        generated = written(generator_of(shape, device), in_a_pass * config.batch_size - half, shape)
+        return Work(
+            lambda _: reward.fit(real, generated),
+            flops.discriminator_steps(shape.sequence_length, config, passes * in_a_pass),
+            scale=1 / (passes * in_a_pass),
+            measured_over=f"{f'{passes} x ' if passes > 1 else ''}{in_a_pass} steps of {config.batch_size:,}",
+        )
+
+    return build
 
 
-def preset_discriminator(shape: Shape, device: torch.device) -> Work:
-    """Steps of the same discriminator with the batch size of the presets for CPUs."""
-    return discriminator_steps(shape, dataclasses.replace(shape.cnn, batch_size=PRESET_BATCH), device)
-
-
-def discriminator_steps(shape: Shape, config: TextCNNConfig, device: torch.device) -> Work:
-    """Steps on equally many real and generated sequences; fewer steps are timed for larger batches."""
-    steps = max(4, shape.fit_steps * shape.discriminator.batch_size // config.batch_size)
-    network = TextCNN(shape.vocab_size, shape.sequence_length, dataclasses.replace(config, epochs=1), device=device)
-    reward = DiscriminatorReward(network)
-    half = steps * config.batch_size // 2
-    real = written(seeded_oracle(0, shape.vocab_size, device=device), half, shape)
-    generated = written(generator_of(shape, device), steps * config.batch_size - half, shape)
-    return Work(
-        lambda _: reward.fit(real, generated),
-        flops.discriminator_steps(shape.sequence_length, config, steps),
-        scale=REPORTED_STEPS / steps,
-        measured_over=f"{steps} steps of {config.batch_size}",
-    )
+def fit_plan(shape: Shape, batch_size: int, device: str) -> tuple[int, int]:
+    """Passes and steps in a pass to time: few steps on a CPU, on a GPU as many with every batch size."""
+    steps = shape.fit_steps or FIT_STEPS[device]
+    in_a_pass = max(4, steps * shape.discriminator.batch_size // batch_size)
+    return max(1, steps // in_a_pass) if device == "cuda" else 1, in_a_pass
 
 
 def single_env(shape: Shape, device: torch.device) -> Work:
@@ -261,15 +311,29 @@ def play(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
 PIECES: dict[str, Piece] = {
     "sampling": Piece("sampling", sampling),
     "likelihood": Piece("likelihood epoch", likelihood),
+    "likelihood-text": Piece("… that ends early", text_likelihood),
     "rewards": Piece("Monte Carlo rewards", rewards),
     "generator": Piece("generator step", generator_step),
-    "discriminator": Piece(f"{REPORTED_STEPS:,} fit steps", discriminator),
-    "discriminator-preset": Piece(f"{REPORTED_STEPS:,} fit steps of {PRESET_BATCH}", preset_discriminator),
+    "discriminator": Piece("discriminator step", discriminator()),
+    "discriminator-128": Piece("… of 128", discriminator(128)),
+    "discriminator-256": Piece("… of 256", discriminator(256)),
+    "discriminator-1024": Piece("… of 1,024", discriminator(1024)),
     "env": Piece("steps of one env", single_env),
     "env-64": Piece("steps of 64 rows", vector_env(64, 50)),
     "env-1024": Piece("steps of 1,024 rows", vector_env(1024, 20)),
     "play-64": Piece("play, 64 rows", play(64, 200)),
 }
+SUITABLE: dict[str, tuple[PieceName, ...]] = {
+    "cpu": (
+        *("sampling", "likelihood", "rewards", "generator", "discriminator", "discriminator-128"),
+        *("env", "env-64", "env-1024", "play-64", "memory"),
+    ),
+    "cuda": (
+        *("sampling", "likelihood", "likelihood-text", "rewards", "generator"),
+        *("discriminator", "discriminator-256", "discriminator-1024"),
+    ),
+}
+"""The default pieces on each kind of device."""
 
 
 def generator_of(shape: Shape, device: torch.device) -> TokenLSTM:
@@ -359,8 +423,9 @@ class Row:
     """The work that takes `values` seconds."""
     limits: list[tuple[float, float]] | None = None
     """The limit's speed before and after each repeat, FLOP/s."""
-    target: float | None = None
-    """The minimum share or steps per second, or the maximum MiB."""
+    prepared: float | None = None
+    """Seconds of building and warming up."""
+    target: Target | None = None
 
     @property
     def median(self) -> float:
@@ -384,11 +449,10 @@ class Row:
         """Whether the target is met; None if there is no target."""
         if self.target is None:
             return None
-        if self.unit == "MiB":
-            return self.median <= self.target
-        if self.unit == "steps/s":
-            return self.median >= self.target
-        return self.share is not None and self.share >= self.target
+        reached = self.share if self.target.kind == "share of the limit" else self.median
+        if reached is None:
+            return False
+        return reached >= self.target.bound if self.target.is_minimum else reached <= self.target.bound
 
     def as_json(self) -> dict[str, Any]:
         """All fields, raw and derived."""
@@ -396,29 +460,54 @@ class Row:
         return dataclasses.asdict(self) | worked_out | {"shares": self.shares, "share": self.share, "met": self.met}
 
 
-def measure(name: str, work: Work, device: torch.device, repeats: int, limit: Limit, tick: Callable[[], object]) -> Row:
-    """Time a piece several times after warming up; call `tick` after each repeat."""
+def measure(
+    name: str, build: Callable[[], Work], device: torch.device, repeats: int, limit: Limit, tick: Callable[[], object]
+) -> Row:
+    """Build a piece, warm it up, and time it several times; call `tick` after each repeat."""
+    start = time.perf_counter()
+    work = build()
+    for _ in range(n_uncounted(device)):
+        clock(partial(work.run, work.prepare()), device)
+        tick()
+    prepared = time.perf_counter() - start
     seconds, limits = [], []
-    for repeat in range(-n_uncounted(device), repeats):
-        prepared = work.prepare()
+    for _ in range(repeats):
+        with_what = work.prepare()
         before = limit.rate() if work.flop else 0.0
-        taken = clock(partial(work.run, prepared), device)
-        after = limit.rate() if work.flop else 0.0
-        if repeat >= 0:
-            seconds.append(taken)
-            limits.append((before, after))
+        seconds.append(clock(partial(work.run, with_what), device))
+        limits.append((before, limit.rate() if work.flop else 0.0))
         tick()
     label = PIECES[name].label
     if work.steps is not None:
-        return Row(name, label, "steps/s", [work.steps / taken for taken in seconds], work.measured_over)
+        per_second = [work.steps / taken for taken in seconds]
+        return Row(name, label, "steps/s", per_second, work.measured_over, prepared=prepared)
     scaled = [work.scale * taken for taken in seconds]
     flop = None if work.flop is None else work.scale * work.flop
-    return Row(name, label, "s", scaled, work.measured_over, flop, None if flop is None else limits)
+    return Row(name, label, "s", scaled, work.measured_over, flop, None if flop is None else limits, prepared)
 
 
 def n_uncounted(device: torch.device) -> int:
-    """The number of warm-up repeats."""
-    return 2 if device.type == "cuda" else 1
+    """The number of warm-up repeats: on a GPU one that compiles, one that records, and one that replays."""
+    return 3 if device.type == "cuda" else 1
+
+
+def whole_run(rows: Sequence[Row]) -> Row | None:
+    """The preset `paper` from the medians of its parts, without evaluations; None if one of them is missing."""
+    config = PRESETS["paper"][0]
+    assert isinstance(config, OracleConfig)
+    adversarial, of_fits = config.adversarial, config.discriminator
+    fits = adversarial.d_pretrain_steps + adversarial.updates * adversarial.d_steps
+    times = {
+        "sampling": fits,
+        "likelihood": config.pretrain.epochs,
+        "generator": adversarial.updates * adversarial.g_steps,
+        "discriminator": fits * of_fits.epochs * -(-(config.n_real + adversarial.n_generated) // of_fits.batch_size),
+    }
+    medians = {row.name: row.median for row in rows}
+    if not medians.keys() >= times.keys():
+        return None
+    seconds = sum(times[name] * medians[name] for name in times)
+    return Row("paper", "preset paper, projected", "s", [seconds], f"{times['discriminator']:,} fit steps, …")
 
 
 def measure_memory(config: Config, device: torch.device) -> Row:
@@ -442,29 +531,37 @@ def main(config: Config) -> dict[str, Any]:
     device = resolve_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    names = [name for name in PIECES if name in config.pieces]
-    with_memory = "memory" in config.pieces
+    pieces = SUITABLE[device.type] if config.pieces is None else config.pieces
+    names = [name for name in PIECES if name in pieces]
+    with_memory, with_growth = "memory" in pieces, config.growth and device.type == "cpu"
     limit = Limit(config.limit_size or LIMIT_SIZES[device.type], device)
     total = len(names) * (n_uncounted(device) + config.repeats) + with_memory
-    total += n_growth_repeats(config.growth_sizes) if config.growth else 0
+    total += n_growth_repeats(config.growth_sizes) if with_growth else 0
     graphs = nullcontext() if config.graphs else without_graphs()
     with graphs, tqdm(total=total, desc="speed", unit="repeat", disable=None) as bar:
         rows = []
         for name in names:
             bar.set_postfix_str(name)
-            work = PIECES[name].build(config.shape, device)
-            rows.append(measure(name, work, device, config.repeats, limit, bar.update))
+            build = partial(PIECES[name].build, config.shape, device)
+            rows.append(measure(name, build, device, config.repeats, limit, bar.update))
         if with_memory:
             bar.set_postfix_str("memory")
             rows.append(measure_memory(config, device))
             bar.update()
-        curves = measure_growth(config, device, bar) if config.growth else []
-    if device.type == "cpu" and config.shape == Shape():
-        rows = [dataclasses.replace(row, target=TARGETS.get(row.name)) for row in rows]
+        curves = measure_growth(config, device, bar) if with_growth else []
+    if config.shape == Shape():
+        rows = with_targets(rows, device.type)
     report = report_of(config, device, limit, rows, curves)
     write(report, curves, config.out)
     show(report, rows, curves, Console(width=None if sys.stdout.isatty() else _FILE_WIDTH))
     return report
+
+
+def with_targets(rows: Sequence[Row], device: str) -> list[Row]:
+    """The rows with the targets of that kind of device, and the whole run if it has one."""
+    targets = TARGETS[device]
+    whole = whole_run(rows) if "paper" in targets else None
+    return [dataclasses.replace(row, target=targets.get(row.name)) for row in (*rows, *([whole] if whole else []))]
 
 
 def measure_growth(config: Config, device: torch.device, bar: "tqdm[None]") -> list[Curve]:
@@ -503,6 +600,7 @@ def report_of(
         "repeats": config.repeats,
         "shape": dataclasses.asdict(config.shape),
         "limit": {"size": limit.size, "median": median(rates), "lowest": min(rates), "highest": max(rates)},
+        "targets_for": GPU_OF_TARGETS if device.type == "cuda" else "any CPU",
         "rows": [row.as_json() for row in rows],
         "growth_sizes": dataclasses.asdict(config.growth_sizes) if curves else None,
         "growth": [curve.as_json() for curve in curves],
@@ -536,27 +634,31 @@ def show(report: dict[str, Any], rows: Sequence[Row], curves: Sequence[Curve], c
     console.print(f"{report['processor']}, threads: {report['threads']}")
     console.print(f"Limit: float32 product of {limit['size']} x {limit['size']}, median {typical} ({spread})")
     if rows:
-        console.print(speed_table(rows))
+        console.print(speed_table(rows, report["device"]))
     if curves:
         console.print(growth_table(curves))
 
 
-def speed_table(rows: Sequence[Row]) -> Table:
+def speed_table(rows: Sequence[Row], device: str) -> Table:
     """A row per piece."""
     table = Table(box=None, padding=(0, 1), header_style="bold")
     table.add_column("", no_wrap=True)
     for name in ("median", "lowest – highest", "work", "share"):
         table.add_column(name, justify="right", no_wrap=name != "lowest – highest")
     table.add_column("measured over")
-    with_targets = any(row.target is not None for row in rows)
-    if with_targets:
-        table.add_column("target")
+    optional: dict[str, Callable[[Row], str]] = {}
+    if device == "cuda":
+        optional["prepared in"] = lambda row: "" if row.prepared is None else quantity([row.prepared], "s")
+    if any(row.target is not None for row in rows):
+        optional[f"target ({GPU_OF_TARGETS})" if device == "cuda" else "target"] = target_cell
+    for name in optional:
+        table.add_column(name)
     for row in rows:
         work = "" if row.flop is None else quantity([row.flop], "FLOP")
         share = "" if row.share is None else f"{row.share:.0%}"
         spread = quantity([min(row.values), max(row.values)], row.unit) if len(row.values) > 1 else ""
         cells = (row.label, quantity([row.median], row.unit), spread, work, share, row.measured_over)
-        table.add_row(*cells, *((target_cell(row),) if with_targets else ()))
+        table.add_row(*cells, *(cell(row) for cell in optional.values()))
     return table
 
 
@@ -573,15 +675,13 @@ def target_cell(row: Row) -> str:
     """The target, and whether it is met."""
     if row.target is None:
         return ""
-    value = f"{row.target:.0%}" if row.unit == "s" else quantity([row.target], row.unit)
-    mark = "[green]met[/green]" if row.met else "[red]missed[/red]"
-    return f"{'≤' if row.unit == 'MiB' else '≥'} {value} {mark}"
+    return f"{row.target} {'[green]met[/green]' if row.met else '[red]missed[/red]'}"
 
 
 def quantity(values: Sequence[float], unit: str) -> str:
     """One number, or a range, to three digits: 67.3 GFLOP for 67.3e9."""
     factor, prefix = next((pair for pair in _PREFIXES if max(values) >= pair[0]), _PREFIXES[-1])
-    if unit == "MiB":
+    if unit == "MiB" or (unit == "s" and factor > 1):
         factor, prefix = 1.0, ""
     scaled = [value / factor for value in values]
     numbers = [f"{value:.3g}" if value < 999.5 else f"{value:,.0f}" for value in scaled]

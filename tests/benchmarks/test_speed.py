@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 import runpy
 import sys
 from io import StringIO
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ import tyro
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents.experiment.presets import PRESETS
 from benchmarks import flops, growth, memory, speed
 from benchmarks.flops import Shape
 from benchmarks.growth import Curve, Sizes, fitted_exponent
-from benchmarks.speed import Config, Limit, Row, Work, measure
+from benchmarks.speed import Config, Limit, Row, Target, Work, measure
 from seqgan_env.rewards.text_cnn import TextCNNConfig
 
 PAPER = Shape()
@@ -132,7 +134,7 @@ def made_up_row(monkeypatch: pytest.MonkeyPatch, work: Work, seconds: list[float
     monkeypatch.setattr(speed, "clock", clock)
     work = dataclasses.replace(work, run=lambda thing: order.append(f"run {thing}"), prepare=prepare)
     limit: Any = MadeUpLimit()
-    row = measure("sampling", work, CPU, len(seconds) - 1, limit, lambda: order.append("tick"))
+    row = measure("sampling", lambda: work, CPU, len(seconds) - 1, limit, lambda: order.append("tick"))
     return row, order
 
 
@@ -140,9 +142,9 @@ def test_a_piece_is_warmed_up_prepared_untimed_and_set_against_the_limit(monkeyp
     row, order = made_up_row(monkeypatch, Work(print, 12.0, scale=10.0), [99.0, 2.0, 1.0, 4.0])
     assert order == ["prepare", "run 7", "tick"] * 4
     assert row.values == [20.0, 10.0, 40.0]
-    assert row.limits == [(3, 4), (5, 6), (7, 8)]  # the first two were of the warm-up
-    assert row.shares == [12 / 2 / 3.5, 12 / 1 / 5.5, 12 / 4 / 7.5]
-    assert (row.median, row.share, row.flop) == (20.0, 12 / 2 / 3.5, 120.0)
+    assert row.limits == [(1, 2), (3, 4), (5, 6)]
+    assert row.shares == [12 / 2 / 1.5, 12 / 1 / 3.5, 12 / 4 / 5.5]
+    assert (row.median, row.share, row.flop) == (20.0, 12 / 3.5, 120.0)
 
 
 def test_environment_steps_have_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +170,12 @@ def test_the_limit_is_of_float32_and_leaves_the_precision_as_it_was(monkeypatch:
 
 
 def with_share(share: float, target: float | None) -> Row:
-    return Row("sampling", "sampling", "s", [2.0], "", 200 * share, [(90.0, 110.0)], target)
+    bound = None if target is None else Target("share of the limit", target)
+    return Row("sampling", "sampling", "s", [2.0], "", 200 * share, [(90.0, 110.0)], target=bound)
+
+
+def measured(unit: Any, value: float, bound: float) -> Row:
+    return Row("", "", unit, [value], target=Target(unit, bound))
 
 
 @pytest.mark.parametrize(
@@ -178,10 +185,12 @@ def with_share(share: float, target: float | None) -> Row:
         (with_share(0.39, 0.40), False, "≥ 40% missed"),
         (with_share(1.7, 1.0), True, "≥ 100% met"),
         (with_share(1.7, None), None, ""),
-        (Row("env-64", "", "steps/s", [2.1e6], target=2e6), True, "≥ 2 Msteps/s met"),
-        (Row("env-64", "", "steps/s", [1.9e6], target=2e6), False, "≥ 2 Msteps/s missed"),
-        (Row("memory", "", "MiB", [2048.0], target=2048), True, "≤ 2,048 MiB met"),
-        (Row("memory", "", "MiB", [2049.0], target=2048), False, "≤ 2,048 MiB missed"),
+        (measured("steps/s", 2.1e6, 2e6), True, "≥ 2 Msteps/s met"),
+        (measured("steps/s", 1.9e6, 2e6), False, "≥ 2 Msteps/s missed"),
+        (measured("MiB", 2048.0, 2048), True, "≤ 2,048 MiB met"),
+        (measured("MiB", 2049.0, 2048), False, "≤ 2,048 MiB missed"),
+        (measured("s", 2.0e-4, 2e-4), True, "≤ 200 µs met"),
+        (measured("s", 2.1e-4, 2e-4), False, "≤ 200 µs missed"),
     ],
 )
 def test_targets(row: Row, met: bool | None, cell: str) -> None:
@@ -192,15 +201,50 @@ def test_targets(row: Row, met: bool | None, cell: str) -> None:
     assert console.file.getvalue().strip() == cell  # type: ignore[attr-defined]
 
 
-def test_targets_stand_in_the_table_if_there_are_any() -> None:
+@pytest.mark.parametrize(("device", "headers"), [("cpu", ["target"]), ("cuda", ["prepared in", "target (NVIDIA H100)"])])
+def test_targets_stand_in_the_table_if_there_are_any(device: str, headers: list[str]) -> None:
     rows = [with_share(0.41, 0.40), Row("env", "steps", "steps/s", [1.0])]
     without = [dataclasses.replace(row, target=None) for row in rows]
-    headers = [[column.header for column in speed.speed_table(some).columns] for some in (rows, without)]
-    assert [header[-1] for header in headers] == ["target", "measured over"]
+    shown, bare = ([str(column.header) for column in speed.speed_table(some, device).columns] for some in (rows, without))
+    start = ["", "median", "lowest – highest", "work", "share", "measured over"]
+    assert (shown, bare) == ([*start, *headers], [*start, *headers[:-1]])
 
 
 def test_every_target_is_of_a_piece() -> None:
-    assert set(speed.TARGETS) <= {*speed.PIECES, "memory"} == {*Config().pieces}
+    for device, targets in speed.TARGETS.items():
+        assert targets.keys() - {"paper"} <= {*speed.SUITABLE[device]} <= {*speed.PIECES, "memory"}
+    assert {*get_args(speed.PieceName)} == {*speed.PIECES, "memory"}
+
+
+def test_on_a_gpu_a_target_is_a_time_and_the_whole_run_is_worked_out() -> None:
+    parts = {"sampling": 5e-3, "likelihood": 0.1, "generator": 20e-3, "discriminator": 200e-6}
+    rows = speed.with_targets([Row(name, name, "s", [seconds]) for name, seconds in parts.items()], "cuda")
+    assert {row.name: row.met for row in rows} == {
+        "sampling": True,
+        "likelihood": False,
+        "generator": False,
+        "discriminator": True,
+        "paper": True,
+    }
+    config: Any = PRESETS["paper"][0]
+    adversarial, fits = config.adversarial, config.discriminator
+    n_fits = adversarial.d_pretrain_steps + adversarial.updates * adversarial.d_steps
+    steps = n_fits * fits.epochs * math.ceil((config.n_real + adversarial.n_generated) / fits.batch_size)
+    written_and_fitted = n_fits * 5e-3 + steps * 200e-6
+    updates = adversarial.updates * adversarial.g_steps * 20e-3
+    assert rows[-1].median == pytest.approx(config.pretrain.epochs * 0.1 + updates + written_and_fitted)
+    assert [row.name for row in speed.with_targets(rows[1:-1], "cuda")] == ["likelihood", "generator", "discriminator"]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "device", "plan"),
+    [
+        *((64, "cpu", (1, 40)), (128, "cpu", (1, 20)), (1024, "cpu", (1, 4))),
+        *((64, "cuda", (1, 320)), (256, "cuda", (4, 80)), (1024, "cuda", (16, 20)), (100_000, "cuda", (80, 4))),
+    ],
+)
+def test_as_many_fit_steps_of_every_size_are_timed_on_a_gpu(batch_size: int, device: str, plan: tuple[int, int]) -> None:
+    assert speed.fit_plan(PAPER, batch_size, device) == plan
 
 
 @pytest.mark.parametrize(
@@ -212,6 +256,7 @@ def test_every_target_is_of_a_piece() -> None:
         ([0.5, 2], "s", "0.5 – 2 s"),
         ([1234], "MiB", "1,234 MiB"),
         ([999.9], "s", "1,000 s"),
+        ([12_345], "s", "12,345 s"),
     ],
 )
 def test_quantities(values: list[float], unit: str, text: str) -> None:
@@ -265,15 +310,14 @@ def config(folder: Path, **changes: Any) -> Config:
 
 @pytest.mark.slow
 def test_everything_at_a_tiny_shape(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], global_generators_at_rest: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], global_generators_at_rest: None
 ) -> None:
-    monkeypatch.setattr(speed, "PRESET_BATCH", 256)
-    report = speed.main(config(tmp_path))
+    report = speed.main(config(tmp_path, pieces=get_args(speed.PieceName)))
     assert json.loads((tmp_path / "speed-cpu.json").read_text()) == json.loads(json.dumps(report))
     assert (tmp_path / "growth-cpu.png").read_bytes().startswith(b"\x89PNG")
 
     rows = {row["name"]: row for row in report["rows"]}
-    assert list(rows) == [*Config().pieces]
+    assert list(rows) == [*get_args(speed.PieceName)]
     for name, row in rows.items():
         assert 0 < row["lowest"] <= row["median"] <= row["highest"]
         assert row["target"] is None  # they are for the paper's sizes
@@ -284,10 +328,11 @@ def test_everything_at_a_tiny_shape(
             shares = [row["flop"] / value / rate for value, rate in zip(row["values"], rates, strict=True)]
             assert row["share"] == pytest.approx(median(shares))
     assert rows["rewards"]["flop"] == flops.rewards(TINY)
-    assert rows["discriminator"]["flop"] == pytest.approx(flops.discriminator_steps(6, TINY.cnn, 1000))
-    preset = dataclasses.replace(TINY.cnn, batch_size=256)
-    assert rows["discriminator-preset"]["flop"] == pytest.approx(flops.discriminator_steps(6, preset, 1000))
-    assert rows["discriminator-preset"]["measured_over"] == "4 steps of 256"
+    assert rows["discriminator"]["flop"] == pytest.approx(flops.discriminator_steps(6, TINY.cnn, 1))
+    larger = dataclasses.replace(TINY.cnn, batch_size=256)
+    assert rows["discriminator-256"]["flop"] == pytest.approx(flops.discriminator_steps(6, larger, 1))
+    assert rows["discriminator-256"]["measured_over"] == "4 steps of 256"
+    assert 0.5 < rows["likelihood-text"]["flop"] / rows["likelihood"]["flop"] < 1
 
     assert {(curve["piece"], curve["along"]) for curve in report["growth"]} == {
         *((piece, "sequence_length") for piece in ("sampling", "rewards", "generator")),
@@ -308,14 +353,24 @@ def test_some_pieces_alone(tmp_path: Path) -> None:
 def test_the_paper_shape_on_a_cpu_has_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "measure", lambda name, *_: Row(name, name, "steps/s", [3e6]))
     report = speed.main(config(tmp_path, shape=Shape(), pieces=("env-64", "env-1024"), growth=False))
-    assert [(row["target"], row["met"]) for row in report["rows"]] == [(2e6, True), (None, None)]
+    stated = {"kind": "steps/s", "bound": 2e6}
+    assert [(row["target"], row["met"]) for row in report["rows"]] == [(stated, True), (None, None)]
 
 
-def test_on_a_gpu_the_repeat_that_records_is_not_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert [speed.n_uncounted(torch.device(name)) for name in ("cpu", "cuda")] == [1, 2]
-    monkeypatch.setattr(speed, "n_uncounted", lambda device: 2)
+def test_what_suits_the_device_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "measure", lambda name, *_: Row(name, name, "s", [3.0]))
+    monkeypatch.setattr(speed, "measure_memory", lambda *_: Row("memory", "", "MiB", [3.0]))
+    report = speed.main(config(tmp_path, growth=False))
+    assert [row["name"] for row in report["rows"]] == [*speed.SUITABLE["cpu"]]
+
+
+def test_on_a_gpu_the_repeats_that_compile_and_record_are_not_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [speed.n_uncounted(torch.device(name)) for name in ("cpu", "cuda")] == [1, 3]
+    monkeypatch.setattr(speed, "n_uncounted", lambda device: 3)
     report = speed.main(config(tmp_path, pieces=("sampling",), growth=False))
-    assert len(report["rows"][0]["values"]) == 2
+    (row,) = report["rows"]
+    assert len(row["values"]) == 2
+    assert row["prepared"] > 0
 
 
 @pytest.mark.parametrize("graphs", [True, False])
