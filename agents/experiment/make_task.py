@@ -217,6 +217,11 @@ def judge_discriminator(task: Task, samples: Tensor) -> dict[str, float]:
     real, generated = model.log_odds(task.held_out), model.log_odds(samples)
     if real is None or generated is None:
         return {}
+    return separation(real, generated)
+
+
+def separation(real: Tensor, generated: Tensor) -> dict[str, float]:
+    """Accuracy and cross-entropy (nats) of log odds `(n,)` of real and `(m,)` of generated sequences; both weigh alike."""
     losses = (-F.logsigmoid(real).mean() - F.logsigmoid(-generated).mean()) / 2
     right = ((real > 0).float().mean() + (generated <= 0).float().mean()) / 2
     return {"discriminator_accuracy": right.item(), "discriminator_loss": losses.item()}
