@@ -185,20 +185,21 @@ def likelihood(shape: Shape, device: torch.device) -> Work:
 
 
 def text_likelihood(shape: Shape, device: torch.device) -> Work:
-    """The same on sequences that end early, at random lengths."""
+    """The same on sequences that end early, at random lengths, of a generator with an end token."""
     real = written(seeded_oracle(0, shape.vocab_size, device=device), shape.n_samples, shape)
-    shortest = max(1, shape.sequence_length // 2)
-    lengths = torch.randint(shortest, shape.sequence_length + 1, (len(real), 1), generator=seeded(device), device=device)
-    real[torch.arange(shape.sequence_length, device=device) >= lengths] = shape.vocab_size
-    return likelihood_epoch(
-        shape, real, flops.likelihood(shape, shape.n_samples) * lengths.float().mean().item() / real.shape[1]
-    )
+    length, end_token = shape.sequence_length, 0
+    last = torch.randint(length // 2, length, (len(real), 1), generator=seeded(device), device=device)
+    positions = torch.arange(length, device=device)
+    real = real.masked_fill(positions == last, end_token).masked_fill(positions > last, shape.vocab_size)
+    share = (last + 1).float().mean().item() / length
+    return likelihood_epoch(shape, real, share * flops.likelihood(shape, shape.n_samples), end_token)
 
 
-def likelihood_epoch(shape: Shape, real: Tensor, flop: float) -> Work:
+def likelihood_epoch(shape: Shape, real: Tensor, flop: float, end_token: int | None = None) -> Work:
     """The next epoch of a training that goes on, as in a run."""
     config = dataclasses.replace(PRESETS["paper"][0].pretrain, batch_size=shape.batch_size)
-    training = LikelihoodTraining(generator_of(shape, real.device), real, config, seeded(real.device))
+    generator = generator_of(shape, real.device, end_token)
+    training = LikelihoodTraining(generator, real, config, seeded(real.device))
     return Work(lambda _: training.train_epoch(), flop, measured_over=sequences(shape))
 
 
@@ -336,10 +337,10 @@ SUITABLE: dict[str, tuple[PieceName, ...]] = {
 """The default pieces on each kind of device."""
 
 
-def generator_of(shape: Shape, device: torch.device) -> TokenLSTM:
+def generator_of(shape: Shape, device: torch.device, end_token: int | None = None) -> TokenLSTM:
     """The paper's generator, untrained."""
-    seed = torch.Generator().manual_seed(0)
-    return TokenLSTM(shape.vocab_size, shape.embedding_dim, shape.hidden_dim, generator=seed, device=device)
+    sizes = (shape.vocab_size, shape.embedding_dim, shape.hidden_dim)
+    return TokenLSTM(*sizes, end_token=end_token, generator=torch.Generator().manual_seed(0), device=device)
 
 
 def constant_game(shape: Shape, device: torch.device) -> SequenceGame:

@@ -331,6 +331,12 @@ class TestMemory:
         assert "\n" not in str(caught.value)
         assert caught.value.__cause__ is error
 
+    @pytest.mark.gpu
+    def test_a_gpu_says_so_itself(self) -> None:
+        message = r"for a fit\. Lower its batch_size, 64\. \(CUDA out of memory"
+        with pytest.raises(OutOfMemory, match=message), room_for("a fit", "its batch_size, 64"):
+            torch.empty(1 << 45, dtype=torch.uint8, device="cuda")
+
     @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), ValueError("no"), OutOfMemory("told already")])
     def test_other_errors_pass_as_they_are(self, error: Exception) -> None:
         with pytest.raises(type(error)) as caught, room_for("a fit", "its batch_size, 64"):
