@@ -1,10 +1,13 @@
 """Draw tokens from logits by the inverse transform, with one uniform number per token.
 
-`draw_tokens` is the fast path from logits; `LinearDraws` is faster if the logits come from a linear layer.
+`draw_tokens` is the fast path from logits. If they come from a linear layer, `linear_draws` has a faster one for the device.
 """
 
+import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,9 @@ from torch import Tensor
 
 from seqgan_env.support.cuda_graphs import replayed
 from seqgan_env.support.settings import Temperature, check_number
+
+if TYPE_CHECKING:
+    from seqgan_env.models.triton_draws import TritonDraws
 
 # Limit on rows times vocabulary of logits in memory at once. 16 MB in float32 stay in a CPU's last-level cache; a GPU gets
 # 256 MB, so that it runs few, large kernels.
@@ -99,6 +105,8 @@ class LinearDraws:
         product[:vocab_size, :width] = weight.detach()
         product[:vocab_size, width] = bias.detach()
         self._product = product.T
+        self.rows_together = max(1, LINEAR_LOGITS_PER_CHUNK // vocab_size)
+        """The best number of rows per call."""
         self._tile = rows_in_cache(columns)
         self._logits = self._weights = product.new_empty(0, columns)
 
@@ -118,12 +126,40 @@ class LinearDraws:
         return _draw_by_blocks(torch.softmax(logits, dim=1, out=self._weights[: len(features)]), uniforms)
 
 
-def linear_draws(policy: TokenPolicy, inverse_temperature: float) -> LinearDraws | None:
-    """`LinearDraws` for a policy whose logits come from a linear layer; None for others."""
-    if not isinstance(policy, FeaturePolicy):
+def linear_draws(policy: TokenPolicy, inverse_temperature: float) -> "LinearDraws | TritonDraws | None":
+    """What draws fastest from a policy's features on its device; None if its tokens must be drawn from logits."""
+    layer = policy.linear_output() if isinstance(policy, FeaturePolicy) else None
+    if layer is None:
         return None
-    layer = policy.linear_output()
-    return None if layer is None else LinearDraws(*(inverse_temperature * part.detach() for part in layer))
+    weight, bias = (part.detach() for part in layer)
+    if weight.device.type == "cpu":
+        return LinearDraws(inverse_temperature * weight, inverse_temperature * bias)
+    on_gpu = weight.device.type == "cuda" and weight.dtype == bias.dtype == torch.float32
+    if not (on_gpu and triton_draws_work(weight.device, *weight.shape)):
+        return None
+    from seqgan_env.models.triton_draws import TritonDraws
+
+    return TritonDraws(weight, bias, inverse_temperature)
+
+
+@cache
+def triton_draws_work(device: torch.device, vocab_size: int, width: int) -> bool:
+    """Whether Triton is installed and compiles `TritonDraws` for a layer of this size; if it cannot, this warns, once.
+
+    It is not asked on GPUs without tensor cores for TF32, nor on those of AMD, where the products are not exact to float32.
+    """
+    if importlib.util.find_spec("triton") is None or torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        from seqgan_env.models.triton_draws import TritonDraws
+
+        layer = (torch.zeros(vocab_size, width, device=device), torch.zeros(vocab_size, device=device))
+        TritonDraws(*layer)(torch.zeros(1, width, device=device), torch.zeros(1, 1, device=device))
+    except Exception as error:  # of many kinds: no compiler for C, too little shared memory, another version of Triton
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"Tokens are drawn from logits, more slowly, because Triton failed: {said}", stacklevel=2)
+        return False
+    return True
 
 
 class NextTokens:
@@ -148,14 +184,10 @@ class NextTokens:
     ) -> None:
         self._policy = policy
         self._inverse_temperature = inverse_temperature
-        self.linear: LinearDraws | None = None
+        self.linear = None if masked else linear_draws(policy, inverse_temperature)
         """Draws straight from the policy's features; None if its tokens are drawn from logits."""
-        if device.type == "cpu" and not masked:
-            self.linear = linear_draws(policy, inverse_temperature)
-        self.rows_together = rows_per_chunk(vocab_size, device)
+        self.rows_together = rows_per_chunk(vocab_size, device) if self.linear is None else self.linear.rows_together
         """The best number of rows per call."""
-        if self.linear is not None:
-            self.rows_together = max(1, LINEAR_LOGITS_PER_CHUNK // vocab_size)
 
     def __call__(self, tokens: Tensor, state: Any, uniforms: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Any]:
         """Read tokens `(n,)` int64; draw the next ones.

@@ -1,6 +1,6 @@
 """Monte Carlo search: the value of a prefix is the mean reward of its completions (paper, eqs. 3 and 4)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from seqgan_env.support.hashed_random import mix, uniform
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Rows = slice | Tensor
+
+_UNIFORMS_TOGETHER = 1 << 22  # limit on the uniform numbers computed at once: 32 MB while they are hashed
 
 
 class UniformPolicy:
@@ -165,15 +167,18 @@ class MonteCarloSearch:
         next_tokens = NextTokens(self.policy, tokens.device, self.vocab_size, masked=self.mask is not None)
         trunk = self.policy.initial_state(n)  # the policy's state along the sequences themselves
         states: Any = None  # and along their completions
-        for position in range(length):
+        inputs = torch.cat([torch.full_like(tokens[:, :1], self.vocab_size), tokens], dim=1)
+        for position in range(first):
+            _, trunk = self.policy.step(inputs[:, position], trunk)
+        for position, uniforms in zip(range(first, length), _uniforms_at(keys, range(first, length)), strict=True):
             # Completions of prefixes shorter than `position` each get their next token. Completions of the prefix with that
             # length start now, once the policy has read its last token.
-            n_under_way = max(0, min(position, last + 1) - first) * block
+            n_under_way = (min(position, last + 1) - first) * block
             for rows in self._under_way(alive[:n_under_way], next_tokens.rows_together):
                 drawn, state = next_tokens(
                     completed[rows, position - 1],
                     map_state(lambda part: part[rows], states),  # noqa: B023 - used at once
-                    uniform(mix(keys[rows], position)).unsqueeze(1),
+                    uniforms[rows].unsqueeze(1),
                     self._allowed(completed[rows, :position]),
                 )
                 _assign(states, rows, state)
@@ -182,15 +187,10 @@ class MonteCarloSearch:
                     alive[rows] = drawn.squeeze(1) != self.end_token
             if position > last:
                 continue
-            inputs = tokens[:, position - 1] if position > 0 else torch.full_like(tokens[:, 0], self.vocab_size)
-            if position < first:
-                _, trunk = self.policy.step(inputs, trunk)
-                continue
             rows = slice(n_under_way, n_under_way + block)  # `n_rollouts` draws from each row of logits
             now_open = is_open[position - first]
-            row_uniforms = uniform(mix(keys[rows], position)).view(n, self.n_rollouts)
             allowed = self._allowed(tokens[:, :position], now_open)
-            drawn, trunk = next_tokens(inputs, trunk, row_uniforms, allowed)
+            drawn, trunk = next_tokens(inputs[:, position], trunk, uniforms[rows].view(n, self.n_rollouts), allowed)
             drawn[~now_open] = self.vocab_size
             completed[rows, position] = drawn.flatten()
             if self.end_token is not None:
@@ -217,6 +217,17 @@ class MonteCarloSearch:
         if rows is None:
             return allowed_tokens(self.mask, prefixes, self.vocab_size)
         return allowed_where(rows, self.mask, prefixes, self.vocab_size)
+
+
+def _uniforms_at(keys: Tensor, positions: range) -> Iterator[Tensor]:
+    """The uniform numbers `(rows,)` of each position in turn, for keys `(rows,)`.
+
+    Those of many positions are computed together, because hashing takes as many kernels for one as for all.
+    """
+    together = max(1, _UNIFORMS_TOGETHER // max(1, len(keys)))
+    for start in range(positions.start, positions.stop, together):
+        some = torch.arange(start, min(start + together, positions.stop), device=keys.device)
+        yield from uniform(mix(keys, some.unsqueeze(1)))
 
 
 def _assign(states: Any, rows: Rows, values: Any) -> None:
