@@ -90,6 +90,13 @@ def draw_tokens_reference(logits: Tensor, uniforms: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, targets, right=True).clamp_(max=logits.shape[-1] - 1)
 
 
+def outside_of_shares(drawn: Tensor, logits: Tensor, uniforms: Tensor) -> Tensor:
+    """How far each uniform number lies outside the share of its token, `(n, k)`: 0 if the token is that of the definition."""
+    shares = torch.softmax(logits.double(), dim=-1)
+    ends = shares.cumsum(dim=-1).gather(1, drawn)
+    return torch.maximum(ends - shares.gather(1, drawn) - uniforms, uniforms - ends).clamp_(min=0)
+
+
 def max_over_windows_reference(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """See `max_over_windows`; by torch's own convolution."""
     _, _, dim = embedded.shape

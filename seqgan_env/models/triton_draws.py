@@ -35,7 +35,10 @@ class TritonDraws:
         self._weight, self._bias = weight.detach().contiguous(), bias.detach().contiguous()
         self._scale = inverse_temperature * math.log2(math.e)  # the kernels take powers of 2
         vocab_size, width = weight.shape
-        self._n_blocks = triton.cdiv(vocab_size, _BLOCK)
+        n_blocks = triton.cdiv(vocab_size, _BLOCK)
+        self._n_spans = triton.cdiv(n_blocks, _BLOCKS_PER_PROGRAM)
+        self._blocks_per_span = triton.cdiv(n_blocks, self._n_spans)
+        self._n_blocks = self._n_spans * self._blocks_per_span  # the last ones may be empty
         self.rows_together = max(1, _FLOATS_TOGETHER // (2 * self._n_blocks + 8 * width))
         """The best number of rows per call. Apart from the two sums of each block, a row's state and gates take memory."""
 
@@ -50,20 +53,18 @@ class TritonDraws:
         layer = (features, self._weight, self._bias)
         with torch.cuda.device_of(features):
             chunk = max(16, triton.next_power_of_2(min(width, _WIDEST_PRODUCT)))
-            spans = triton.cdiv(self._n_blocks, _BLOCKS_PER_PROGRAM)
-            _sum_blocks[(triton.cdiv(n, _ROWS), spans)](
+            _sum_blocks[(triton.cdiv(n, _ROWS), self._n_spans)](
                 *layer,
                 tops,
                 sums,
                 n,
                 vocab_size,
-                self._n_blocks,
                 self._scale,
                 WIDTH=width,
                 CHUNK=chunk,
                 ROWS=_ROWS,
                 BLOCK=_BLOCK,
-                BLOCKS_PER_PROGRAM=triton.cdiv(self._n_blocks, spans),
+                BLOCKS_PER_PROGRAM=self._blocks_per_span,
                 PRECISION="tf32x3",
                 num_warps=4,
             )
@@ -100,7 +101,6 @@ def _sum_blocks(
     sums,
     n,
     vocab_size,
-    n_blocks,
     scale,
     WIDTH: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -134,9 +134,8 @@ def _sum_blocks(
         top = tl.max(logits, 1)
         powers = tl.exp2(logits - tl.where(top == -float("inf"), 0.0, top)[:, None])
         place = block.to(tl.int64) * n + rows
-        asked = (rows < n) & (block < n_blocks)
-        tl.store(tops + place, top, mask=asked)
-        tl.store(sums + place, tl.sum(powers, 1), mask=asked)
+        tl.store(tops + place, top, mask=rows < n)
+        tl.store(sums + place, tl.sum(powers, 1), mask=rows < n)
 
 
 @triton.jit(do_not_specialize=["n", "k", "row_stride", "draw_stride"])

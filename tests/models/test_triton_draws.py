@@ -1,0 +1,140 @@
+"""Draws by Triton: the cases beside this file, in the interpreter and on a GPU; and on a GPU the sizes of experiments."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqgan_env.models import sampling
+from seqgan_env.models.lstm import TokenLSTM
+from seqgan_env.models.sampling import linear_draws, triton_draws_work
+from tests.programs import run_program
+from tests.references import outside_of_shares
+from tests.small import seeded
+
+CASES = "tests/models/triton_draws_cases.py"
+
+
+@pytest.mark.parametrize("interpreted", [True, pytest.param(False, marks=pytest.mark.gpu)], ids=["interpreter", "gpu"])
+def test_cases(interpreted: bool) -> None:
+    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
+    run = run_program("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", CASES, TRITON_INTERPRET=str(int(interpreted)))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "passed" in run.stdout
+
+
+# What is chosen where
+
+
+@pytest.fixture
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Asks, as if on a GPU, whether Triton works."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    return lambda: triton_draws_work.__wrapped__(torch.device("cuda"), 5, 3)
+
+
+def test_without_triton_nothing_is_tried(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not asked_anew()
+
+
+def test_an_older_gpu_draws_from_logits(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not asked_anew()
+
+
+def test_where_triton_fails_it_is_said(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "seqgan_env.models.triton_draws", None)
+    with pytest.warns(UserWarning, match=r"drawn from logits, more slowly, because Triton failed: .*triton_draws"):
+        assert not asked_anew()
+
+
+def test_importing_the_package_does_not_import_triton() -> None:
+    run = run_program("-c", "import sys, seqgan_env.models.sampling; print('triton' in sys.modules)")
+    assert run.stdout.strip() == "False", run.stdout + run.stderr
+
+
+# On a GPU
+
+
+def layer(vocab_size: int, width: int, n: int, k: int) -> tuple[nn.Linear, Tensor, Tensor]:
+    """A layer, features `(n, width)` and uniforms `(n, k)`."""
+    generator = torch.Generator("cuda").manual_seed(vocab_size)
+    made = nn.Linear(width, vocab_size, device="cuda").requires_grad_(False)
+    made.weight.normal_(std=2 / width**0.5, generator=generator)
+    made.bias.normal_(generator=generator)
+    features = torch.randn(n, width, generator=generator, device="cuda")
+    return made, features, torch.rand(n, k, generator=generator, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("vocab_size", "width", "n", "k"),
+    [
+        (5000, 32, 10_240, 1),
+        (50, 32, 10_240, 1),
+        (50_000, 64, 2048, 1),
+        (20_000, 600, 1024, 1),
+        (5000, 32, 64, 16),
+        (5000, 32, 1, 10_000),
+    ],
+)
+def test_at_full_size_only_edges_differ(vocab_size: int, width: int, n: int, k: int) -> None:
+    from seqgan_env.models.triton_draws import TritonDraws
+
+    output, features, uniforms = layer(vocab_size, width, n, k)
+    drawn = TritonDraws(output.weight, output.bias)(features, uniforms)
+    outside = [
+        outside_of_shares(tokens, nn.functional.linear(x.double(), output.weight.double(), output.bias.double()), u)
+        for tokens, x, u in zip(drawn.split(512), features.split(512), uniforms.split(512), strict=True)
+    ]
+    beyond = torch.cat(outside)
+    assert beyond.max() < 1e-6
+    assert (beyond > 0).double().mean() < 0.003
+    shifted = outside_of_shares(drawn[:512], output(features[:512]), uniforms[:512].flip(1) if k > 1 else 1 - uniforms[:512])
+    assert shifted.max() > 0.5  # the control
+
+
+@pytest.mark.gpu
+def test_a_graph_draws_the_same() -> None:
+    from seqgan_env.models.triton_draws import TritonDraws
+
+    output, features, uniforms = layer(5000, 32, 300, 2)
+    draws = TritonDraws(output.weight, output.bias)
+    draws(features, uniforms)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        drawn = draws(features, uniforms)
+    for _ in range(2):
+        uniforms.copy_(torch.rand(300, 2, device="cuda", generator=torch.Generator("cuda").manual_seed(3)))
+        features.neg_()
+        graph.replay()
+        assert torch.equal(drawn, draws(features, uniforms))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"inverse_temperature": 1.7}, {"prefix": (3, 1)}], ids=["plain", "colder", "prefix"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_policy_on_a_gpu_writes_what_it_does_from_logits(
+    tied: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = TokenLSTM(1000, 32, 32, tied=tied, initial_std=0.5, generator=seeded(), device="cuda").requires_grad_(False)
+    assert type(linear_draws(policy, 1.0)).__name__ == "TritonDraws"
+
+    def sample() -> Tensor:
+        return sampling.sample_sequences(policy, 2000, 10, 1000, torch.Generator("cuda").manual_seed(0), **options)[0]
+
+    drawn = sample()
+    monkeypatch.setattr(sampling, "linear_draws", lambda *_: None)
+    assert (drawn != sample()).any(dim=1).double().mean() < 0.01
+
+
+@pytest.mark.gpu
+def test_other_dtypes_are_drawn_from_logits() -> None:
+    policy = TokenLSTM(100, 4, 4, generator=seeded(), device="cuda")
+    assert linear_draws(policy.double(), 1.0) is None
