@@ -11,12 +11,13 @@ from torch import Tensor
 from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.sampling import draw_tokens
 from seqgan_env.models.token_model import TokenModel, training_mode
+from seqgan_env.support.cuda_graphs import RepeatedStep
 from seqgan_env.support.errors import StepRecord, room_for
 from seqgan_env.support.precision import Precision, check_precision, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.settings import LargestNorm, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
 from seqgan_env.support.state_dicts import load_optimizer_state, load_random_state, optimizer_state, random_state
-from seqgan_env.support.training_step import take_step
+from seqgan_env.support.training_step import Batches, take_step
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class PretrainConfig:
     CPUs with AMX, TF32 on a GPU. Measuring and sampling always use float32."""
     scheduled_sampling: bool = False
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
+
+
+_NUMBERS = ("the loss", "the norm of the gradient")
 
 
 class LikelihoodTraining:
@@ -86,7 +90,10 @@ class LikelihoodTraining:
         self.phase = phase
         self.optimizer = optimizer or torch.optim.Adam(generator.parameters(), lr=config.learning_rate, fused=True)
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
-        self._steps_per_epoch = -(-len(real) // config.batch_size)
+        # What the steps of an epoch read and write, at fixed addresses.
+        self._batches = Batches(len(real), config.batch_size, real.device)
+        self._record = StepRecord(_NUMBERS, len(self._batches.sizes), phase, real.device)
+        self._sums = torch.zeros(2, device=real.device)  # nats and tokens of the epoch
         self._order: Tensor | None = None
         self._begin_epoch()
 
@@ -143,12 +150,12 @@ class LikelihoodTraining:
         self._finished_steps = state["finished_steps"]
         order = state["order"]
         self._order = None if order is None else order.to(self.real.device)
-        self._sums = state["sums"].to(self.real.device)
+        self._sums.copy_(state["sums"])
 
     def _begin_epoch(self) -> None:
         self._finished_steps = 0
         self._order = None
-        self._sums = torch.zeros(2, device=self.real.device)  # nats and tokens of the epoch
+        self._sums.zero_()
 
     def _finish_epoch(self, after_step: Callable[[], None] | None) -> float:
         """Take the remaining steps of the epoch; return its mean loss in nats per token."""
@@ -156,36 +163,52 @@ class LikelihoodTraining:
             n, device = len(self.real), self.real.device
             shuffle = self.config.shuffle
             self._order = torch.randperm(n, generator=self.rng, device=device) if shuffle else torch.arange(n, device=device)
-        batches = self._order.split(self.config.batch_size)[self._finished_steps :]
-        before = self.finished_epochs * self._steps_per_epoch + self._finished_steps
-        record = StepRecord(["the loss", "the norm of the gradient"], len(batches), self.phase, self.real.device)
-        for rows in batches:
+        sizes = self._batches.sizes
+        before = self.finished_epochs * len(sizes) + self._finished_steps
+        self._batches.begin(self._order, self._finished_steps)
+        self._record.begin()
+        steps = {size: self._step_of(size) for size in set(sizes)}
+        for size in sizes[self._finished_steps :]:
             with products_in(self.config.precision), room_for(self.phase, f"its batch_size, {self.config.batch_size}"):
-                self._step(self.real[rows], record)
+                steps[size]()
+            self._decay_learning_rate()
             self._finished_steps += 1
-            if after_step is not None and self._finished_steps < self._steps_per_epoch:
+            if after_step is not None and self._finished_steps < len(sizes):
                 after_step()
-        record.check(steps_before=before)
-        nats, tokens = self._sums
+        self._record.check(steps_before=before)
+        nats, tokens = self._sums.tolist()
         return float(nats / tokens)
 
-    def _step(self, batch: Tensor, record: StepRecord) -> None:
+    def _step_of(self, size: int) -> Callable[[], object]:
+        """The step on the next batch, which has this size."""
         feed_own = self.finished_epochs / max(1, self.config.epochs - 1) if self.config.scheduled_sampling else 0.0
 
-        def with_own_tokens(rows: slice) -> Tensor:
-            return log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
+        def step() -> tuple[Tensor, ...]:
+            batch = self.real[self._batches.take(size)]
 
-        loss, log_likelihood, norm = likelihood_step(
-            self.generator,
-            self.optimizer,
-            batch,
-            self.workers,
-            max_grad_norm=self.config.max_grad_norm,
-            log_likelihood=with_own_tokens if feed_own else None,
-        )
-        record.note(loss, norm)
-        self._schedule.step()
-        self._sums -= torch.stack([log_likelihood, -lengths_of(batch, self.generator.vocab_size).sum()])
+            def with_own_tokens(rows: slice) -> Tensor:
+                return log_prob_with_own_tokens(self.generator, batch, feed_own, self.rng, rows).sum()
+
+            loss, log_likelihood, norm = likelihood_step(
+                self.generator,
+                self.optimizer,
+                batch,
+                self.workers,
+                max_grad_norm=self.config.max_grad_norm,
+                log_likelihood=with_own_tokens if feed_own else None,
+            )
+            self._record.note(loss, norm)
+            self._sums.sub_(torch.stack([log_likelihood, -lengths_of(batch, self.generator.vocab_size).sum()]))
+            return ()
+
+        if feed_own or self.workers.count > 1:
+            return step
+        state = [self.real, self._sums, *self._batches.state, *self._record.state]
+        return RepeatedStep(self.generator, ("likelihood", size, self.config), step, optimizer=self.optimizer, state=state)
+
+    def _decay_learning_rate(self) -> None:
+        if self._schedule.gamma != 1:
+            self._schedule.step()
 
 
 def likelihood_step(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from seqgan_env.models.sampling import rows_in_cache
+from seqgan_env.support.device import prefers_few_kernels
 
 _LEAST = 1e-30  # a smaller float32 probability may have lost digits
 
@@ -35,8 +36,6 @@ def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor
 
 def linear_log_likelihood(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
     """The sum of `linear_log_prob`; computes the gradient in the same pass, while the logits are in memory."""
-    if hidden.device.type != "cpu":
-        return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
     return cast(Tensor, _LinearLogLikelihood.apply(hidden, weight, bias, tokens, torch.is_grad_enabled()))  # type: ignore[no-untyped-call, unused-ignore]
 
 
@@ -57,7 +56,8 @@ class _LinearLogProb(torch.autograd.Function):
 class _LinearLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, keep: bool) -> Tensor:
-        log_prob, gradients = _log_prob(hidden, weight, bias, tokens, torch.ones_like(hidden[:, 0]) if keep else None)
+        compute = log_prob_at_once if prefers_few_kernels(hidden) else _log_prob
+        log_prob, gradients = compute(hidden, weight, bias, tokens, torch.ones_like(hidden[:, 0]) if keep else None)
         ctx.save_for_backward(*gradients)
         return log_prob.sum()
 
@@ -65,6 +65,22 @@ class _LinearLogLikelihood(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*(grad * gradient for gradient in ctx.saved_tensors), None, None)
+
+
+def log_prob_at_once(
+    hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, grad: Tensor | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`_log_prob` for a GPU: all rows in few kernels, and nothing that waits for it."""
+    padding = tokens == len(bias)
+    tokens = tokens.masked_fill(padding, 0).unsqueeze(1)
+    every = torch.log_softmax(torch.addmm(bias, hidden, weight.T), dim=1)
+    log_prob = every.gather(1, tokens).squeeze(1).masked_fill(padding, 0)
+    if grad is None:
+        return log_prob, ()
+    grad = grad.masked_fill(padding, 0).unsqueeze(1)
+    errors = every.exp_().scatter_add_(1, tokens, every.new_full((), -1.0).expand(tokens.shape))
+    scaled = hidden * -grad
+    return log_prob, ((errors @ weight).mul_(-grad), errors.T @ scaled, errors.T @ -grad.squeeze(1))
 
 
 _kept = threading.local()

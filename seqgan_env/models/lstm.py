@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqgan_env.models.embedding import Embedding
 from seqgan_env.models.token_model import SeededDropout, TiedOutput, TokenModel
 
 State = tuple[Tensor, ...]
@@ -58,7 +59,7 @@ class TokenLSTM(TokenModel):
         self.tied = tied
         self.dropout = SeededDropout(dropout)
         with torch.device("meta"):  # torch's own initialisers would advance its global generator
-            self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
+            self.embedding = Embedding(vocab_size + 1, embedding_dim)
             self.lstm = nn.LSTM(embedding_dim, hidden_dim, batch_first=True)
             # Single layers: between the layers of one LSTM, torch's dropout would draw from the global generator.
             self.upper = nn.ModuleList(nn.LSTM(hidden_dim, hidden_dim, batch_first=True) for _ in range(n_layers - 1))
@@ -84,8 +85,8 @@ class TokenLSTM(TokenModel):
 
     @property
     def recordable(self) -> bool:
-        """See `cuda_graphs.Recordable`. False for subclasses, other output layers, and in training mode."""
-        return type(self) is TokenLSTM and self.linear_output() is not None and not self.training
+        """See `cuda_graphs.Recordable`. False for subclasses and other output layers."""
+        return type(self) is TokenLSTM and self.linear_output() is not None
 
     def initial_state(self, n: int) -> State:
         """The state before the start token: hidden and cell state of each layer in turn, `(n, hidden_dim)` each, zeros."""

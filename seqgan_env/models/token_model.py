@@ -13,6 +13,7 @@ from seqgan_env.data.padding import lengths_of
 from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob
 from seqgan_env.models.sampling import Mask, sample_sequences, sequences_per_chunk
 from seqgan_env.support.cuda_graphs import Recordable
+from seqgan_env.support.device import prefers_few_kernels
 from seqgan_env.support.method_overrides import redefined_alone
 
 
@@ -93,7 +94,7 @@ class TokenModel(Recordable, ABC):
             `(n, length)`; 0 at padding. Gradients flow.
         """
         log_probs = self._log_prob_of(*self._predicted(tokens))
-        if self.end_token is None:
+        if len(log_probs) == tokens.numel():
             return log_probs.view(tokens.shape)
         written, zeros = tokens < self.vocab_size, log_probs.new_zeros(tokens.shape)
         return zeros.masked_scatter(written, log_probs)
@@ -107,9 +108,11 @@ class TokenModel(Recordable, ABC):
         return linear_log_likelihood(hidden, *layer, targets)
 
     def _predicted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states `(m, width)` and the tokens `(m,)` predicted from them."""
+        """Hidden states `(m, width)` and the tokens `(m,)` predicted from them, padding included or left out."""
         hidden = self.hidden(tokens)
-        if self.end_token is None:  # no sequence is padded, and looking for padding would wait for a GPU
+        if self.end_token is None or prefers_few_kernels(
+            tokens
+        ):  # no sequence is padded; or looking for padding would wait for the GPU
             return hidden.flatten(0, 1), tokens.flatten()
         written = tokens < self.vocab_size  # skip the logits of padding: logits are nearly all of the work
         return hidden[written], tokens[written]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqgan_env.models.embedding import Embedding
 from seqgan_env.models.token_model import SeededDropout, TiedOutput, TokenModel
 
 State = tuple[Tensor, ...]
@@ -63,7 +64,7 @@ class TokenTransformer(TokenModel):
         self.tied = tied
         self.dropout = SeededDropout(dropout)
         with torch.device("meta"):  # see TokenLSTM
-            self.embedding = nn.Embedding(vocab_size + 1, embedding_dim)
+            self.embedding = Embedding(vocab_size + 1, embedding_dim)
             self.positions = nn.Embedding(max_length + 1, embedding_dim)  # of the start token, then of the tokens
             self.blocks = nn.ModuleList(
                 TransformerBlock(embedding_dim, hidden_dim, n_heads, self.dropout) for _ in range(n_layers)

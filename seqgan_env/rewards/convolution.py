@@ -1,9 +1,13 @@
-"""The discriminator's convolution: windows of several widths over a sequence, and the maximum of each filter."""
+"""The discriminator's convolution: windows of several widths over a sequence, and the maximum of each filter.
+
+`max_over_windows` is the form for CPUs, `max_over_windows_at_once` the one for GPUs.
+"""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -24,6 +28,41 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
     """
     flat = [tensor for pair in filters for tensor in pair]
     return cast(Tensor, _MaxOverWindows.apply(torch.is_grad_enabled(), embedded, *flat))  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def max_over_windows_at_once(
+    embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]], outside: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """`max_over_windows` as a single product: more work in fewer kernels, which is faster on a GPU.
+
+    Filters are padded with zeros to the widest one, and windows that would leave the sequence are masked.
+
+    Args:
+        embedded: `(n, length, dim)`.
+        filters: as in `max_over_windows`.
+        outside: `(length, all filters)` bool, where the window that begins there would leave the sequence, see
+            `windows_outside`.
+        dtype: of the product. Gradients to `embedded` are summed in its own.
+
+    Returns:
+        `(n, all filters)` of that dtype. Gradients flow; equal windows share them.
+    """
+    n, length, dim = embedded.shape
+    widest = max(weight.shape[1] for weight, _ in filters)
+    padded = F.pad(embedded, (0, 0, 0, widest // dim - 1))
+    if not torch.is_grad_enabled():
+        padded = padded.to(dtype)
+    windows = torch.cat([padded[:, place : place + length] for place in range(widest // dim)], dim=2).to(dtype)
+    weights = torch.cat([F.pad(weight, (0, widest - weight.shape[1])) for weight, _ in filters]).to(dtype)
+    biases = torch.cat([bias for _, bias in filters]).to(dtype)
+    products = (windows.view(n * length, widest) @ weights.T).view(n, length, len(weights))
+    return products.masked_fill_(outside, -torch.inf).amax(dim=1) + biases
+
+
+def windows_outside(length: int, widths: Sequence[int], n_filters: Sequence[int]) -> Tensor:
+    """Where the windows of each filter would leave a sequence, `(length, all filters)` bool, on the CPU."""
+    last = torch.tensor([length - width for width in widths]).repeat_interleave(torch.tensor(n_filters))
+    return torch.arange(length).unsqueeze(1) > last
 
 
 class _MaxOverWindows(torch.autograd.Function):

@@ -222,6 +222,11 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
 class _SideBySide(TokenMixture):
     """The trained models, each with its own likelihood: the gradient of one does not depend on the others."""
 
+    @property
+    def recordable(self) -> bool:
+        """See `seqgan_env.support.cuda_graphs.Recordable`."""
+        return all(model.recordable for model in self.models)
+
     def log_likelihood(self, tokens: Tensor) -> Tensor:
         """The mean of the models' log-likelihoods, a scalar."""
         return torch.stack([model.log_likelihood(tokens) for model in self.models]).mean()

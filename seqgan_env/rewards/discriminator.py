@@ -2,22 +2,23 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, make_optimizer
-from seqgan_env.support.cuda_graphs import replayed
+from seqgan_env.support.cuda_graphs import RepeatedStep
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
 from seqgan_env.support.precision import products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
-from seqgan_env.support.training_step import gradient_norm, take_step
+from seqgan_env.support.training_step import Batches, take_step
 
 _PHASE = "a fit of the discriminator"
 
@@ -47,6 +48,7 @@ class DiscriminatorReward(LearningRewardModel):
         self.scaling = scaling
         self.workers: Workers = ALONE
         self.optimizer = make_optimizer(discriminator)
+        self._run: _Fit | None = None
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Scaled probabilities `(n,)`."""
@@ -83,39 +85,52 @@ class DiscriminatorReward(LearningRewardModel):
         network, settings = self.discriminator, self.discriminator.config
         if len(real) == 0 or len(generated) == 0:
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
-        tokens = torch.cat([real, generated])
-        labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(tokens.device)
-        totals = torch.zeros(2, device=tokens.device)
-        n_steps = settings.epochs * -(-len(tokens) // settings.batch_size)
-        losses = StepRecord(["the loss"], n_steps, _PHASE, tokens.device)
+        run = self._run = _Fit.of(self._run, real, generated, settings.batch_size)
         network.train()
-        for epoch in range(settings.epochs):
-            totals.zero_()
-            if epoch == 0 or settings.reshuffle:
-                order = torch.randperm(len(tokens), generator=network.rng, device=tokens.device)
-            with products_in(settings.precision), room_for(_PHASE, f"its batch_size, {settings.batch_size}"):
-                for batch in order.split(settings.batch_size):
-                    sums = self._train_step(tokens[batch], labels[batch])
-                    losses.note(sums[0])
-                    totals += sums
-        network.eval()
-        losses.check()
-        grad_norm = gradient_norm(network).item()
-        check_finite("the norm of the gradient", grad_norm, _PHASE, n_steps)
+        try:
+            for epoch in range(settings.epochs):
+                if epoch == 0 or settings.reshuffle:
+                    order = torch.randperm(len(run.tokens), generator=network.rng, device=run.tokens.device)
+                gradients = self._pass(run, order)
+                run.record.check(steps_before=epoch * len(run.batches.sizes))
+        finally:
+            network.eval()
+        grad_norm = get_total_norm(gradients).item()
+        check_finite("the norm of the gradient", grad_norm, _PHASE, settings.epochs * len(run.batches.sizes))
         self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
-        loss, accuracy = (totals / len(tokens)).tolist()
+        loss, accuracy = (run.record.values.double().sum(dim=0) / len(run.tokens)).tolist()
         return {"loss": loss, "accuracy": accuracy, "grad_norm": grad_norm}
 
-    def _train_step(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """One step of Adam, of all workers together; returns the sums of loss and of right answers, `(2,)`."""
+    def _pass(self, run: "_Fit", order: Tensor) -> tuple[Tensor, ...]:
+        """Train on all sequences in an order `(n,)`; return the last step's gradients. Never waits for a GPU."""
+        config = self.discriminator.config
+        run.batches.begin(order)
+        run.record.begin()
+        with products_in(config.precision), room_for(_PHASE, f"its batch_size, {config.batch_size}"):
+            steps = {size: self._step_of(size, run) for size in set(run.batches.sizes)}
+            for size in run.batches.sizes:
+                gradients = steps[size]()
+        return gradients
+
+    def _step_of(self, size: int, run: "_Fit") -> Callable[[], tuple[Tensor, ...]]:
+        """A step of Adam on the next batch, which has this size, of all workers together; returns the gradients."""
         network = self.discriminator
-        part, n = self.workers.part(len(tokens)), len(tokens)
-        kept = network.kept_features(n)  # of the whole batch: its random numbers are the same for all workers
-        inputs = [tensor[part.rows] for tensor in (tokens, labels, kept) if tensor is not None]
-        share = part.weight * len(inputs[0]) / n
-        gradients = partial(sums_and_gradients, network, share=share, weight=part.weight)
-        sums, *of_each = replayed(network, ("train", share, part.weight), gradients, *inputs, copies=False)
-        return take_step(network, self.optimizer, of_each, sums, self.workers)
+        part = self.workers.part(size)
+
+        def step() -> tuple[Tensor, ...]:
+            rows = run.batches.take(size)
+            kept = network.kept_features(size)  # of the whole batch: its random numbers are the same for all workers
+            inputs = [run.tokens[rows], (rows < run.n_real).long(), *([] if kept is None else [kept])]
+            inputs = [tensor[part.rows] for tensor in inputs]
+            share = part.weight * len(inputs[0]) / size
+            sums, *gradients = sums_and_gradients(network, *inputs, share=share, weight=part.weight)
+            run.record.note(*take_step(network, self.optimizer, gradients, sums, self.workers))
+            return tuple(gradients)
+
+        if self.workers.count > 1:
+            return step
+        key = ("fit", size, run.n_real)
+        return RepeatedStep(network, key, step, optimizer=self.optimizer, state=run.state)
 
     def share_work(self, workers: Workers) -> None:
         """See `RewardModel`."""
@@ -138,6 +153,34 @@ class DiscriminatorReward(LearningRewardModel):
         """See `RewardModel`."""
         config = dataclasses.asdict(self.discriminator.config)
         return {"reward_model": "discriminator", "scaling": self.scaling, "discriminator": config}
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What the steps of a fit read and write, at fixed addresses."""
+
+    tokens: Tensor
+    """Real sequences, then generated ones: `(n, sequence_length)` int64."""
+    n_real: int
+    batches: Batches
+    record: StepRecord
+    """Each step's sums of loss and of right answers."""
+
+    @classmethod
+    def of(cls, last: "_Fit | None", real: Tensor, generated: Tensor, batch_size: int) -> "_Fit":
+        """That of the last fit if all sizes are equal; otherwise a new one."""
+        n, device = len(real) + len(generated), real.device
+        if last is None or (last.tokens.shape, last.n_real, last.tokens.device) != ((n, real.shape[1]), len(real), device):
+            batches = Batches(n, batch_size, device)
+            record = StepRecord(["the loss", "the number of right answers"], len(batches.sizes), _PHASE, device)
+            last = cls(torch.empty(n, real.shape[1], dtype=torch.int64, device=device), len(real), batches, record)
+        torch.cat([real, generated], out=last.tokens)
+        return last
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors."""
+        return [self.tokens, *self.batches.state, *self.record.state]
 
 
 def sums_and_gradients(

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgan_env.rewards.convolution import max_over_windows
+from seqgan_env.models.embedding import look_up
+from seqgan_env.rewards.convolution import max_over_windows, max_over_windows_at_once, windows_outside
 from seqgan_env.support.cuda_graphs import Recordable
+from seqgan_env.support.device import prefers_few_kernels
 from seqgan_env.support.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.support.read_only import ReadOnly
 from seqgan_env.support.settings import NonNegativeFloat, PositiveInt, Share, Width, check_settings
@@ -20,6 +22,10 @@ from seqgan_env.support.settings import NonNegativeFloat, PositiveInt, Share, Wi
 # copied windows) takes 15 MB, on a GPU 240.
 TOKENS_SCORED = 20 << 10
 TOKENS_SCORED_ON_GPU = 20 << 14
+
+# Up to so many rows a GPU computes the two logits faster element by element: a product with two columns keeps few of its
+# processors busy.
+_FEW_ROWS = 2048
 
 DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
 """Settings in older files; see `without_deleted`."""
@@ -113,7 +119,11 @@ class TextCNN(ReadOnly, Recordable):
             self.highway_gate = nn.Linear(self.n_features, self.n_features)
             self.highway_transform = nn.Linear(self.n_features, self.n_features)
             self.output = nn.Linear(self.n_features, 2)
+        outside = windows_outside(sequence_length, config.widths, config.n_filters)
+        self.register_buffer("outside", outside, persistent=False)  # copying it when it is needed would wait for a GPU
+        self.outside: Tensor
         self.to_empty(device=device)
+        self.outside.copy_(outside)
         self._initialise(torch.Generator().manual_seed(seed))
         self._rng = torch.Generator(device).manual_seed(seed)
         self.eval()
@@ -153,14 +163,32 @@ class TextCNN(ReadOnly, Recordable):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
-        dtype = product_dtype(self.embedding.weight)
-        padding = self.embedding.weight.new_zeros(1, self.config.embedding_dim)
-        embedded = F.embedding(tokens.T.contiguous(), torch.cat([self.embedding.weight, padding]))  # (length, n, dim)
+        return self.highway(self.pooled(tokens, product_dtype(self.embedding.weight)))
+
+    def pooled(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """The maximum over all positions of each filter, after ReLU: `(n, n_features)`, computed in a dtype."""
+        weight = self.embedding.weight
+        embeddings = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])  # with that of padding
+        if prefers_few_kernels(tokens):
+            filters: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in self._layers()]
+            return F.relu(max_over_windows_at_once(look_up(tokens, embeddings), filters, self.outside, dtype))
+        embedded = F.embedding(tokens.T.contiguous(), embeddings)  # (length, n, dim)
         filters = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self._layers()]
-        features = F.relu(max_over_windows(embedded.to(dtype), filters))
-        gate = torch.sigmoid(_linear(self.highway_gate, features))
-        highway = gate * F.relu(_linear(self.highway_transform, features)) + (1 - gate) * features
-        return highway.to(self.embedding.weight.dtype)
+        return F.relu(max_over_windows(embedded.to(dtype), filters))
+
+    def highway(self, pooled: Tensor) -> Tensor:
+        """The highway layer's features `(n, n_features)`, in the parameters' dtype; computed in that of `pooled`."""
+        layers = (self.highway_gate, self.highway_transform)
+        if prefers_few_kernels(pooled):  # one product
+            weight, bias = (
+                torch.cat([getattr(layer, name).to(pooled.dtype) for layer in layers]) for name in ("weight", "bias")
+            )
+            gate, transform = F.linear(pooled, weight, bias).chunk(2, dim=1)
+        else:
+            gate, transform = (_linear(layer, pooled) for layer in layers)
+        gate = torch.sigmoid(gate)
+        features = gate * F.relu(transform) + (1 - gate) * pooled
+        return features.to(self.embedding.weight.dtype)
 
     def _layers(self) -> Iterator[nn.Linear]:
         for layer in self.filters:
@@ -179,9 +207,14 @@ class TextCNN(ReadOnly, Recordable):
 
     def logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
         """`forward`, with features `(n, n_features)` bool that dropout keeps; by default all."""
-        features = self.features(tokens)
+        return self.logits_of(self.features(tokens), kept)
+
+    def logits_of(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`logits` of highway features `(n, n_features)`."""
         if kept is not None:
             features = features * kept / (1 - self.config.dropout)
+        if prefers_few_kernels(features) and len(features) <= _FEW_ROWS:
+            return (features.unsqueeze(1) * self.output.weight).sum(dim=2) + self.output.bias
         logits: Tensor = self.output(features)
         return logits
 

@@ -1,16 +1,18 @@
 """Record a function's GPU kernels once as a CUDA graph and replay them: one launch in place of hundreds.
 
-At the sizes of this project a kernel finishes before the next one is launched, so launching takes most of the time.
-On a CPU `replayed` only calls the function.
+At the sizes of this project a kernel finishes before the next one is launched, so launching takes most of the time. There are
+two uses: `replayed` calls a function of tensors, and a `RepeatedStep` is a step of a loop that changes tensors in place, such
+as a step of training. On a CPU both only call the function.
 
-A recording reads and writes fixed memory addresses, so its key includes all that it depends on: shapes, modes, and the
-addresses of parameters. All recordings on a device share a memory pool and a stream, which live as long as any recording.
+A recording reads and writes fixed memory addresses, so its key includes all that it depends on: shapes, modes, random
+generators, and the addresses of parameters and other tensors that it reads or changes. If one differs, the function is
+recorded anew. All recordings on a device share a memory pool and a stream, which live as long as any recording.
 """
 
 import gc
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from seqgan_env.support.precision import present_precision
+from seqgan_env.support.state_dicts import random_generators
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -33,17 +36,20 @@ class Recordable(nn.Module):
 
     @property
     def recordable(self) -> bool:
-        """Whether its kernels depend only on shapes, and read only arguments, parameters and buffers."""
+        """Whether its kernels depend only on shapes, and read only arguments, parameters, buffers and own generators."""
         return False
 
 
 class Recording:
     """The recorded GPU kernels of a function of tensors, for inputs of one shape. Recording does not run them."""
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
-        device = inputs[0].device
+    def __init__(
+        self, function: Function, inputs: tuple[Tensor, ...], device: torch.device, generators: Iterable[torch.Generator]
+    ) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
+        for generator in generators:  # replays then draw from them what calls of the function would
+            self._graph.register_generator_state(generator)
         others = list(_living.setdefault(device, WeakSet()))  # strong references: the pool goes with the last recording
         if not others:
             with torch.cuda.device(device):
@@ -80,35 +86,87 @@ failed = False
 """Whether recording has failed in this process, after which every call is plain."""
 
 
-def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor, copies: bool = True) -> tuple[Tensor, ...]:
+def replayed(owner: object, key: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
     """`function(*inputs)`; on a GPU by replaying its kernels, if its owner is `Recordable`.
 
     The first call with a key and shapes runs without recording, so that libraries can initialise; the second one records. If
-    recording fails, this warns and stops using graphs. The function must not look at values in tensors, copy from the host,
-    or draw random numbers: its results depend on its inputs, the key, and the owner's parameters and buffers. These may
-    change in place; if they move in memory, the function is recorded again.
+    recording fails, this warns and stops using graphs. The function must not look at values in tensors or copy from the host,
+    and draw random numbers only from generators that are attributes of the owner or of its parts: its results depend on its
+    inputs, the key, and the owner. Parameters and buffers may change in place; if they move in memory, the function is
+    recorded again.
 
     Args:
         owner: the module whose parameters and buffers the function reads; its recordings are freed with it.
         key: all else that the function depends on.
         function: maps tensors to a tuple of tensors.
         inputs: at least one tensor; all on one device.
-        copies: whether to return copies of a recording's outputs; otherwise the next call of any kind may overwrite them.
     """
-    if _switched_off or failed or not can_record(inputs[0].device) or not _is_recordable(owner):
+    device = inputs[0].device
+    if not _may_record(owner, device):
         return function(*inputs)
-    kind = (key, *_modes(owner), *((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs))
+    kind = (key, *((tensor.shape, tensor.dtype) for tensor in inputs))
     with _lock:
-        recording = _recording_of(owner, kind, function, inputs)
+        recording = _recording_of(owner, kind, function, inputs, device)
         if recording is not None:
-            outputs = recording.replay(inputs)
-            return tuple(tensor.clone() for tensor in outputs) if copies else outputs
+            return tuple(tensor.clone() for tensor in recording.replay(inputs))
     return function(*inputs)
 
 
-def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: tuple[Tensor, ...]) -> Recording | None:
+class RepeatedStep:
+    """A step that a loop takes again and again and that changes tensors in place; on a GPU its kernels are replayed.
+
+    What `replayed` asks of a function holds for the step, too. The first steps run without recording. Make a new object for
+    each run of the loop: in a run nothing may move, and no setting may change.
+
+    Args:
+        owner: the module that the step reads or trains.
+        key: all else that the step depends on.
+        step: takes no arguments; returns tensors, which the next step may overwrite.
+        optimizer: of the owner's parameters, if the step is one of training. On a GPU its step sizes become tensors, so that
+            they can change between steps.
+        state: further tensors that the step reads or changes.
+    """
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        key: Hashable,
+        step: Callable[[], tuple[Tensor, ...]],
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        state: Iterable[Tensor] = (),
+    ) -> None:
+        self._owner, self._key, self._step, self._optimizer, self._state = owner, key, step, optimizer, tuple(state)
+        self._device = next(owner.parameters()).device
+        self._recording: Recording | None = None
+        self._records = _may_record(owner, self._device)
+        if self._records and optimizer is not None:
+            _make_capturable(optimizer, self._device)
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        """Take the step."""
+        if self._records and not failed:
+            with _lock:
+                if self._recording is None:
+                    places = _places_of((*self._state, *_tensors_of(self._optimizer)))
+                    kind = (self._key, places, _constants_of(self._optimizer))
+                    self._recording = _recording_of(self._owner, kind, self._step, (), self._device)
+                if self._recording is not None:
+                    return self._recording.replay(())
+        return self._step()
+
+
+def _may_record(owner: object, device: torch.device) -> TypeGuard[nn.Module]:
+    return not _switched_off and not failed and can_record(device) and _is_recordable(owner)
+
+
+def _recording_of(
+    owner: nn.Module, kind: Hashable, function: Function, inputs: tuple[Tensor, ...], device: torch.device
+) -> Recording | None:
     """The recording for this kind of call, made at its second request; None if the call must run without one."""
-    places = tuple((t.data_ptr(), t.shape, t.dtype) for t in (*owner.parameters(), *owner.buffers()))
+    generators = tuple(generator for _, generator in random_generators(owner) if generator.device == device)
+    kind = (kind, generators, device, *_modes(owner))
+    places = _places_of((*owner.parameters(), *owner.buffers()))
     known = _known.get(owner)
     if known is None or known.places != places:
         known = _known[owner] = _Known(places)
@@ -121,11 +179,41 @@ def _recording_of(owner: nn.Module, kind: Hashable, function: Function, inputs: 
             known.seen.popitem(last=False)
         return None
     try:
-        known.recordings[kind] = Recording(function, inputs)
+        known.recordings[kind] = Recording(function, inputs, device, generators)
     except RuntimeError as error:
         _give_up(owner, error)
         return None
     return known.recordings[kind]
+
+
+def _places_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
+    return tuple((tensor.data_ptr(), tensor.shape, tensor.dtype) for tensor in tensors)
+
+
+def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def _tensors_of(optimizer: torch.optim.Optimizer | None) -> Iterator[Tensor]:
+    """The tensors that an optimiser's step reads or changes, apart from parameters and gradients."""
+    if optimizer is not None:
+        states = (*optimizer.param_groups, *optimizer.state.values())
+        yield from (value for state in states for value in state.values() if isinstance(value, Tensor))
+
+
+def _constants_of(optimizer: torch.optim.Optimizer | None) -> tuple[Hashable, ...]:
+    """The settings of an optimiser that are no tensors, so that a recording keeps them."""
+    if optimizer is None:
+        return ()
+    return tuple(
+        (name, value)
+        for group in optimizer.param_groups
+        for name, value in group.items()
+        if isinstance(value, bool | int | float | tuple)
+    )
 
 
 def _give_up(owner: nn.Module, error: RuntimeError) -> None:

@@ -1,6 +1,7 @@
 """Resolve device names."""
 
 import torch
+from torch import Tensor
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -15,3 +16,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r} was requested, but torch sees no CUDA device here. Use 'cpu' or 'auto'.")
     return resolved
+
+
+def prefers_few_kernels(tensor: Tensor) -> bool:
+    """Whether the tensor's device is faster with few large operations than with less work in many small ones: a GPU."""
+    return tensor.is_cuda

@@ -96,9 +96,11 @@ def check_gradients(module: nn.Module, norm: Tensor, phase: str, step: int) -> N
 class StepRecord:
     """Numbers of each step, kept on the device and checked together, so that no step waits for a GPU.
 
+    Its tensors stay where they are, so that steps can be recorded; see `seqgan_env.support.cuda_graphs`.
+
     Args:
         names: of the numbers. If a fault in one causes a fault in another, list the cause first.
-        n_steps: the number of steps.
+        n_steps: the largest number of steps.
         phase: the phase of training, for the message.
         device: where the numbers are.
     """
@@ -106,14 +108,25 @@ class StepRecord:
     def __init__(self, names: Sequence[str], n_steps: int, phase: str, device: torch.device | str = "cpu") -> None:
         self._names = names
         self._phase = phase
-        self._values = torch.zeros(n_steps, len(names), device=device)
-        self._noted = 0
+        self.values = torch.zeros(n_steps, len(names), device=device)
+        """The numbers `(n_steps, names)`; 0 for steps to come."""
+        self.noted = torch.zeros(1, dtype=torch.int64, device=device)
+        """The number of steps so far."""
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors, which stay where they are."""
+        return [self.values, self.noted]
+
+    def begin(self) -> None:
+        """Forget the numbers so far."""
+        self.values.zero_()
+        self.noted.zero_()
 
     def note(self, *values: Tensor) -> None:
-        """Keep the numbers of the next step."""
-        for column, value in enumerate(values):
-            self._values[self._noted, column] = value
-        self._noted += 1
+        """Keep the numbers of the next step, scalars."""
+        self.values.index_copy_(0, self.noted, torch.stack(values).to(self.values.dtype).unsqueeze(0))
+        self.noted += 1
 
     def check(self, steps_before: int = 0) -> None:
         """Raise an error unless all numbers are finite.
@@ -124,10 +137,10 @@ class StepRecord:
         Raises:
             NumericalFault: names the first number that is not finite, and its step.
         """
-        wrong = (~torch.isfinite(self._values[: self._noted])).nonzero()
+        wrong = (~torch.isfinite(self.values)).nonzero()
         if len(wrong):
             step, column = wrong[0].tolist()
-            value = self._values[step, column].item()
+            value = self.values[step, column].item()
             raise _fault(self._names[column], f"it is {value}", self._phase, steps_before + step + 1)
 
 

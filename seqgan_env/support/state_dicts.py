@@ -47,7 +47,7 @@ def module_state(module: nn.Module) -> dict[str, Any]:
     """A module's parameters, and its random generators including those of its parts; see `load_module_state`."""
     return {
         "parameters": module.state_dict(),
-        "random": {name: random_state(generator) for name, generator in _random_numbers(module)},
+        "random": {name: random_state(generator) for name, generator in random_generators(module)},
     }
 
 
@@ -62,17 +62,23 @@ def load_module_state(module: nn.Module, state: Mapping[str, Any]) -> None:
         setattr(module.get_submodule(path), name, generator)
 
 
-def _random_numbers(module: nn.Module) -> Iterator[tuple[str, torch.Generator]]:
+def random_generators(module: nn.Module) -> Iterator[tuple[str, torch.Generator]]:
+    """The random generators that are attributes of a module or of its parts, by their names."""
     for path, part in module.named_modules():
         for name, value in vars(part).items():
             if isinstance(value, torch.Generator):
                 yield f"{path}.{name}", value
 
 
+_OF_A_DEVICE = ("capturable", "fused", "foreach")
+"""Settings of torch's optimisers that say how a device takes a step, and not which step."""
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's state, with string keys; see `load_optimizer_state`."""
+    """An optimiser's state, with string keys and without what belongs to a device; see `load_optimizer_state`."""
     state = optimizer.state_dict()
-    return {"state": {str(index): slots for index, slots in state["state"].items()}, "param_groups": state["param_groups"]}
+    groups = [{name: _plain(value) for name, value in group.items()} for group in state["param_groups"]]
+    return {"state": {str(index): slots for index, slots in state["state"].items()}, "param_groups": groups}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
@@ -83,7 +89,14 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     """
     slots = {int(index): value for index, value in state["state"].items()}
     groups = [_with_tuples(group) for group in state["param_groups"]]
+    for own, loaded in zip(optimizer.param_groups, groups, strict=False):  # torch refuses another number of groups
+        loaded.update({name: own[name] for name in _OF_A_DEVICE if name in own})
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _plain(value: Any) -> Any:
+    """A number in place of the tensor that a step size is where steps are recorded."""
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _with_tuples(group: Mapping[str, Any]) -> dict[str, Any]:

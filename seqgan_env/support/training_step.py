@@ -1,4 +1,4 @@
-"""One optimiser step, which several processes can take together."""
+"""The steps of training: which rows a step reads, and one step of an optimiser, which several processes can take together."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,6 +7,46 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from seqgan_env.support.process_group import ALONE, Workers
+
+
+class Batches:
+    """The numbers `0 ... n - 1` in the order of a pass, batch by batch; the last batch may be smaller.
+
+    A counter on the device says which batch comes next, and nothing moves in memory, so that a step that takes its own rows
+    can be recorded; see `seqgan_env.support.cuda_graphs`.
+
+    Args:
+        n: rows in a pass.
+        size: rows in a batch.
+        device: where they are.
+    """
+
+    def __init__(self, n: int, size: int, device: torch.device | str = "cpu") -> None:
+        self.order = torch.arange(n, device=device)
+        """The order of the pass, `(n,)` int64."""
+        self.sizes = [len(rows) for rows in self.order.split(size)]
+        """The number of rows of each batch."""
+        self._taken = torch.zeros(1, dtype=torch.int64, device=device)
+        n_whole = n // size * size
+        self._whole, self._rest = self.order[:n_whole].view(-1, size), self.order[n_whole:]
+
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors, which stay where they are."""
+        return [self.order, self._taken]
+
+    def begin(self, order: Tensor, taken: int = 0) -> None:
+        """Begin a pass in an order `(n,)` int64, after the batches already taken."""
+        self.order.copy_(order)
+        self._taken.fill_(taken)
+
+    def take(self, size: int) -> Tensor:
+        """The rows `(size,)` int64 of the next batch, which has this size; never waits for a GPU."""
+        if size == len(self._rest):
+            return self._rest.clone()
+        rows = self._whole.index_select(0, self._taken).squeeze(0)
+        self._taken += 1
+        return rows
 
 
 def take_step(
@@ -34,12 +74,13 @@ def take_step(
     Returns:
         The numbers summed over all processes, `(k,)`; with `max_grad_norm` followed by the gradient's norm before clipping.
     """
-    optimizer.zero_grad()
-    if isinstance(loss, Tensor):
-        loss.backward()
-    else:
-        for parameter, gradient in zip(module.parameters(), loss, strict=True):
-            parameter.grad = gradient
+    parameters = list(module.parameters())
+    if isinstance(loss, Tensor):  # not by `backward`, whose place to add gradients up in a recorded step cannot share
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        optimizer.zero_grad()
+        parameters, loss = trained, torch.autograd.grad(loss, trained, allow_unused=True)
+    for parameter, gradient in zip(parameters, loss, strict=True):
+        parameter.grad = gradient
     numbers = workers.sum_gradients(module.parameters(), numbers.detach())
     if max_grad_norm is not None:
         norm = gradient_norm(module)

@@ -7,8 +7,8 @@ On a GPU the last tests compare the graphs themselves with plain calls.
 import copy
 import gc
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -30,18 +30,35 @@ from tests.small import rows_together, seeded, small_transformer
 V, T = 11, 6
 
 
+@contextmanager
+def nothing_changed(generators: tuple[torch.Generator, ...]) -> Iterator[None]:
+    """Restores all tensors and some generators afterwards."""
+    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu"]
+    values, states = [tensor.detach().clone() for tensor in tensors], [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.data.copy_(value)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
 class Emulated:
     """What a CUDA graph keeps of a function: its operators and the memory they work on, and none of its Python."""
 
     made = 0
     living: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, function: Function, inputs: tuple[Tensor, ...], device: torch.device, generators: tuple[torch.Generator, ...]
+    ) -> None:
         Emulated.made += 1
         Emulated.living.add(self)
         self._inputs = [tensor.clone() for tensor in inputs]
         trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
-        self._graph = trace(*self._inputs)
+        with nothing_changed(generators):  # tracing runs an operator that reads nothing but constants, such as a counter's
+            self._graph = trace(*self._inputs)
         self._outputs: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
@@ -149,12 +166,10 @@ def test_what_differs_is_recorded_by_itself(emulated: type[Emulated], how: str) 
     assert emulated.made == 2
 
 
-def test_results_are_the_callers_unless_it_asks_for_none_of_its_own(emulated: type[Emulated]) -> None:
+def test_results_are_the_callers(emulated: type[Emulated]) -> None:
     owner = Affine()
     own = [replayed(owner, "own", owner.call, torch.tensor([float(k)]))[0] for k in range(4)]
     assert [x.item() for x in own] == [0, 2, 4, 6]
-    lent = [replayed(owner, "lent", owner.call, torch.tensor([float(k)]), copies=False)[0] for k in range(4)]
-    assert [x.item() for x in lent] == [0, 6, 6, 6]
 
 
 @pytest.mark.parametrize("why", ["does not say so", "says no", "hook", "hook of gradients", "no module", "without_graphs"])
@@ -241,10 +256,9 @@ def test_who_may_be_recorded(module: Any) -> None:
     assert not module.recordable
 
 
-def test_an_lstm_that_drops_out_or_has_another_output_is_not_recorded() -> None:
+def test_an_lstm_that_has_another_output_is_not_recorded() -> None:
     policy = lstm()
-    assert not policy.train().recordable
-    policy.eval().output = nn.Sequential(policy.output)
+    policy.output = nn.Sequential(policy.output)
     assert not policy.recordable
 
 
@@ -319,12 +333,13 @@ def test_a_recorded_policy_that_learns_writes_what_it_has_learned(emulated: type
 
 @pytest.mark.parametrize("settings", DISCRIMINATORS)
 def test_a_fit_is_the_same_with_recordings(emulated: type[Emulated], settings: str) -> None:
-    """To the bit, steps of two sizes included."""
+    """Up to the rounding of Adam's step size to float32; steps of two sizes included."""
     recorded = fitted(network(**DISCRIMINATORS[settings]), 3)
     assert emulated.made >= 1
     with without_graphs():
         plain = fitted(network(**DISCRIMINATORS[settings]), 3)
-    assert all(torch.equal(a, b) for a, b in zip(recorded, plain, strict=True))
+    for a, b in zip(recorded, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("what", ["end token", "mask", "transformer"])
@@ -426,8 +441,8 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     made: list[None] = []
 
     class Counted(cuda_graphs.Recording):
-        def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
-            super().__init__(function, inputs)
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             made.append(None)
 
     monkeypatch.setattr(cuda_graphs, "Recording", Counted)
