@@ -87,6 +87,8 @@ def train_adversarially(run: Run) -> None:
     agent, folder, settings = run.agent, run.folder, run.config.adversarial
     has_discriminator = learns(run.game.reward_model)
     agent.begin(settings.updates)
+    if settings.updates and run.rounds == 0:
+        evaluate(run, 0)  # of the generator nothing new, but what the discriminator knows when the first reward is given
     for update in rounds_left(run, "update", settings.updates):
         if run.alarm.should_stop:
             break

@@ -76,8 +76,8 @@ class Reinforce(Player):
             optimiser. Their loss is a mean over tokens, whatever `loss_reduction`, as in the published likelihood training;
             its gradient is clipped to `max_grad_norm`, too.
         likelihood_batch_size: real sequences in each of them.
-        rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step (paper: 0.8);
-            at 0 the generator itself writes the completions.
+        rollout_lag: the rollout policy's parameters become `lag * old + (1 - lag) * generator` after each step; at 0, as in
+            effect in the published code, which announces 0.8, the generator itself writes the completions.
         stats_window_size: episodes over which SB3's rollout statistics average.
         tensorboard_log: folder of TensorBoard events.
         policy_kwargs: further arguments of the policy: the fields of a `GeneratorConfig`, or `make_generator` for a custom

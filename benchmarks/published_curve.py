@@ -1,21 +1,27 @@
 """Compare runs of the preset `paper` with the authors' released log: `python -m benchmarks.published_curve RUN [RUN ...]`.
 
-Runs may be unfinished. The log has only NLL_oracle; for the runs NLL_test is drawn, too, because NLL_oracle falls whenever a
-policy sharpens. For a control, use the same command with `--adversarial.reward-model constant` and `--start-from` the first
-run's `generator_likelihood.safetensors`; docs/results.md has all of them.
+Runs may be unfinished. Those that differ only in their seeds become one curve: their mean, in a band from the lowest to the
+highest. The log has only NLL_oracle; for the runs NLL_test is drawn, too, because NLL_oracle falls whenever a policy sharpens,
+and what the discriminator knows of sequences that it was not trained on. For a control, use the same command with
+`--adversarial.reward-model constant` and `--start-from` the first run's `generator_likelihood.safetensors`; docs/results.md
+has all of them.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from textwrap import fill
 
 import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.run_folders import Curve, read_evaluations
+from agents.experiment.config import TrainConfig, config_from_json
+from agents.experiment.presets import PRESETS
+from benchmarks.finished_runs import spread
+from benchmarks.run_folders import read_evaluations
 from seqgan_env.evaluation.plot_styles import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 
@@ -30,6 +36,14 @@ RELEASED = (
 """NLL_oracle of the released run, nats per token, after each of `RELEASED_UPDATES`."""
 RELEASED_UPDATES = tuple(range(1, 152, 5))
 """One of its epochs is an update and what follows; the measurement of epoch 0 comes after the first update."""
+MEASURES = {
+    "nll_oracle": ("NLL_oracle", "NLL_oracle of samples (quality: lower is better)", "nats per token"),
+    "nll_test": ("NLL_test", "NLL_test (coverage: lower is better)", "nats per token"),
+    "discriminator_accuracy": ("accuracy", "discriminator: held-out accuracy", "share of sequences"),
+    "discriminator_loss": ("cross-entropy", "discriminator: held-out cross-entropy", "nats"),
+}
+"""What is shown, by its name in the log: its column, its panel's title and unit."""
+_NOTHING_KNOWN = {"discriminator_accuracy": 0.5, "discriminator_loss": float(np.log(2))}
 _REWARD_MODELS = {"discriminator": "SeqGAN", "constant": "constant reward", "random": "random reward", "bleu": "PG-BLEU"}
 _COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY_BLUE)
 
@@ -51,9 +65,9 @@ class Run:
     """The measurements of a run."""
 
     name: str
-    updates: Sequence[int]
-    curve: Curve
-    """Measured at each of `updates`."""
+    """Its reward, and in what it differs from the preset `paper`; not its seed."""
+    points: dict[int, dict[str, float]]
+    """Its measurements, by the number of updates before them."""
 
 
 def main(config: Config) -> None:
@@ -69,21 +83,51 @@ def main(config: Config) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """A run's curve, named after its reward.
+    """A run's curve, with its name."""
+    config, _ = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
+    return Run(name_of(config), read_evaluations(folder / "progress.csv"))
 
-    For a discriminator the name includes its passes over the sequences after each update and its batch size, which are 15 and
-    64 in the published setting.
-    """
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    adversarial = settings["adversarial"]
-    model = adversarial["reward_model"]
-    name = _REWARD_MODELS.get(model, model)
-    if model == "discriminator":
-        discriminator = settings["discriminator"]
-        name += f" (passes: {adversarial['d_steps'] * discriminator['epochs']}, batches: {discriminator['batch_size']})"
-    evaluations = read_evaluations(folder / "progress.csv")
-    updates, curve = zip(*evaluations, strict=True)
-    return Run(f"{name}, seed {settings['seed']}", list(updates), list(curve))
+
+def name_of(config: TrainConfig) -> str:
+    """The reward of a run, and its settings that are not those of `paper`, as far as they change the curve."""
+    ours, paper = _told(config), _told(PRESETS["paper"][0])
+    model = config.adversarial.reward_model
+    differences = [f"{name} {value}" for name, value in ours.items() if value != paper.get(name, value)]
+    return ", ".join([_REWARD_MODELS.get(model, model), *differences])
+
+
+def _told(config: TrainConfig) -> dict[str, object]:
+    adversarial, discriminator = config.adversarial, config.discriminator
+    told: dict[str, object] = {
+        "loss": adversarial.loss_reduction,
+        "learning rate": adversarial.learning_rate,
+        "batches of": adversarial.batch_size,
+        "baseline": adversarial.baseline,
+    }
+    if adversarial.reward_model == "discriminator":
+        told |= {
+            "passes after an update": f"{adversarial.d_steps * discriminator.epochs / adversarial.g_steps:g}",
+            "passes before": adversarial.d_pretrain_steps * discriminator.epochs,
+            "discriminator's batches of": discriminator.batch_size,
+            "start": discriminator.initial_parameters,
+            "rollout lag": adversarial.rollout_lag,
+        }
+    return told
+
+
+def of_same_name(runs: Iterable[Run]) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """For each name the points that all its runs have: by the number of updates, each run's measurements."""
+    named: dict[str, list[Run]] = {}
+    for run in runs:
+        named.setdefault(run.name, []).append(run)
+    return {
+        name: {updates: [run.points[updates] for run in same] for updates in same[0].points if _all_have(same, updates)}
+        for name, same in named.items()
+    }
+
+
+def _all_have(runs: Sequence[Run], updates: int) -> bool:
+    return all(updates in run.points for run in runs)
 
 
 def released_at(updates: float) -> float:
@@ -92,39 +136,62 @@ def released_at(updates: float) -> float:
 
 
 def table(runs: Sequence[Run], every: int) -> str:
-    """A row every so many updates."""
-    names = [f"{run.name}: NLL_oracle | NLL_test" for run in runs]
-    lines = ["| " + " | ".join(["updates", "released log: NLL_oracle", *names]) + " |", "|---" * (2 + 2 * len(runs)) + "|"]
-    for updates in sorted({count for run in runs for count in run.updates if count % every == 0}):
+    """A row every so many updates; several runs of one name give a mean ± standard deviation."""
+    curves = of_same_name(runs)
+    shown = {
+        name: [measure for measure in MEASURES if any(measure in point for points in curve.values() for point in points)]
+        for name, curve in curves.items()
+    }
+    heads = [
+        f"{name}: {MEASURES[measure][0]}" if measure == "nll_oracle" else MEASURES[measure][0]
+        for name, measures in shown.items()
+        for measure in measures
+    ]
+    lines = ["| " + " | ".join(["updates", "released log: NLL_oracle", *heads]) + " |", "|---" * (2 + len(heads)) + "|"]
+    for updates in sorted({count for curve in curves.values() for count in curve if count % every == 0}):
         cells = [f"{released_at(updates):.3f}".replace("nan", "–")]
-        for run in runs:
-            point = dict(zip(run.updates, run.curve, strict=True)).get(updates)
-            cells += ["–", "–"] if point is None else [f"{value:.3f}" for value in point]
+        for name, measures in shown.items():
+            cells += [_cell(curves[name].get(updates, []), measure) for measure in measures]
         lines.append(f"| {updates} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def _cell(points: Sequence[dict[str, float]], measure: str) -> str:
+    values = [point[measure] for point in points if measure in point]
+    return "–" if not values else f"{values[0]:.3f}" if len(points) == 1 else spread(values)
+
+
 def draw(runs: Sequence[Run], path: Path) -> Path:
-    """Draw NLL_oracle on the left, with the released run, and NLL_test on the right."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    quality, coverage = figure.subplots(1, 2)
-    quality.plot((0, *RELEASED_UPDATES), (RELEASED_START, *RELEASED), "--", color="0.3", label="the authors' released log")
-    for number, run in enumerate(runs):
-        _draw_run(quality, run, 0, number)
-        _draw_run(coverage, run, 1, number)
-    quality.set(title="NLL_oracle of samples (quality: lower is better)", xlabel="updates", ylabel="nats per token")
-    coverage.set(title="NLL_test (coverage: lower is better)", xlabel="updates")
-    for axis in (quality, coverage):
+    """Draw NLL_oracle, with the released run, NLL_test, and the discriminator's accuracy and loss on held-out sequences."""
+    figure = Figure(figsize=(10, 7.6), layout="constrained")
+    for axis, (measure, (_, title, unit)) in zip(figure.subplots(2, 2).flat, MEASURES.items(), strict=True):
+        if measure == "nll_oracle":
+            released = (RELEASED_START, *RELEASED)
+            axis.plot((0, *RELEASED_UPDATES), released, "--", color="0.3", label="the authors' released log")
+        if measure in _NOTHING_KNOWN:
+            dots = (0, (1, 3))
+            axis.axhline(_NOTHING_KNOWN[measure], color="0.4", linewidth=1, linestyle=dots, label="it tells nothing apart")
+        for number, (name, curve) in enumerate(of_same_name(runs).items()):
+            _draw_curve(axis, name, curve, measure, number)
+        axis.set(title=title, ylabel=unit, xlabel="updates")
         axis.grid(alpha=0.25)
-    quality.legend(frameon=False)
+        if measure in ("nll_oracle", "discriminator_accuracy"):
+            axis.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
 
 
-def _draw_run(axis: Axes, run: Run, measure: int, number: int) -> None:
-    values = [point[measure] for point in run.curve]
-    axis.plot(run.updates, values, marker=".", color=_COLOURS[number % len(_COLOURS)], label=run.name)
+def _draw_curve(axis: Axes, name: str, curve: dict[int, list[dict[str, float]]], measure: str, number: int) -> None:
+    measured = {updates: [point[measure] for point in points] for updates, points in curve.items() if measure in points[0]}
+    if not measured:
+        return
+    updates, values, colour = list(measured), list(measured.values()), _COLOURS[number % len(_COLOURS)]
+    n_runs = len(values[0])
+    label = fill(name if n_runs == 1 else f"{name} ({n_runs} seeds)", 50)
+    axis.plot(updates, [mean(one) for one in values], marker=".", color=colour, label=label)
+    if n_runs > 1:
+        axis.fill_between(updates, [min(one) for one in values], [max(one) for one in values], color=colour, alpha=0.2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The published baselines and controls: `SEQGAN_DATA=... python -m benchmarks.results` runs them and prints a table.
 
-All use the published oracle at the published sizes: 10,000 sequences of 20 tokens out of 5,000, an LSTM of 32/32. Runs with
+All use the published oracle at the published sizes: 9,984 sequences of 20 tokens out of 5,000, an LSTM of 32/32. Runs with
 the published discriminator need a GPU and are not included: `python train.py paper --oracle-params FILE`.
 Each finished run is a line of `results.jsonl`; if you call the program again, it continues with the others.
 """
@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -48,6 +48,8 @@ class Config:
     """The rows to run."""
     out: Path = Path("runs/results")
     """The folder for run folders and `results.jsonl`."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
     jobs: int = 2
     """Parallel runs, with one thread each."""
     table_only: bool = False
@@ -88,7 +90,7 @@ def _needs(key: Key) -> list[Key]:
 def settings(name: str, seed: int, config: Config) -> TrainConfig:
     """The settings of a row: those of the preset `paper` with the row's changes."""
     likelihood, adversarial = RUNS[name]
-    arguments = ["paper", "--seed", str(seed), "--oracle-params", str(config.data / ORACLE), "--device", "cpu"]
+    arguments = ["paper", "--seed", str(seed), "--oracle-params", str(config.data / ORACLE), "--device", config.device]
     paper, _ = train.command_line(arguments)
     return dataclasses.replace(
         paper,

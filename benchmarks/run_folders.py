@@ -40,11 +40,11 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 def read_curve(path: Path) -> Curve:
     """The curve in a run's log; only the start if there were no adversarial updates."""
-    return [point for _, point in read_evaluations(path)]
+    return [(point["nll_oracle"], point["nll_test"]) for point in read_evaluations(path).values()]
 
 
-def read_evaluations(path: Path) -> list[tuple[int, tuple[float, float]]]:
-    """The points of a curve, each with the number of adversarial updates before it.
+def read_evaluations(path: Path) -> dict[int, dict[str, float]]:
+    """The measurements of the likelihood start and of the adversarial phase, by the number of updates before them.
 
     Raises:
         ValueError: there are no measurements yet, or there is no oracle.
@@ -53,10 +53,13 @@ def read_evaluations(path: Path) -> list[tuple[int, tuple[float, float]]]:
     starts = [row for row in rows if row.get("pretraining/nll_oracle")]
     if not starts:
         raise ValueError(f"{path} has no NLL_oracle of a likelihood start, or not yet: use a run of train.py with an oracle.")
-    adversarial = [row for row in rows if row.get("adversarial/nll_oracle")]
-    later = [(int(float(row["train/n_updates"])), _point(row, "adversarial")) for row in adversarial]
-    return [(0, _point(starts[-1], "pretraining")), *later]
+    points = {0: _metrics(starts[-1], "pretraining")}
+    for row in rows:
+        if row.get("adversarial/nll_oracle"):
+            points[int(float(row["train/n_updates"] or 0))] = _metrics(row, "adversarial")
+    return points
 
 
-def _point(row: dict[str, str], phase: str) -> tuple[float, float]:
-    return float(row[f"{phase}/nll_oracle"]), float(row[f"{phase}/nll_test"])
+def _metrics(row: dict[str, str], phase: str) -> dict[str, float]:
+    prefix = f"{phase}/"
+    return {name.removeprefix(prefix): float(value) for name, value in row.items() if name.startswith(prefix) and value}

@@ -45,7 +45,7 @@ AgentName = Literal["reinforce", "ppo", "a2c", "maskable-ppo", "recurrent-ppo"]
 
 @dataclass(frozen=True)
 class AdversarialConfig(ScoringRules):
-    """The adversarial phase; the defaults are the paper's."""
+    """The adversarial phase; the defaults are the paper's, the preset `paper` has those of its code."""
 
     updates: NonNegativeInt = 200
     """Policy-gradient updates of the generator."""

@@ -33,7 +33,8 @@ def evaluate(run: Run, step: int) -> None:
     metrics = run.workers.of_first(look)
     folder.measure(phase, step, metrics)
     if phase is Phase.ADVERSARIAL:
-        folder.show_rewards(phase, run.agent.last_played.rewards, run.agent.last_played.lengths)
+        if step:
+            folder.show_rewards(phase, run.agent.last_played.rewards, run.agent.last_played.lengths)
         run.judge(metrics, step)
 
 
