@@ -42,7 +42,7 @@ PRESETS: dict[str, tuple[TrainConfig, str]] = {
         OracleConfig(
             n_real=WHOLE_BATCHES,
             pretrain=PretrainConfig(shuffle=False),
-            discriminator=TextCNNConfig(reshuffle=False, initial_parameters="published", precision="medium"),
+            discriminator=TextCNNConfig(reshuffle=False, initial_parameters="published", precision="medium", compile=True),
             adversarial=AdversarialConfig(loss_reduction="sum", rollout_lag=0.0, n_generated=WHOLE_BATCHES),
             evaluation=EvaluationConfig(n_samples=WHOLE_BATCHES, every_updates=5),
         ),

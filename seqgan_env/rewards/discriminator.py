@@ -14,8 +14,9 @@ from torch.nn.utils import get_total_norm
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, make_optimizer
 from seqgan_env.support.cuda_graphs import RepeatedStep
+from seqgan_env.support.device import fused
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
-from seqgan_env.support.precision import products_in
+from seqgan_env.support.precision import product_dtype, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
 from seqgan_env.support.training_step import Batches, take_step
@@ -116,16 +117,19 @@ class DiscriminatorReward(LearningRewardModel):
         """A step of Adam on the next batch, which has this size, of all workers together; returns the gradients."""
         network = self.discriminator
         part = self.workers.part(size)
+        compiles = network.config.compile and network.device.type == "cuda"
+        compute = fused(loss_and_sums) if compiles else loss_and_sums
 
         def step() -> tuple[Tensor, ...]:
             rows = run.batches.take(size)
             kept = network.kept_features(size)  # of the whole batch: its random numbers are the same for all workers
-            inputs = [run.tokens[rows], (rows < run.n_real).long(), *([] if kept is None else [kept])]
-            inputs = [tensor[part.rows] for tensor in inputs]
-            share = part.weight * len(inputs[0]) / size
-            sums, *gradients = sums_and_gradients(network, *inputs, share=share, weight=part.weight)
+            own, kept = rows[part.rows], None if kept is None else kept[part.rows]
+            loss, sums = compute(network, run.tokens, own, run.n_real, kept, product_dtype(network.output.weight))
+            if self.workers.count > 1:
+                loss, sums = part.weight * len(own) / size * loss, part.weight * sums
+            gradients = torch.autograd.grad(loss, list(network.parameters()))
             run.record.note(*take_step(network, self.optimizer, gradients, sums, self.workers))
-            return tuple(gradients)
+            return gradients
 
         if self.workers.count > 1:
             return step
@@ -183,22 +187,25 @@ class _Fit:
         return [self.tokens, *self.batches.state, *self.record.state]
 
 
-def sums_and_gradients(
-    network: TextCNN, tokens: Tensor, labels: Tensor, kept: Tensor | None = None, *, share: float, weight: float
-) -> tuple[Tensor, ...]:
-    """For some rows of a batch: the sums of loss and of right answers, `(2,)`, and the gradient to each parameter.
+def loss_and_sums(
+    network: TextCNN, tokens: Tensor, rows: Tensor, n_real: int, kept: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and the sums of cross-entropy and of right answers in it.
 
     Args:
         network: what is trained.
-        tokens: `(n, sequence_length)` int64.
-        labels: `(n,)` int64, 1 where real.
-        kept: which features dropout keeps, `(n, n_features)` bool; all by default.
-        share: of the batch's mean loss that the rows' mean is.
-        weight: how much their sums count.
+        tokens: all sequences, `(n, sequence_length)` int64, real ones first.
+        rows: of those in the batch, `(batch,)` int64.
+        n_real: the number of real sequences.
+        kept: which features dropout keeps, `(batch, n_features)` bool; all by default.
+        dtype: of the products.
+
+    Returns:
+        The batch's mean cross-entropy in nats, plus the output layer's penalty: a scalar. And the sums, `(2,)`.
     """
-    logits = network.logits(tokens, kept)
+    labels = (rows < n_real).long()
+    logits = network.logits(tokens[rows], kept, dtype)
     loss = F.cross_entropy(logits, labels)
     penalty = 0.5 * (network.output.weight.square().sum() + network.output.bias.square().sum())
-    gradients = torch.autograd.grad(share * (loss + network.config.l2 * penalty), list(network.parameters()))
     right = (logits.detach().argmax(dim=1) == labels).sum()
-    return weight * torch.stack([loss.detach() * len(labels), right]), *gradients
+    return loss + network.config.l2 * penalty, torch.stack([loss.detach() * len(labels), right])

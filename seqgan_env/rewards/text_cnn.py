@@ -65,6 +65,9 @@ class TextCNNConfig:
     precision: Precision = "highest"
     """Precision of products in fits and in a discriminator's scores of completions, whose rewards are averaged: highest,
     float32; high, TF32 on a GPU; medium, bfloat16 if the device has it. Parameters stay in float32."""
+    compile: bool = False
+    """On a GPU, fuse the kernels of a training step by torch.compile: half a minute once, then steps take half as long, which
+    pays from some 100,000 steps."""
 
     def operations(self, sequence_length: int) -> int:
         """Floating-point operations to score one sequence; only matrix products count, a multiply-add as two.
@@ -161,12 +164,17 @@ class TextCNN(ReadOnly, Recordable):
         """See `seqgan_env.support.cuda_graphs.Recordable`; false for subclasses."""
         return type(self) is TextCNN
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout."""
-        return self.highway(self.pooled(tokens, product_dtype(self.embedding.weight)))
+    def features(self, tokens: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Highway features `(n, n_features)` of tokens `(n, sequence_length)`, before dropout.
 
-    def pooled(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
-        """The maximum over all positions of each filter, after ReLU: `(n, n_features)`, computed in a dtype."""
+        Args:
+            tokens: int64, padded.
+            dtype: of the products; by default that of `products_in`.
+        """
+        return self._highway(self._pooled(tokens, product_dtype(self.embedding.weight) if dtype is None else dtype))
+
+    def _pooled(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """The maximum over all positions of each filter, after ReLU: `(n, n_features)`."""
         weight = self.embedding.weight
         embeddings = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])  # with that of padding
         if prefers_few_kernels(tokens):
@@ -176,7 +184,7 @@ class TextCNN(ReadOnly, Recordable):
         filters = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self._layers()]
         return F.relu(max_over_windows(embedded.to(dtype), filters))
 
-    def highway(self, pooled: Tensor) -> Tensor:
+    def _highway(self, pooled: Tensor) -> Tensor:
         """The highway layer's features `(n, n_features)`, in the parameters' dtype; computed in that of `pooled`."""
         layers = (self.highway_gate, self.highway_transform)
         if prefers_few_kernels(pooled):  # one product
@@ -205,12 +213,9 @@ class TextCNN(ReadOnly, Recordable):
             return None
         return torch.rand((n, self.n_features), generator=self._rng, device=self.device) >= self.config.dropout
 
-    def logits(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
-        """`forward`, with features `(n, n_features)` bool that dropout keeps; by default all."""
-        return self.logits_of(self.features(tokens), kept)
-
-    def logits_of(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
-        """`logits` of highway features `(n, n_features)`."""
+    def logits(self, tokens: Tensor, kept: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """`forward`, with features `(n, n_features)` bool that dropout keeps, by default all; for `dtype` see `features`."""
+        features = self.features(tokens, dtype)
         if kept is not None:
             features = features * kept / (1 - self.config.dropout)
         if prefers_few_kernels(features) and len(features) <= _FEW_ROWS:

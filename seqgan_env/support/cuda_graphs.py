@@ -164,7 +164,7 @@ def _recording_of(
     owner: nn.Module, kind: Hashable, function: Function, inputs: tuple[Tensor, ...], device: torch.device
 ) -> Recording | None:
     """The recording for this kind of call, made at its second request; None if the call must run without one."""
-    generators = tuple(generator for _, generator in random_generators(owner) if generator.device == device)
+    generators = tuple(generator for _, generator in random_generators(owner) if generator.device.type == device.type)
     kind = (kind, generators, device, *_modes(owner))
     places = _places_of((*owner.parameters(), *owner.buffers()))
     known = _known.get(owner)

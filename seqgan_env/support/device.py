@@ -1,4 +1,9 @@
-"""Resolve device names."""
+"""Devices: which one a name means, and what suits it."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,3 +26,43 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def prefers_few_kernels(tensor: Tensor) -> bool:
     """Whether the tensor's device is faster with few large operations than with less work in many small ones: a GPU."""
     return tensor.is_cuda
+
+
+Result = TypeVar("Result")
+
+
+@functools.cache
+def fused(function: Callable[..., Result]) -> Callable[..., Result]:
+    """A function of tensors, with its kernels fused by torch.compile; without a compiler the function itself, after a warning.
+
+    Compiling takes half a minute for each set of shapes, and a few seconds if torch's cache on disk has it. Results differ by
+    rounding.
+    """
+    # Small independent kernels in one launch, which not every version of torch can do.
+    import torch._inductor  # heavy, and needed only here
+
+    options: dict[str, Any] = {name: True for name in ("combo_kernels",) if name in torch._inductor.list_options()}
+    compiled = torch.compile(function, dynamic=False, fullgraph=True, options=options)
+    works = True
+
+    @functools.wraps(function)
+    def call(*arguments: object) -> Result:
+        nonlocal works
+        if works:
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled", category=UserWarning)
+                    return compiled(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler raises: torch's, Triton's and the C compiler's own errors
+                works = False
+                said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                warnings.warn(
+                    f"{function.__name__} runs without fused kernels, and slower, because compiling failed: {said}. A GPU's "
+                    "compiler needs the package triton and a C compiler.",
+                    stacklevel=2,
+                )
+        return function(*arguments)
+
+    return call

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgan_env.rewards.discriminator import MAX_RATIO, DiscriminatorReward, sums_and_gradients
+from seqgan_env.rewards.discriminator import MAX_RATIO, DiscriminatorReward, loss_and_sums
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import precision
 from seqgan_env.support.precision import has_bfloat16, products_in
@@ -168,7 +168,7 @@ def test_every_setting_has_an_effect(name: str) -> None:
 
 
 def test_no_setting_is_left_out_above() -> None:
-    assert {*OTHER_VALUES, "precision"} == {field.name for field in dataclasses.fields(TextCNNConfig)}
+    assert {*OTHER_VALUES, "precision", "compile"} == {field.name for field in dataclasses.fields(TextCNNConfig)}
 
 
 def test_the_precision_holds_while_products_are_made_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +176,9 @@ def test_the_precision_holds_while_products_are_made_and_no_longer(monkeypatch: 
     network, seen = model.discriminator, []
     features = network.features
 
-    def note(tokens: Tensor) -> Tensor:
+    def note(*arguments: Any) -> Tensor:
         seen.append(torch.get_float32_matmul_precision())
-        return features(tokens)
+        return features(*arguments)
 
     monkeypatch.setattr(network, "features", note)
     model.fit(tokens, tokens)
@@ -215,9 +215,10 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> list[Tensor]:
-    labels = torch.arange(len(tokens)) % 2
+    rows = torch.arange(len(tokens))
     with products_in(asked):
-        return list(sums_and_gradients(model, tokens, labels, share=1.0, weight=1.0)[1:])
+        loss, _ = loss_and_sums(model, tokens, rows, len(rows) // 2, None, precision.product_dtype(model.output.weight))
+        return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
 def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None) -> None:

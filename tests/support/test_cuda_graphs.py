@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import sample_sequences, write_sequences
-from seqgan_env.rewards.discriminator import DiscriminatorReward, sums_and_gradients
+from seqgan_env.rewards.discriminator import DiscriminatorReward, loss_and_sums
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
@@ -407,11 +407,13 @@ def test_completions_never_wait_for_the_host() -> None:
 @pytest.mark.parametrize("settings", DISCRIMINATORS)
 def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> None:
     module = without_values(network(**DISCRIMINATORS[settings])).train()
-    tokens, labels = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((8, T), (8,)))
-    kept = [torch.empty(8, module.n_features, dtype=torch.bool, device="meta")] * (module.config.dropout > 0)
+    tokens, rows = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((20, T), (8,)))
+    kept = torch.empty(8, module.n_features, dtype=torch.bool, device="meta") if module.config.dropout else None
     with NothingFromTheHost(), products_in(module.config.precision):
-        assert (product_dtype(module.output.weight) == torch.bfloat16) == (settings == "bfloat16")
-        _, *gradients = sums_and_gradients(module, tokens, labels, *kept, share=1.0, weight=1.0)
+        dtype = product_dtype(module.output.weight)
+        assert (dtype == torch.bfloat16) == (settings == "bfloat16")
+        loss, _ = loss_and_sums(module, tokens, rows, 9, kept, dtype)
+        gradients = torch.autograd.grad(loss, list(module.parameters()))
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 
 
