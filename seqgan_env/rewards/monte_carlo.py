@@ -23,7 +23,8 @@ from seqgan_env.support.hashed_random import mix, uniform
 Score = Callable[[Tensor, Tensor], Tensor]
 Rows = slice | Tensor
 
-_UNIFORMS_TOGETHER = 1 << 22  # limit on the uniform numbers computed at once: 32 MB while they are hashed
+UNIFORMS_TOGETHER = 1 << 22
+"""Limit on the uniform numbers computed at once; they take 32 MB while they are hashed."""
 
 
 class UniformPolicy:
@@ -224,7 +225,7 @@ def _uniforms_at(keys: Tensor, positions: range) -> Iterator[Tensor]:
 
     Those of many positions are computed together, because hashing takes as many kernels for one as for all.
     """
-    together = max(1, _UNIFORMS_TOGETHER // max(1, len(keys)))
+    together = max(1, UNIFORMS_TOGETHER // max(1, len(keys)))
     for start in range(positions.start, positions.stop, together):
         some = torch.arange(start, min(start + together, positions.stop), device=keys.device)
         yield from uniform(mix(keys, some.unsqueeze(1)))

@@ -48,10 +48,8 @@ def outside(drawn: Tensor, weight: Tensor, bias: Tensor, features: Tensor, unifo
 
 
 @every_shape
-@pytest.mark.parametrize("inverse_temperature", [1.0, 0.3])
-def test_every_uniform_number_lies_in_the_share_of_its_token(
-    vocab_size: int, width: int, n: int, k: int, inverse_temperature: float
-) -> None:
+def test_every_uniform_number_lies_in_the_share_of_its_token(vocab_size: int, width: int, n: int, k: int) -> None:
+    inverse_temperature = 1.0 if vocab_size % 2 else 0.3
     weight, bias, features, uniforms = case(vocab_size, width, n, k)
     drawn = TritonDraws(weight, bias, inverse_temperature)(features, uniforms)
     assert (drawn.shape, drawn.dtype) == ((n, k), torch.int64)
@@ -128,7 +126,7 @@ def test_views_draw_what_copies_draw() -> None:
     assert torch.equal(views(features, transposed), views(features, uniforms))
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(
     vocab_size=st.integers(2, 140),
     width=st.integers(1, 40),

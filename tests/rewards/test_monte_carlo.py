@@ -53,6 +53,7 @@ def test_chunks_do_not_change_the_values(options: dict[str, Any], monkeypatch: p
     expected = search(**options).action_values(tokens, lengths, KEYS[:5])
     monkeypatch.setattr("seqgan_env.models.sampling.rows_per_chunk", lambda vocab_size, device: 7)
     monkeypatch.setattr("seqgan_env.models.sampling.LINEAR_LOGITS_PER_CHUNK", 7 * V)
+    monkeypatch.setattr("seqgan_env.rewards.monte_carlo.UNIFORMS_TOGETHER", 2 * 5 * 4 * (T - 1))  # of two positions at once
     assert torch.equal(search(**options).action_values(tokens, lengths, KEYS[:5]), expected)
 
 
