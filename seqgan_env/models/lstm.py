@@ -103,9 +103,13 @@ class TokenLSTM(TokenModel):
         features = self.dropout(self.embedding(tokens))
         new_state: list[Tensor] = []
         for layer, hidden, cell in zip(self.layers, state[::2], state[1::2], strict=True):
-            _, (hidden, cell) = layer(features.unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0)))
-            new_state += (hidden.squeeze(0), cell.squeeze(0))
-            features = self.dropout(hidden.squeeze(0))
+            if features.is_cuda:  # cuDNN takes seven times as long for one token each of 10,000 sequences, on an H100
+                hidden, cell = torch.lstm_cell(features, (hidden, cell), *layer.all_weights[0])
+            else:
+                _, both = layer(features.unsqueeze(1), (hidden.unsqueeze(0), cell.unsqueeze(0)))
+                hidden, cell = (part.squeeze(0) for part in both)
+            new_state += (hidden, cell)
+            features = self.dropout(hidden)
         return features, tuple(new_state)
 
     def hidden(self, tokens: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class TritonDraws:
                 PRECISION="tf32x3",
                 num_warps=4,
             )
-            blocks = triton.next_power_of_2(self._n_blocks)
+            blocks = max(32, triton.next_power_of_2(self._n_blocks))  # Triton 3.6 cannot add up fewer than a warp has threads
             draws = max(1, min(8, _SUMS_PER_PROGRAM // blocks))
             _find_tokens[(triton.cdiv(n * k, draws),)](
                 *layer,
