@@ -165,6 +165,16 @@ class TestLayers:
         swapped.layers[-1].get_parameter("bias_ih_l0").data += 1
         assert log_prob != pytest.approx(log_prob_by_steps(swapped, sequence), abs=1e-3)
 
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_a_step_on_a_gpu_is_that_on_a_cpu(self, tied: bool) -> None:
+        model, tokens = deep_lstm(tied=tied), torch.tensor([3, 0, 5])
+        state = tuple(torch.randn(part.shape, dtype=part.dtype, generator=seeded()) for part in model.initial_state(3))
+        expected = model.step(tokens, state)
+        on_gpu = copy.deepcopy(model).cuda().step(tokens.cuda(), tuple(part.cuda() for part in state))
+        torch.testing.assert_close(on_gpu, expected, check_device=False)
+        assert not torch.equal(expected[1][0], expected[1][2])  # the layers' states differ
+
     def test_tied_weights_are_one(self) -> None:
         model = deep_lstm()
         assert "output.weight" not in model.state_dict()
