@@ -58,7 +58,12 @@ class Emulated:
         self._inputs = [tensor.clone() for tensor in inputs]
         trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
         with nothing_changed(generators):  # tracing runs an operator that reads nothing but constants, such as a counter's
-            self._graph = trace(*self._inputs)
+            try:
+                self._graph = trace(*self._inputs)
+            except NotImplementedError as error:
+                if "Generator" not in str(error):
+                    raise
+                pytest.skip("this version of torch cannot write down a draw from a generator (2.13 can)")
         self._outputs: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
