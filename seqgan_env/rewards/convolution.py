@@ -33,9 +33,10 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
 def max_over_windows_at_once(
     embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]], outside: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """`max_over_windows` as a single product: more work in fewer kernels, which is faster on a GPU.
+    """`max_over_windows` in few large kernels, which is faster on a GPU.
 
-    Filters are padded with zeros to the widest one, and windows that would leave the sequence are masked.
+    With gradients, filters are padded with zeros to the widest one for a single product, and windows that would leave the
+    sequence are masked.
 
     Args:
         embedded: `(n, length, dim)`.
@@ -53,10 +54,19 @@ def max_over_windows_at_once(
     if not torch.is_grad_enabled():
         padded = padded.to(dtype)
     windows = torch.cat([padded[:, place : place + length] for place in range(widest // dim)], dim=2).to(dtype)
-    weights = torch.cat([F.pad(weight, (0, widest - weight.shape[1])) for weight, _ in filters]).to(dtype)
+    windows = windows.view(n * length, widest)
     biases = torch.cat([bias for _, bias in filters]).to(dtype)
-    products = (windows.view(n * length, widest) @ weights.T).view(n, length, len(weights))
+    if not torch.is_grad_enabled():  # for many sequences at once, a product for each width: less work, and nothing to mask
+        return torch.cat([_best(windows, weight.to(dtype), length, dim) for weight, _ in filters], dim=1) + biases
+    weights = torch.cat([F.pad(weight, (0, widest - weight.shape[1])) for weight, _ in filters]).to(dtype)
+    products = (windows @ weights.T).view(n, length, len(weights))
     return products.masked_fill_(outside, -torch.inf).amax(dim=1) + biases
+
+
+def _best(windows: Tensor, weight: Tensor, length: int, dim: int) -> Tensor:
+    """The largest product of each filter with the windows `(n * length, widest)` that do not leave the sequence."""
+    products = (windows[:, : weight.shape[1]] @ weight.T).view(-1, length, len(weight))
+    return products[:, : length - weight.shape[1] // dim + 1].amax(dim=1)
 
 
 def windows_outside(length: int, widths: Sequence[int], n_filters: Sequence[int]) -> Tensor:
