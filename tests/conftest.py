@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,6 +26,8 @@ import numpy as np
 import pytest
 import torch
 
+from seqgan_env.support import cuda_graphs
+from tests.recordings import Emulated, RecordedOn
 from tests.run_folders import blank_pictures, save_oracle_run, save_text_run
 
 # The tests' tensors are so small that threads only wait for each other, here and in the processes that tests start.
@@ -159,3 +162,45 @@ def driver() -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU takes the forms for GPUs."""
+    for module in ("models.embedding", "models.linear_log_prob", "models.token_model", "rewards.text_cnn"):
+        monkeypatch.setattr(f"seqgan_env.{module}.prefers_few_kernels", lambda tensor: True)
+
+
+@pytest.fixture
+def emulated(few_kernels: None, monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
+    """Recordings on the CPU, emulated, of what a GPU would compute, in the forms for GPUs."""
+    monkeypatch.setattr(cuda_graphs, "Recording", Emulated)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda device: True)
+    monkeypatch.setattr("seqgan_env.models.sampling.linear_draws", lambda *_: None)  # a way for CPUs
+    monkeypatch.setattr(cuda_graphs, "failed", False)
+    monkeypatch.setattr(Emulated, "made", 0)
+    monkeypatch.setattr(Emulated, "living", weakref.WeakSet())
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM keeps what is no tensor
+    return Emulated
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> type[cuda_graphs.Recording]:
+    """Recordings on a GPU; `made` is their number."""
+
+    class Counted(cuda_graphs.Recording):
+        made = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            Counted.made += 1
+
+    monkeypatch.setattr(cuda_graphs, "Recording", Counted)
+    return Counted
+
+
+@pytest.fixture(params=[pytest.param("cpu", id="emulated"), pytest.param("cuda", id="gpu", marks=pytest.mark.gpu)])
+def recorded_on(request: pytest.FixtureRequest) -> RecordedOn:
+    """Emulated recordings on a CPU, and those of a GPU."""
+    kind = request.getfixturevalue("emulated" if request.param == "cpu" else "counted")
+    return RecordedOn(request.param, kind)

@@ -16,7 +16,13 @@ from seqgan_env.support.errors import StepRecord, room_for
 from seqgan_env.support.precision import Precision, check_precision, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.settings import LargestNorm, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
-from seqgan_env.support.state_dicts import load_optimizer_state, load_random_state, optimizer_state, random_state
+from seqgan_env.support.state_dicts import (
+    load_optimizer_state,
+    load_random_state,
+    optimizer_state,
+    plain_numbers,
+    random_state,
+)
 from seqgan_env.support.training_step import Batches, take_step
 
 
@@ -133,7 +139,7 @@ class LikelihoodTraining:
         """All that the rest of the training depends on, except the generator's parameters."""
         return {
             "optimizer": optimizer_state(self.optimizer),
-            "schedule": self._schedule.state_dict(),
+            "schedule": plain_numbers(self._schedule.state_dict()),
             "rng": random_state(self.rng),
             "finished_epochs": self.finished_epochs,
             "finished_steps": self._finished_steps,

@@ -123,7 +123,7 @@ class RepeatedStep:
         key: all else that the step depends on.
         step: takes no arguments; returns tensors, which the next step may overwrite.
         optimizer: of the owner's parameters, if the step is one of training. On a GPU its step sizes become tensors, so that
-            they can change between steps.
+            they can change between steps; an optimiser that torch cannot record makes the step plain.
         state: further tensors that the step reads or changes.
     """
 
@@ -139,9 +139,7 @@ class RepeatedStep:
         self._owner, self._key, self._step, self._optimizer, self._state = owner, key, step, optimizer, tuple(state)
         self._device = next(owner.parameters()).device
         self._recording: Recording | None = None
-        self._records = _may_record(owner, self._device)
-        if self._records and optimizer is not None:
-            _make_capturable(optimizer, self._device)
+        self._records = _may_record(owner, self._device) and (optimizer is None or _make_capturable(optimizer, self._device))
 
     def __call__(self) -> tuple[Tensor, ...]:
         """Take the step."""
@@ -190,11 +188,15 @@ def _places_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     return tuple((tensor.data_ptr(), tensor.shape, tensor.dtype) for tensor in tensors)
 
 
-def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
+    """Let the optimiser's steps be recorded, if it has that setting."""
+    if not all("capturable" in group for group in optimizer.param_groups):
+        return False
     for group in optimizer.param_groups:
         group["capturable"] = True
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=device)
+        if not isinstance(group["lr"], Tensor) or group["lr"].device != device:
+            group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+    return True
 
 
 def _tensors_of(optimizer: torch.optim.Optimizer | None) -> Iterator[Tensor]:

@@ -77,7 +77,10 @@ _OF_A_DEVICE = ("capturable", "fused", "foreach")
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimiser's state, with string keys and without what belongs to a device; see `load_optimizer_state`."""
     state = optimizer.state_dict()
-    groups = [{name: _plain(value) for name, value in group.items()} for group in state["param_groups"]]
+    groups = [
+        {name: value for name, value in plain_numbers(group).items() if name not in _OF_A_DEVICE}
+        for group in state["param_groups"]
+    ]
     return {"state": {str(index): slots for index, slots in state["state"].items()}, "param_groups": groups}
 
 
@@ -88,15 +91,19 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
         ValueError: the state is from a different optimiser.
     """
     slots = {int(index): value for index, value in state["state"].items()}
-    groups = [_with_tuples(group) for group in state["param_groups"]]
+    groups = [_with_tuples(plain_numbers(group)) for group in state["param_groups"]]
     for own, loaded in zip(optimizer.param_groups, groups, strict=False):  # torch refuses another number of groups
         loaded.update({name: own[name] for name in _OF_A_DEVICE if name in own})
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
-def _plain(value: Any) -> Any:
-    """A number in place of the tensor that a step size is where steps are recorded."""
-    return value.item() if isinstance(value, Tensor) else value
+def plain_numbers(settings: Any) -> Any:
+    """Settings with numbers in place of tensors, which step sizes are where steps are recorded."""
+    if isinstance(settings, Mapping):
+        return {name: plain_numbers(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [plain_numbers(value) for value in settings]
+    return settings.item() if isinstance(settings, Tensor) else settings
 
 
 def _with_tuples(group: Mapping[str, Any]) -> dict[str, Any]:

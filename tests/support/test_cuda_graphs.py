@@ -6,16 +6,13 @@ On a GPU the last tests compare the graphs themselves with plain calls.
 
 import copy
 import gc
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import sample_sequences, write_sequences
@@ -23,70 +20,12 @@ from seqgan_env.rewards.discriminator import DiscriminatorReward, loss_and_sums
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
-from seqgan_env.support.cuda_graphs import Function, Recordable, replayed, without_graphs
+from seqgan_env.support.cuda_graphs import Recordable, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
+from tests.recordings import Emulated, NothingFromTheHost, without_values
 from tests.small import rows_together, seeded, small_transformer
 
 V, T = 11, 6
-
-
-@contextmanager
-def nothing_changed(generators: tuple[torch.Generator, ...]) -> Iterator[None]:
-    """Restores all tensors and some generators afterwards."""
-    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu"]
-    values, states = [tensor.detach().clone() for tensor in tensors], [generator.get_state() for generator in generators]
-    try:
-        yield
-    finally:
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.data.copy_(value)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
-class Emulated:
-    """What a CUDA graph keeps of a function: its operators and the memory they work on, and none of its Python."""
-
-    made = 0
-    living: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
-
-    def __init__(
-        self, function: Function, inputs: tuple[Tensor, ...], device: torch.device, generators: tuple[torch.Generator, ...]
-    ) -> None:
-        Emulated.made += 1
-        Emulated.living.add(self)
-        self._inputs = [tensor.clone() for tensor in inputs]
-        trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
-        with nothing_changed(generators):  # tracing runs an operator that reads nothing but constants, such as a counter's
-            try:
-                self._graph = trace(*self._inputs)
-            except NotImplementedError as error:
-                if "Generator" not in str(error):
-                    raise
-                pytest.skip("this version of torch cannot write down a draw from a generator (2.13 can)")
-        self._outputs: tuple[Tensor, ...] = ()
-
-    @torch.no_grad()
-    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        for kept, given in zip(self._inputs, inputs, strict=True):
-            kept.copy_(given)
-        made = self._graph(*self._inputs)
-        self._outputs = self._outputs or made
-        for kept, new in zip(self._outputs, made, strict=True):
-            kept.copy_(new)
-        return self._outputs
-
-
-@pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
-    """Recordings on the CPU, emulated, of what a GPU would compute."""
-    monkeypatch.setattr(cuda_graphs, "Recording", Emulated)
-    monkeypatch.setattr(cuda_graphs, "can_record", lambda device: True)
-    monkeypatch.setattr("seqgan_env.models.sampling.linear_draws", lambda *_: None)  # a way for CPUs
-    monkeypatch.setattr(cuda_graphs, "failed", False)
-    monkeypatch.setattr(Emulated, "made", 0)
-    monkeypatch.setattr(Emulated, "living", weakref.WeakSet())
-    return Emulated
 
 
 class Affine(Recordable):
@@ -336,17 +275,6 @@ def test_a_recorded_policy_that_learns_writes_what_it_has_learned(emulated: type
     assert emulated.made == 1
 
 
-@pytest.mark.parametrize("settings", DISCRIMINATORS)
-def test_a_fit_is_the_same_with_recordings(emulated: type[Emulated], settings: str) -> None:
-    """Up to the rounding of Adam's step size to float32; steps of two sizes included."""
-    recorded = fitted(network(**DISCRIMINATORS[settings]), 3)
-    assert emulated.made >= 1
-    with without_graphs():
-        plain = fitted(network(**DISCRIMINATORS[settings]), 3)
-    for a, b in zip(recorded, plain, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("what", ["end token", "mask", "transformer"])
 def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], what: str) -> None:
     policy: Any = lstm()
@@ -366,29 +294,6 @@ def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], w
 
 
 # Nothing that is recorded waits for the host: tensors without values have none to look at
-
-
-class NothingFromTheHost(TorchDispatchMode):
-    """Refuses copies from one device to another."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        devices = {tensor.device.type for tensor in args if isinstance(tensor, Tensor)} | {
-            torch.device(device).type for device in [kwargs.get("device")] if device is not None
-        }
-        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default) and len(devices) > 1:
-            raise RuntimeError(f"{func} from one device to another, which a GPU would wait for")
-        return func(*args, **kwargs)
-
-
-def without_values(module: Any) -> Any:
-    """The module with parameters of the device `meta`, which have no values."""
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(torch.empty_like(parameter, device="meta")))
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, torch.empty_like(buffer, device="meta"))
-    return module
 
 
 @pytest.mark.parametrize("prefix", [(), (3, 1)])
@@ -442,26 +347,12 @@ def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> N
 # The graphs themselves
 
 
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """An entry for each recording that has been made."""
-    made: list[None] = []
-
-    class Counted(cuda_graphs.Recording):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            made.append(None)
-
-    monkeypatch.setattr(cuda_graphs, "Recording", Counted)
-    return made
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", SAMPLERS)
-def test_what_a_policy_writes_is_the_same_with_graphs(what: str, recordings: list[None]) -> None:
+def test_what_a_policy_writes_is_the_same_with_graphs(what: str, counted: type[Any]) -> None:
     policy = lstm(device="cuda")
     with_graphs = SAMPLERS[what](policy, 4)
-    assert recordings
+    assert counted.made
     with without_graphs():
         plain = SAMPLERS[what](policy, 4)
     differing = torch.stack([(a != b).float().mean() for a, b in zip(with_graphs, plain, strict=True)])
@@ -469,28 +360,16 @@ def test_what_a_policy_writes_is_the_same_with_graphs(what: str, recordings: lis
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("settings", DISCRIMINATORS)
-def test_a_fit_is_the_same_with_graphs(settings: str, recordings: list[None]) -> None:
-    module = network("cuda", **DISCRIMINATORS[settings])
-    with_graphs = fitted(module, 3)
-    assert recordings
-    with without_graphs():
-        plain = fitted(network("cuda", **DISCRIMINATORS[settings]), 3)
-    for a, b in zip(with_graphs, plain, strict=True):
-        assert (a - b).abs().mean() < 1e-3  # a gradient of nearly zero may take Adam either way
-
-
-@pytest.mark.gpu
-def test_graphs_begin_anew_when_all_are_gone(recordings: list[None]) -> None:
+def test_graphs_begin_anew_when_all_are_gone(counted: type[Any]) -> None:
     for seed in range(3):
         policy, module = lstm(seed, device="cuda"), network("cuda")
-        made = [len(recordings)]
+        made = [counted.made]
         sampled(policy, 3)
-        made.append(len(recordings))
+        made.append(counted.made)
         fitted(module, 2)
-        made.append(len(recordings))
+        made.append(counted.made)
         completed(policy, 3)
-        made.append(len(recordings))
+        made.append(counted.made)
         assert made == sorted(set(made))  # each has recorded something
         del policy, module
         gc.collect()

@@ -1,0 +1,122 @@
+"""Recordings of `seqgan_env.support.cuda_graphs`, emulated on a CPU or made on a GPU, and what tests compare them by.
+
+A recording is emulated by the operators that `make_fx` writes down, which are replayed without any Python of the function.
+"""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seqgan_env.support.cuda_graphs import Function
+
+
+@contextmanager
+def nothing_changed(generators: tuple[torch.Generator, ...]) -> Iterator[None]:
+    """Restores all tensors and some generators afterwards."""
+    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu"]
+    values, states = [tensor.detach().clone() for tensor in tensors], [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.data.copy_(value)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+class Emulated:
+    """What a CUDA graph keeps of a function: its operators and the memory they work on, and none of its Python."""
+
+    made = 0
+    living: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+    def __init__(
+        self, function: Function, inputs: tuple[Tensor, ...], device: torch.device, generators: tuple[torch.Generator, ...]
+    ) -> None:
+        Emulated.made += 1
+        Emulated.living.add(self)
+        self._inputs = [tensor.clone() for tensor in inputs]
+        trace = make_fx(lambda *tensors: function(*tensors), tracing_mode="fake", _allow_non_fake_inputs=True)
+        with nothing_changed(generators):  # tracing runs an operator that reads nothing but constants, such as a counter's
+            try:
+                self._graph = trace(*self._inputs)
+            except NotImplementedError as error:
+                if "Generator" not in str(error):
+                    raise
+                pytest.skip("this version of torch cannot write down a draw from a generator (2.13 can)")
+        self._outputs: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for kept, given in zip(self._inputs, inputs, strict=True):
+            kept.copy_(given)
+        made = self._graph(*self._inputs)
+        self._outputs = self._outputs or made
+        for kept, new in zip(self._outputs, made, strict=True):
+            kept.copy_(new)
+        return self._outputs
+
+
+@dataclass
+class RecordedOn:
+    """Where a test's recordings are made."""
+
+    device: str
+    kind: type[Any]
+
+    @property
+    def made(self) -> int:
+        """The number of recordings so far."""
+        number: int = self.kind.made
+        return number
+
+    def generator(self, seed: int = 0) -> torch.Generator:
+        """A random generator on the device."""
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def alike(self, recorded: Tensor, plain: Tensor, start: Tensor) -> bool:
+        """Whether two modules have learned the same since the start.
+
+        On a CPU up to the rounding of Adam's step size to float32. A GPU adds up some sums in any order, and Adam may turn a
+        gradient of nearly zero into a whole step.
+        """
+        moved = (plain - start).abs().mean()
+        assert moved > 0
+        return bool((recorded - plain).abs().mean() < (1e-6 if self.device == "cpu" else 0.03) * moved)
+
+
+def values_of(module: nn.Module) -> Tensor:
+    """A copy of all parameters in one, on the CPU."""
+    return torch.cat([parameter.detach().cpu().flatten() for parameter in module.parameters()])
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses copies from one device to another."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        devices = {tensor.device.type for tensor in args if isinstance(tensor, Tensor)} | {
+            torch.device(device).type for device in [kwargs.get("device")] if device is not None
+        }
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default) and len(devices) > 1:
+            raise RuntimeError(f"{func} from one device to another, which a GPU would wait for")
+        return func(*args, **kwargs)
+
+
+def without_values(module: Any) -> Any:
+    """The module with parameters of the device `meta`, which have no values."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            setattr(part, name, nn.Parameter(torch.empty_like(parameter, device="meta")))
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, torch.empty_like(buffer, device="meta"))
+    return module
