@@ -16,6 +16,7 @@ _ROWS = 64  # rows of a product
 _BLOCKS_PER_PROGRAM = 16  # so few that a small batch occupies the whole GPU, so many that its features are loaded seldom
 _WIDEST_PRODUCT = 32  # features multiplied at once; more are added up in turns
 _SUMS_PER_PROGRAM = 2048  # sums of blocks that a program of the second kernel reads at once
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # Triton 3.9 warns unless it is told about the second
 _FLOATS_TOGETHER = 1 << 26  # limit on the floats of rows that are drawn for together: 256 MB
 
 
@@ -66,7 +67,7 @@ class TritonDraws:
                 BLOCK=_BLOCK,
                 BLOCKS_PER_PROGRAM=self._blocks_per_span,
                 PRECISION="tf32x3",
-                num_warps=4,
+                **_OPTIONS,
             )
             blocks = max(32, triton.next_power_of_2(self._n_blocks))  # Triton 3.6 cannot add up fewer than a warp has threads
             draws = max(1, min(8, _SUMS_PER_PROGRAM // blocks))
@@ -87,7 +88,7 @@ class TritonDraws:
                 DRAWS=draws,
                 BLOCK=_BLOCK,
                 BLOCKS=blocks,
-                num_warps=4,
+                **_OPTIONS,
             )
         return tokens
 

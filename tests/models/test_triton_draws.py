@@ -1,7 +1,9 @@
 """Draws by Triton: the cases beside this file, in the interpreter and on a GPU; and on a GPU the sizes of experiments."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,15 +17,41 @@ from tests.programs import run_program
 from tests.references import outside_of_shares
 from tests.small import seeded
 
-CASES = "tests/models/triton_draws_cases.py"
+FOLDER = Path(__file__).parent
 
 
+def need_triton() -> None:
+    """Skips without it; it is imported only in other processes, which choose between compiler and interpreter."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed: pip install triton")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("interpreted", [True, pytest.param(False, marks=pytest.mark.gpu)], ids=["interpreter", "gpu"])
 def test_cases(interpreted: bool) -> None:
-    pytest.importorskip("triton", reason="triton is not installed: pip install triton")
-    run = run_program("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", CASES, TRITON_INTERPRET=str(int(interpreted)))
+    need_triton()
+    run = run_program(
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        FOLDER / "triton_draws_cases.py",
+        TRITON_INTERPRET=str(int(interpreted)),
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "passed" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernels_compile_without_a_gpu(capability: int, tmp_path: Path) -> None:
+    """Which the interpreter cannot tell: Triton 3.6 fails to compile sums over fewer numbers than a warp has threads."""
+    need_triton()
+    run = run_program("-W", "error", FOLDER / "triton_draws_compiled.py", capability, TRITON_CACHE_DIR=str(tmp_path))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (run.stdout.count("_sum_blocks"), run.stdout.count("_find_tokens")) == (3, 3)
 
 
 # What is chosen where
