@@ -124,7 +124,8 @@ class DiscriminatorReward(LearningRewardModel):
             rows = run.batches.take(size)
             kept = network.kept_features(size)  # of the whole batch: its random numbers are the same for all workers
             own, kept = rows[part.rows], None if kept is None else kept[part.rows]
-            loss, sums = compute(network, run.tokens, own, run.n_real, kept, product_dtype(network.output.weight))
+            tokens, is_real = run.tokens[own], own < run.n_real
+            loss, sums = compute(network, tokens, is_real, kept, product_dtype(network.output.weight))
             if self.workers.count > 1:
                 loss, sums = part.weight * len(own) / size * loss, part.weight * sums
             gradients = torch.autograd.grad(loss, list(network.parameters()))
@@ -188,23 +189,22 @@ class _Fit:
 
 
 def loss_and_sums(
-    network: TextCNN, tokens: Tensor, rows: Tensor, n_real: int, kept: Tensor | None, dtype: torch.dtype
+    network: TextCNN, tokens: Tensor, is_real: Tensor, kept: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The loss of a batch, and the sums of cross-entropy and of right answers in it.
 
     Args:
         network: what is trained.
-        tokens: all sequences, `(n, sequence_length)` int64, real ones first.
-        rows: of those in the batch, `(batch,)` int64.
-        n_real: the number of real sequences.
-        kept: which features dropout keeps, `(batch, n_features)` bool; all by default.
+        tokens: `(n, sequence_length)` int64.
+        is_real: `(n,)` bool.
+        kept: which features dropout keeps, `(n, n_features)` bool; None for all.
         dtype: of the products.
 
     Returns:
         The batch's mean cross-entropy in nats, plus the output layer's penalty: a scalar. And the sums, `(2,)`.
     """
-    labels = (rows < n_real).long()
-    logits = network.logits(tokens[rows], kept, dtype)
+    labels = is_real.long()
+    logits = network.logits(tokens, kept, dtype)
     loss = F.cross_entropy(logits, labels)
     penalty = 0.5 * (network.output.weight.square().sum() + network.output.bias.square().sum())
     right = (logits.detach().argmax(dim=1) == labels).sum()

@@ -215,9 +215,9 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> list[Tensor]:
-    rows = torch.arange(len(tokens))
+    is_real = torch.arange(len(tokens)) % 2 == 1
     with products_in(asked):
-        loss, _ = loss_and_sums(model, tokens, rows, len(rows) // 2, None, precision.product_dtype(model.output.weight))
+        loss, _ = loss_and_sums(model, tokens, is_real, None, precision.product_dtype(model.output.weight))
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
 

@@ -317,12 +317,12 @@ def test_completions_never_wait_for_the_host() -> None:
 @pytest.mark.parametrize("settings", DISCRIMINATORS)
 def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> None:
     module = without_values(network(**DISCRIMINATORS[settings])).train()
-    tokens, rows = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in ((20, T), (8,)))
+    tokens, is_real = torch.empty(8, T, dtype=torch.int64, device="meta"), torch.empty(8, dtype=torch.bool, device="meta")
     kept = torch.empty(8, module.n_features, dtype=torch.bool, device="meta") if module.config.dropout else None
     with NothingFromTheHost(), products_in(module.config.precision):
         dtype = product_dtype(module.output.weight)
         assert (dtype == torch.bfloat16) == (settings == "bfloat16")
-        loss, _ = loss_and_sums(module, tokens, rows, 9, kept, dtype)
+        loss, _ = loss_and_sums(module, tokens, is_real, kept, dtype)
         gradients = torch.autograd.grad(loss, list(module.parameters()))
     assert [g.shape for g in gradients] == [p.shape for p in module.parameters()]
 
