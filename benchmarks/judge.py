@@ -171,7 +171,7 @@ def likelihood_start(task: Task, paper: OracleConfig, path: Path | None) -> Toke
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each start and number of passes: means ± standard deviations over seeds."""
+    """A row for each start and number of passes: means ± standard deviations over seeds, if there are several."""
     lines = [
         "| passes | start | loss in training | accuracy in training | held-out accuracy | held-out cross-entropy "
         "| D of generated: mean | sd | D of held-out real: mean | seeds |",
@@ -180,13 +180,9 @@ def table(results: Sequence[Result]) -> str:
     rows = sorted({(one.passes, one.start) for one in results})
     for passes, start in rows:
         same = [one for one in results if (one.passes, one.start) == (passes, start)]
-        numbers = [
-            spread([getattr(one, name) for one in same])
-            for name in (
-                *("loss", "accuracy", "held_out_accuracy", "held_out_loss"),
-                *("d_generated", "d_generated_sd", "d_real"),
-            )
-        ]
+        names = ("loss", "accuracy", "held_out_accuracy", "held_out_loss", "d_generated", "d_generated_sd", "d_real")
+        of_each = ([getattr(one, name) for one in same] for name in names)
+        numbers = [spread(values) if len(values) > 1 else f"{values[0]:.3f}" for values in of_each]
         lines.append(f"| {passes} | {start} | " + " | ".join(numbers) + f" | {len(same)} |")
     return "\n".join(lines)
 
