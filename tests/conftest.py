@@ -27,7 +27,7 @@ import pytest
 import torch
 
 from seqgan_env.support import cuda_graphs
-from tests.recordings import Emulated, RecordedOn
+from tests.recordings import Emulated, RecordedOn, forms_for_gpus
 from tests.run_folders import blank_pictures, save_oracle_run, save_text_run
 
 # The tests' tensors are so small that threads only wait for each other, here and in the processes that tests start.
@@ -165,14 +165,7 @@ def driver() -> Iterator[Any]:
 
 
 @pytest.fixture
-def few_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU takes the forms for GPUs."""
-    for module in ("models.embedding", "models.linear_log_prob", "models.token_model", "rewards.text_cnn"):
-        monkeypatch.setattr(f"seqgan_env.{module}.prefers_few_kernels", lambda tensor: True)
-
-
-@pytest.fixture
-def emulated(few_kernels: None, monkeypatch: pytest.MonkeyPatch) -> type[Emulated]:
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Emulated]]:
     """Recordings on the CPU, emulated, of what a GPU would compute, in the forms for GPUs."""
     monkeypatch.setattr(cuda_graphs, "Recording", Emulated)
     monkeypatch.setattr(cuda_graphs, "can_record", lambda device: True)
@@ -181,7 +174,8 @@ def emulated(few_kernels: None, monkeypatch: pytest.MonkeyPatch) -> type[Emulate
     monkeypatch.setattr(Emulated, "made", 0)
     monkeypatch.setattr(Emulated, "living", weakref.WeakSet())
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM keeps what is no tensor
-    return Emulated
+    with forms_for_gpus():
+        yield Emulated
 
 
 @pytest.fixture

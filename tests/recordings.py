@@ -4,8 +4,9 @@ A recording is emulated by the operators that `make_fx` writes down, which are r
 """
 
 import gc
+import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,16 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqgan_env.support.cuda_graphs import Function
+from seqgan_env.support.cuda_graphs import Function, RepeatedStep
+
+
+@contextmanager
+def forms_for_gpus() -> Iterator[None]:
+    """A CPU takes the forms for GPUs in this context."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("models.embedding", "models.linear_log_prob", "models.token_model", "rewards.text_cnn"):
+            patch.setattr(f"seqgan_env.{module}.prefers_few_kernels", lambda tensor: True)
+        yield
 
 
 @contextmanager
@@ -109,6 +119,8 @@ class NothingFromTheHost(TorchDispatchMode):
         }
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default) and len(devices) > 1:
             raise RuntimeError(f"{func} from one device to another, which a GPU would wait for")
+        if "_fused_adam" in str(func):  # torch has no form of it for tensors without values
+            return None
         return func(*args, **kwargs)
 
 
@@ -120,3 +132,28 @@ def without_values(module: Any) -> Any:
         for name, buffer in list(part.named_buffers(recurse=False)):
             setattr(part, name, torch.empty_like(buffer, device="meta"))
     return module
+
+
+class OfACPU(torch.Generator):
+    """Stands in for generators of other devices: with tensors without values none draws anything."""
+
+    def __new__(cls, device: object = None) -> "OfACPU":
+        return super().__new__(cls)
+
+
+def steps_without_values(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Hashable]:
+    """Let the repeated steps of a module run on tensors without values, and never wait; the list has the keys of the steps."""
+    taken: list[Hashable] = []
+
+    class Step(RepeatedStep):
+        def __call__(self) -> tuple[Tensor, ...]:
+            with NothingFromTheHost():
+                result = self._step()
+            taken.append(self._key)
+            return result
+
+    monkeypatch.setattr(f"{module}.RepeatedStep", Step)
+    optimizers = sys.modules[torch.optim.Optimizer.__module__]
+    monkeypatch.setattr(torch, "Generator", OfACPU)
+    monkeypatch.setattr(optimizers, "_get_fused_kernels_supported_devices", lambda: ["cpu", "meta"])
+    return taken

@@ -1,6 +1,7 @@
 """Maximum likelihood and scheduled sampling."""
 
 import dataclasses
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig, log_prob_with_own_tokens, pretrain
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.oracle import seeded_oracle
+from tests.recordings import forms_for_gpus
 
 CONFIG = PretrainConfig(epochs=4, batch_size=32)
 
@@ -41,6 +43,49 @@ def trained(real: torch.Tensor, config: PretrainConfig = CONFIG, seed: int = 0) 
 
 def same(a: TokenLSTM, b: TokenLSTM) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "end token": ({"end_token": 2}, {}),
+    "end token and dropout": ({"end_token": 2, "dropout": 0.3}, {}),
+    "two layers": ({"n_layers": 2, "dropout": 0.2}, {}),
+    "tied": ({"tied": True, "end_token": 2}, {}),
+    "decay": ({}, {"final_learning_rate": 0.001}),
+}
+"""The generator's arguments and the training's settings."""
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_an_epoch_in_the_forms_for_gpus_is_the_same(real: torch.Tensor, case: str) -> None:
+    arguments, settings = FORMS[case]
+    config = dataclasses.replace(CONFIG, **settings)
+    real = real[:80]  # two whole batches and a smaller one
+    if "end_token" in arguments:
+        ended = (real == 2).cumsum(dim=1)
+        real = real.masked_fill((ended > 0) & ~((ended == 1) & (real == 2)), 12)
+        assert (real == 12).any()
+    policies = [TokenLSTM(12, 8, 8, generator=torch.Generator().manual_seed(0), **arguments) for _ in range(3)]
+    losses = []
+    for policy, form, seed in zip(policies, (nullcontext, forms_for_gpus, forms_for_gpus), (0, 0, 1), strict=True):
+        training = LikelihoodTraining(policy, real, config, torch.Generator().manual_seed(seed))
+        with form():
+            losses.append([training.train_epoch() for _ in range(2)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    found, for_gpus, control = (torch.cat([p.detach().flatten() for p in policy.parameters()]) for policy in policies)
+    assert (found - for_gpus).abs().max() < 1e-5
+    assert (found - control).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("form", [nullcontext, forms_for_gpus], ids=["for CPUs", "for GPUs"])
+@pytest.mark.parametrize("arguments", [{}, {"n_layers": 2}, {"tied": True, "end_token": 2}])
+def test_gradients_lie_in_memory_as_the_parameters_do(real: torch.Tensor, arguments: dict[str, Any], form: Any) -> None:
+    """Torch's fused optimisers need it, and steps keep the gradients as they come."""
+    policy = TokenLSTM(12, 8, 8, generator=torch.Generator().manual_seed(0), **arguments)
+    with form():
+        gradients = torch.autograd.grad(policy.log_likelihood(real[:7]), list(policy.parameters()))
+    for gradient, parameter in zip(gradients, policy.parameters(), strict=True):
+        assert gradient.stride() == parameter.stride()
 
 
 @pytest.mark.rounding

@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqgan_env.models.linear_log_prob import linear_log_likelihood, linear_log_prob, linear_log_prob_reference
+from seqgan_env.models.linear_log_prob import (
+    linear_log_likelihood,
+    linear_log_prob,
+    linear_log_prob_reference,
+    log_prob_at_once,
+)
 from seqgan_env.models.token_model import TiedOutput
+from tests.recordings import forms_for_gpus
 from tests.small import seeded
 
 N, WIDTH, VOCAB = 11, 4, 130
@@ -36,10 +42,20 @@ def sum_of_reference(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tenso
     return linear_log_prob_reference(hidden, weight, bias, tokens).sum()
 
 
+def likelihood_at_once(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
+    with forms_for_gpus():
+        return linear_log_likelihood(hidden, weight, bias, tokens)
+
+
 @pytest.mark.parametrize("chunk", [3, 1000])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
 @pytest.mark.parametrize(
-    ("function", "reference"), [(linear_log_prob, linear_log_prob_reference), (linear_log_likelihood, sum_of_reference)]
+    ("function", "reference"),
+    [
+        (linear_log_prob, linear_log_prob_reference),
+        (linear_log_likelihood, sum_of_reference),
+        (likelihood_at_once, sum_of_reference),
+    ],
 )
 def test_values_and_gradients_are_those_of_cross_entropy(
     function: Any, reference: Any, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch
@@ -54,6 +70,22 @@ def test_values_and_gradients_are_those_of_cross_entropy(
     assert fast[0].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_the_form_for_gpus_has_the_gradient_of_each_token(scale: float, dtype: torch.dtype) -> None:
+    hidden, layer, tokens = make(scale, dtype)
+    weights = torch.randn(N, generator=seeded(9)).to(dtype)
+    plain = with_gradients(linear_log_prob_reference(hidden, layer.weight, layer.bias, tokens), hidden, layer)
+    arguments = [tensor.detach() for tensor in (hidden, layer.weight, layer.bias)]
+    values, gradients = log_prob_at_once(*arguments, tokens, weights)
+    control = log_prob_at_once(*arguments, tokens, weights.roll(1))[1]
+    for one, other in zip([values, *gradients], plain, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=1e-4, atol=1e-5 * float(other.detach().abs().max()))
+        assert one.stride() == other.stride()  # torch's optimisers read gradients as they lie in memory
+    assert not any(torch.allclose(one, other) for one, other in zip(control, plain[1:], strict=True))
+    assert torch.equal(log_prob_at_once(*arguments, tokens)[0], values)
+
+
 def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
     """In float32, exp(-200) is 0, whose logarithm is infinite."""
     hidden, layer = torch.ones(2, 1), nn.Linear(1, 3)
@@ -64,13 +96,16 @@ def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
     assert values.tolist() == pytest.approx([-60.0, -200.0])
     gradient = torch.autograd.grad(values.sum(), layer.bias)[0]
     assert gradient.tolist() == pytest.approx([-2.0, 1.0, 1.0])
-    assert linear_log_likelihood(hidden, layer.weight, layer.bias, torch.tensor([1, 2])).item() == pytest.approx(-260.0)
+    for likelihood in (linear_log_likelihood, likelihood_at_once):
+        value = likelihood(hidden, layer.weight, layer.bias, torch.tensor([1, 2]))
+        assert value.item() == pytest.approx(-260.0)
+        assert torch.autograd.grad(value, layer.bias)[0].tolist() == pytest.approx([-2.0, 1.0, 1.0])
 
 
 def test_no_tokens_have_no_likelihood() -> None:
     """As a process has them whose part of a batch is empty."""
     hidden, layer, tokens = make()
-    for function in (linear_log_prob, linear_log_likelihood):
+    for function in (linear_log_prob, linear_log_likelihood, likelihood_at_once):
         value = function(hidden[:0], layer.weight, layer.bias, tokens[:0]).sum()
         assert value.item() == 0
         assert all((gradient == 0).all() for gradient in torch.autograd.grad(value, [layer.weight, layer.bias]))
@@ -93,7 +128,7 @@ def test_float32_is_as_exact_as_cross_entropy(scale: float) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.detach().abs().max()))
 
 
-@pytest.mark.parametrize("function", [linear_log_prob, linear_log_likelihood])
+@pytest.mark.parametrize("function", [linear_log_prob, linear_log_likelihood, likelihood_at_once])
 def test_without_gradients_it_is_the_same(function: Any) -> None:
     hidden, layer, tokens = make()
     with torch.no_grad():
@@ -130,7 +165,8 @@ def test_a_tied_layer_gets_its_gradient_through_the_embedding() -> None:
     hidden, _, tokens = make()
     gradients = [
         torch.autograd.grad(function(hidden, layer.weight, layer.bias, tokens).sum(), embedding.weight)[0]
-        for function in (linear_log_prob, linear_log_prob_reference)
+        for function in (linear_log_prob, likelihood_at_once, linear_log_prob_reference)
     ]
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(gradients[0], gradients[2])
+    torch.testing.assert_close(gradients[1], gradients[2])
     assert gradients[0].abs().sum() > 0

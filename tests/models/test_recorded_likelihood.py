@@ -16,7 +16,7 @@ from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import detached, load_module_state, module_state
-from tests.recordings import RecordedOn, values_of
+from tests.recordings import RecordedOn, forms_for_gpus, steps_without_values, values_of, without_values
 from tests.small import seeded
 
 V, T = 11, 4
@@ -275,3 +275,20 @@ def test_a_step_that_is_not_finite_is_reported_with_its_number(recorded_on: Reco
             with pytest.raises(NumericalFault, match=said):
                 training.train_epoch()
     assert recorded_on.made == (0 if epoch == 0 else 2)
+
+
+# A step never waits for the host
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"end_token": 2, "dropout": 0.3}, {"n_layers": 2, "tied": True, "hidden_dim": 4}], ids=str
+)
+def test_steps_of_likelihood_never_wait_for_the_host(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of an epoch, on tensors without values."""
+    steps = steps_without_values(monkeypatch, "seqgan_env.models.likelihood")
+    policy = without_values(policy_of(RecordedOn("cpu", Any), **arguments))
+    real = torch.empty(21, T, dtype=torch.int64, device="meta")
+    training = LikelihoodTraining(policy, real, CONFIG, torch.Generator())
+    with forms_for_gpus(), pytest.raises(RuntimeError, match="nonzero"):  # of the check after the epoch
+        training.train_epoch()
+    assert steps == [("likelihood", size, CONFIG) for size in (8, 8, 5)]

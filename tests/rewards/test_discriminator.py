@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from seqgan_env.rewards.discriminator import MAX_RATIO, DiscriminatorReward, los
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import precision
 from seqgan_env.support.precision import has_bfloat16, products_in
+from tests.recordings import forms_for_gpus
 from tests.small import T, V, real_sequences, seeded, small_discriminator, with_padding
 
 TOKENS = torch.tensor([[0, 1, 2, 3, 4], [5, 5, V, V, V], [3, V, V, V, V]])
@@ -77,6 +79,39 @@ def test_a_training_step_is_adam_on_cross_entropy_and_l2() -> None:
     metrics = model.fit(real, generated)
     torch.testing.assert_close(dict(model.discriminator.named_parameters()), dict(expected.named_parameters()))
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "sizes"), [((1, 3), (14, 10)), ((T,), (14, 10)), ((2, 2, 4), (9, 8)), ((1, 2, 3, 4, 5), (1, 1))]
+)
+@pytest.mark.parametrize("settings", [{"dropout": 0.0}, {"dropout": 0.4}, {"weight_decay": 0.3}, {"batch_size": 100}])
+def test_a_fit_in_the_forms_for_gpus_is_the_same(
+    widths: tuple[int, ...], sizes: tuple[int, int], settings: dict[str, Any]
+) -> None:
+    """Some nine steps: whole batches, smaller last ones, and a single one."""
+    real, generated = (with_padding(n, seed=n) for n in sizes)
+    config = {"widths": widths, "n_filters": tuple(range(3, 3 + len(widths))), "epochs": 3} | settings
+    model, for_gpus, control = (small_discriminator(**config) for _ in range(3))
+    metrics = model.fit(real, generated)
+    with forms_for_gpus():
+        assert for_gpus.fit(real, generated) == pytest.approx(metrics, rel=1e-4)
+        control.fit(real, (generated + 1) % V)
+    differences = [
+        max((a - b).abs().max().item() for a, b in zip(model.discriminator.parameters(), other.parameters(), strict=True))
+        for other in (for_gpus.discriminator, control.discriminator)
+    ]
+    assert differences[0] < 1e-5 < 1e-3 < differences[1]
+
+
+@pytest.mark.parametrize("form", [nullcontext, forms_for_gpus], ids=["for CPUs", "for GPUs"])
+def test_gradients_lie_in_memory_as_the_parameters_do(form: Any) -> None:
+    """Torch's fused optimisers need it, and steps keep the gradients as they come."""
+    network = small_discriminator().discriminator
+    with form():
+        loss, _ = loss_and_sums(network, with_padding(7), torch.arange(7), 3, None, torch.float32)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+    for gradient, parameter in zip(gradients, network.parameters(), strict=True):
+        assert gradient.stride() == parameter.stride()
 
 
 @pytest.mark.parametrize("reshuffle", [True, False])
@@ -221,16 +256,15 @@ def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> 
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
-def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None) -> None:
+@pytest.mark.parametrize("form", [nullcontext, forms_for_gpus], ids=["for CPUs", "for GPUs"])
+def test_gradients_in_bfloat16_point_where_those_of_float32_do(with_bfloat16: None, form: Any) -> None:
     model, tokens, rng = small_discriminator().discriminator, with_padding(200), seeded()
     with torch.no_grad():
         for parameter in model.parameters():  # at the published start nearly equal windows take each other's gradient
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
-    exact, rough, control = (
-        gradients_in("highest", model, tokens),
-        gradients_in("medium", model, tokens),
-        gradients_in("highest", model, (tokens + 1) % V),
-    )
+    with form():
+        rough = gradients_in("medium", model, tokens)
+    exact, control = gradients_in("highest", model, tokens), gradients_in("highest", model, (tokens + 1) % V)
     assert {tensor.dtype for tensor in rough} == {torch.float32}
     assert not any(torch.equal(a, b) for a, b in zip(exact[:-1], rough, strict=False))  # the last bias sees logits alone
     alike, unlike = (

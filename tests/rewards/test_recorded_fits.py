@@ -20,7 +20,7 @@ from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import detached
-from tests.recordings import RecordedOn, values_of
+from tests.recordings import RecordedOn, forms_for_gpus, steps_without_values, values_of, without_values
 from tests.small import seeded
 
 V, T = 11, 6
@@ -287,3 +287,17 @@ def copy_joined(model: DensityRatioReward) -> DensityRatioReward:
     assert isinstance(model.policy, TokenLSTM)
     model.join(copy.deepcopy(model.policy))
     return model
+
+
+# A step never waits for the host
+
+
+def test_steps_of_a_fit_never_wait_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, on tensors without values: rows, dropout, gradients, the optimiser's step and the sums."""
+    steps = steps_without_values(monkeypatch, "seqgan_env.rewards.discriminator")
+    network = without_values(TextCNN(V, T, TextCNNConfig(**SIZES)))
+    model = DiscriminatorReward(network)
+    real, generated = (torch.empty(n, T, dtype=torch.int64, device="meta") for n in (12, 9))
+    with forms_for_gpus(), pytest.raises(RuntimeError, match="nonzero"):  # of the check after the pass
+        model.fit(real, generated)
+    assert steps == [("fit", 8, 12), ("fit", 8, 12), ("fit", 5, 12)]

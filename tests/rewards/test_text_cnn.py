@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
+from tests.recordings import forms_for_gpus
 from tests.small import SMALL_CNN, T, V, seeded, with_padding
 
 
@@ -33,15 +35,19 @@ def reference_logits(model: TextCNN, tokens: Tensor) -> Tensor:
 # The forward pass
 
 
+@pytest.mark.parametrize("form", [nullcontext, forms_for_gpus], ids=["for CPUs", "for GPUs"])
 @pytest.mark.parametrize("widths", [(1,), (T,), (1, 2, 3, 4, 5), (2, 2, 4)])
-def test_the_forward_pass_is_the_papers(widths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("n", [30, 2048, 2049], ids=["a batch", "the most for few rows", "too many for few rows"])
+def test_the_forward_pass_is_the_papers(form: Any, widths: tuple[int, ...], n: int) -> None:
     model = small_cnn(widths=widths, n_filters=tuple(range(3, 3 + len(widths))))
     with torch.no_grad():
         for parameter in model.parameters():  # the published start is nearly symmetric; here every parameter counts
             parameter.copy_(torch.randn(parameter.shape, generator=seeded(parameter.numel())))
-    tokens = with_padding(30)
-    torch.testing.assert_close(model(tokens), reference_logits(model, tokens), rtol=1e-5, atol=1e-4)  # logits of about 100
-    assert not torch.allclose(model(tokens.flip(1)), reference_logits(model, tokens)) or widths == (1,)
+    tokens = with_padding(n)
+    with form():
+        logits, of_reversed = model(tokens), model(tokens.flip(1))
+    torch.testing.assert_close(logits, reference_logits(model, tokens), rtol=1e-5, atol=1e-4)  # logits of about 100
+    assert not torch.allclose(of_reversed, reference_logits(model, tokens)) or widths == (1,)
 
 
 def test_probabilities_are_the_second_class_of_a_softmax() -> None:
