@@ -37,6 +37,8 @@ def test_cases(interpreted: bool) -> None:
         "-x",
         "-p",
         "no:cacheprovider",
+        "-W",
+        "ignore::DeprecationWarning",  # of old libraries; this run cannot see how the one around it was called
         FOLDER / "triton_draws_cases.py",
         TRITON_INTERPRET=str(int(interpreted)),
     )
