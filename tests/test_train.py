@@ -305,6 +305,38 @@ def test_a_run_on_a_gpu_learns_what_it_does_without_graphs(tmp_path: Path, make:
     assert abs(with_graphs - untrained) > 0.05
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    **{name: {"agent": name} for name in ("a2c", "ppo", "maskable-ppo", "recurrent-ppo")},
+    "transformer": {"generator": {"kind": "transformer", "n_layers": 2}},
+    "deep": {"generator": {"n_layers": 2, "dropout": 0.3, "tied": True}, "pretrain": {"final_learning_rate": 1e-3}},
+    "scheduled sampling": {"pretrain": {"scheduled_sampling": True}},
+    "as published": {
+        "pretrain": {"shuffle": False},
+        "discriminator": {"reshuffle": False, "initial_parameters": "published", "precision": "medium", "epochs": 3},
+        "adversarial": {"loss_reduction": "sum", "rollout_lag": 0.0, "n_generated": 64, "d_steps": 2},
+    },
+    "terminal": {"adversarial": {"reward": "terminal", "baseline": "leave-one-out", "entropy_coef": 0.1}},
+    "shaped": {"adversarial": {"reward": "shaped", "scaling": "log", "kl_coef": 1.0, "likelihood_steps": 2}},
+    "objective": {"adversarial": OBJECTIVE},
+    "density ratio": {"adversarial": RATIO | {"density_ratio": dataclasses.replace(SMALL_RATIO, n_models=2)}},
+    "rank": {"adversarial": RANK},
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", [oracle_config, text_config])
+def test_every_kind_of_run_ends_on_a_gpu(tmp_path: Path, make: Any, kind: str) -> None:
+    groups = {
+        name: dataclasses.replace(TINY[name], **change) if isinstance(change, dict) else change
+        for name, change in KINDS[kind].items()
+    }
+    with blank_pictures():
+        metrics = main(make(tmp_path, device="cuda", **groups))
+    assert all(map(math.isfinite, metrics.values()))
+    assert {name.partition("/")[0] for name in metrics} == {"pretraining", "adversarial"}
+
+
 def test_standard_output_is_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="--out - is standard output, but --out takes a folder"):

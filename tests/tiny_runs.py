@@ -38,8 +38,8 @@ def only_run(folder: Path) -> Path:
 
 
 def share_of_different(sequence: list[int]) -> float:
-    """An objective: the share of different tokens."""
-    return len(set(sequence)) / len(sequence)
+    """An objective: the share of different tokens, 0 for an empty sequence."""
+    return len(set(sequence)) / max(1, len(sequence))
 
 
 def shares_of_different(sequences: list[list[int]]) -> list[float]:
