@@ -103,6 +103,15 @@ class LikelihoodTraining:
         self._order: Tensor | None = None
         self._begin_epoch()
 
+    def restart(self, real: Tensor) -> None:
+        """Begin anew on other sequences, as many and as long as before; they are copied into `real`.
+
+        Unlike a new training, this moves nothing in memory, so that recorded steps can be replayed.
+        """
+        self.real.copy_(real)
+        self.finished_epochs = 0
+        self._begin_epoch()
+
     def run(self, after_epoch: Callable[[int, float], bool | None] | None = None) -> None:
         """Train for the remaining epochs.
 

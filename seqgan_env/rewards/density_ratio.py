@@ -116,6 +116,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
         self.start: TokenModel | None = None
         self._learning = _SideBySide(models)
         self.workers: Workers = ALONE
+        self._training: LikelihoodTraining | None = None
         self._rng = torch.Generator(device).manual_seed(seed)
         self.optimizer = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate, fused=True)
 
@@ -169,19 +170,26 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
             raise ValueError(f"fit needs real and generated sequences, got {len(real)} and {len(generated)}.")
         if self.config.with_start and self.start is None and isinstance(self.policy, TokenModel):
             self.join(copy.deepcopy(self.policy))
+        training = self._training
+        if training is None or training.real.shape != real.shape or training.workers is not self.workers:
+            training = self._training = self._training_on(real.clone())
+        training.restart(real)
+        nll: list[float] = []
+        training.run(lambda _, loss: nll.append(loss))
+        for group in self.optimizer.param_groups:
+            group["lr"] *= self.config.learning_rate_decay
+        return {"nll": nll[-1]}
+
+    def _training_on(self, real: Tensor) -> LikelihoodTraining:
         settings = PretrainConfig(
             epochs=self.config.epochs,
             batch_size=min(self.config.batch_size, len(real)),
             max_grad_norm=self.config.max_grad_norm,
             precision=self.config.precision,
         )
-        nll: list[float] = []
-        LikelihoodTraining(
+        return LikelihoodTraining(
             self._learning, real, settings, self._rng, self.workers, optimizer=self.optimizer, phase=_PHASE
-        ).run(lambda _, loss: nll.append(loss))
-        for group in self.optimizer.param_groups:
-            group["lr"] *= self.config.learning_rate_decay
-        return {"nll": nll[-1]}
+        )
 
     def share_work(self, workers: Workers) -> None:
         """See `RewardModel`."""

@@ -259,7 +259,7 @@ def test_a_fit_leaves_no_gradients_of_a_recording(recorded_on: RecordedOn) -> No
 def density_ratio(on: RecordedOn, dropout: float) -> DensityRatioReward:
     policy = TokenLSTM(V, 4, 5, initial_std=0.5, generator=seeded(), device=on.device)
     model = GeneratorConfig(embedding_dim=4, hidden_dim=5, dropout=dropout)
-    config = DensityRatioConfig(n_models=2, model=model, epochs=2, batch_size=8, learning_rate_decay=0.9)
+    config = DensityRatioConfig(n_models=2, model=model, epochs=1, batch_size=8, learning_rate_decay=0.9)
     return DensityRatioReward(V, T, policy, config, seed=3, device=on.device)
 
 
@@ -271,10 +271,10 @@ def learned_density(model: DensityRatioReward, fits: list[tuple[Tensor, Tensor]]
 
 @pytest.mark.parametrize("dropout", [0.3])
 def test_recorded_fits_of_the_density_ratio_are_plain_ones(recorded_on: RecordedOn, dropout: float) -> None:
-    fits = [data(recorded_on, 24, 1, seed) for seed in range(2)]
+    fits = [data(recorded_on, 24, 1, seed) for seed in range(3)]
     start = learned_density(copy_joined(density_ratio(recorded_on, dropout)), [])
     recorded = learned_density(density_ratio(recorded_on, dropout), fits)
-    assert recorded_on.made >= 1
+    assert recorded_on.made == 1  # though each fit comes with sequences of its own
     with without_graphs():
         plain = learned_density(density_ratio(recorded_on, dropout), fits)
         other = learned_density(density_ratio(recorded_on, dropout), fits[::-1])
