@@ -74,7 +74,8 @@ class _Known:
 
     places: tuple[Any, ...]
     seen: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)
-    recordings: dict[Hashable, Recording] = field(default_factory=dict)
+    recordings: dict[Hashable, tuple[tuple[Any, ...], Recording]] = field(default_factory=dict)
+    """With the places of what else each reads or changes."""
 
 
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
@@ -146,9 +147,9 @@ class RepeatedStep:
         if self._records and not failed:
             with _lock:
                 if self._recording is None:
-                    places = _places_of((*self._state, *_tensors_of(self._optimizer)))
-                    kind = (self._key, places, _constants_of(self._optimizer))
-                    self._recording = _recording_of(self._owner, kind, self._step, (), self._device)
+                    kind = (self._key, _constants_of(self._optimizer))
+                    state = (*self._state, *_tensors_of(self._optimizer))
+                    self._recording = _recording_of(self._owner, kind, self._step, (), self._device, state)
                 if self._recording is not None:
                     return self._recording.replay(())
         return self._step()
@@ -159,29 +160,41 @@ def _may_record(owner: object, device: torch.device) -> TypeGuard[nn.Module]:
 
 
 def _recording_of(
-    owner: nn.Module, kind: Hashable, function: Function, inputs: tuple[Tensor, ...], device: torch.device
+    owner: nn.Module,
+    kind: Hashable,
+    function: Function,
+    inputs: tuple[Tensor, ...],
+    device: torch.device,
+    state: tuple[Tensor, ...] = (),
 ) -> Recording | None:
-    """The recording for this kind of call, made at its second request; None if the call must run without one."""
+    """The recording for this kind of call, made at its second request; None if the call must run without one.
+
+    If further tensors that it reads or changes have moved, a new recording takes the place of the old one.
+    """
     generators = tuple(generator for _, generator in random_generators(owner) if generator.device.type == device.type)
     kind = (kind, generators, device, *_modes(owner))
     places = _places_of((*owner.parameters(), *owner.buffers()))
     known = _known.get(owner)
     if known is None or known.places != places:
         known = _known[owner] = _Known(places)
-    if kind in known.recordings:
-        return known.recordings[kind]
-    if kind not in known.seen or len(known.recordings) >= MOST_RECORDINGS:
-        known.seen[kind] = None
-        known.seen.move_to_end(kind)
+    of_state = _places_of(state)
+    recorded_places, recording = known.recordings.get(kind, ((), None))
+    if recording is not None and recorded_places == of_state:
+        return recording
+    call = kind, of_state
+    if call not in known.seen or (recording is None and len(known.recordings) >= MOST_RECORDINGS):
+        known.seen[call] = None
+        known.seen.move_to_end(call)
         if len(known.seen) > MOST_RECORDINGS:
             known.seen.popitem(last=False)
         return None
     try:
-        known.recordings[kind] = Recording(function, inputs, device, generators)
+        recording = Recording(function, inputs, device, generators)
     except RuntimeError as error:
         _give_up(owner, error)
         return None
-    return known.recordings[kind]
+    known.recordings[kind] = of_state, recording
+    return recording
 
 
 def _places_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from seqgan_env.rewards.discriminator import DiscriminatorReward, loss_and_sums
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
 from seqgan_env.support import cuda_graphs, precision
-from seqgan_env.support.cuda_graphs import Recordable, replayed, without_graphs
+from seqgan_env.support.cuda_graphs import Recordable, RepeatedStep, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
 from tests.recordings import Emulated, NothingFromTheHost, without_values
 from tests.small import rows_together, seeded, small_transformer
@@ -204,6 +204,152 @@ def test_an_lstm_that_has_another_output_is_not_recorded() -> None:
     policy = lstm()
     policy.output = nn.Sequential(policy.output)
     assert not policy.recordable
+
+
+# What a `RepeatedStep` does
+
+
+class Counter(Recordable):
+    """A step adds the weight to a sum, which stays where it is."""
+
+    recordable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+        self.sum = torch.zeros(1)
+        self.calls = 0
+
+    def step(self) -> tuple[Tensor]:
+        self.calls += 1
+        self.sum += self.weight.detach()
+        return (self.sum * 10,)
+
+    def repeated(self, key: str = "") -> RepeatedStep:
+        return RepeatedStep(self, key, self.step, state=[self.sum])
+
+
+def test_a_step_changes_tensors_in_place_each_time(emulated: type[Emulated]) -> None:
+    owner = Counter()
+    step = owner.repeated()
+    assert [step()[0].item() for _ in range(5)] == [20, 40, 60, 80, 100]
+    assert owner.sum.item() == 10
+    assert (owner.calls, emulated.made) == (2, 1)  # called once, and once to record
+    step = owner.repeated()  # of the next run of the loop
+    assert [step()[0].item() for _ in range(2)] == [120, 140]
+    assert (owner.calls, emulated.made) == (2, 1)
+
+
+def test_what_a_step_keeps_in_python_stays_as_it_was_recorded(emulated: type[Emulated]) -> None:
+    """The negative control of comparisons of recorded steps: Python's part of a step is seen to be missing."""
+    owner = Counter()
+
+    def step() -> tuple[Tensor]:
+        owner.calls += 1
+        owner.sum += owner.calls
+        return (owner.sum,)
+
+    repeated = RepeatedStep(owner, "", step, state=[owner.sum])
+    assert [repeated()[0].item() for _ in range(4)] == [1, 3, 5, 7]  # plain calls would end in 6 and 10
+    assert owner.calls == 2
+
+
+@pytest.mark.parametrize("how", ["moved", "state moved", "key", "precision"])
+def test_what_differs_in_the_next_run_is_recorded_by_itself(emulated: type[Emulated], how: str) -> None:
+    owner = Counter()
+    step = owner.repeated()
+    for _ in range(3):
+        step()
+    assert emulated.made == 1
+    if how == "moved":
+        owner.weight = nn.Parameter(torch.tensor([3.0]))
+    elif how == "state moved":
+        owner.sum = owner.sum.clone()
+    with products_in("high") if how == "precision" else nullcontext():
+        step = owner.repeated("other" if how == "key" else "")
+        results = [step()[0].item() for _ in range(3)]
+    more = 30 if how == "moved" else 20
+    assert results == [60 + more, 60 + 2 * more, 60 + 3 * more]
+    assert emulated.made == 2
+
+
+def test_a_recording_whose_tensors_moved_makes_room_for_the_next(
+    emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run of a loop may have tensors of its own."""
+    monkeypatch.setattr(cuda_graphs, "MOST_RECORDINGS", 3)
+    owner, sums = Counter(), []
+    for run in range(1, 6):
+        sums.append(owner.sum)  # its memory is not given to the next one
+        owner.sum = torch.zeros(1)
+        step = owner.repeated()
+        assert [step()[0].item() for _ in range(3)] == [20, 40, 60]
+        assert emulated.made == run
+    gc.collect()
+    assert len(emulated.living) == 1
+
+
+@pytest.mark.parametrize("changed", ["lr", "weight_decay", "betas"])
+def test_settings_of_an_optimiser_are_read_by_the_next_run(emulated: type[Emulated], changed: str) -> None:
+    """A step size also by the next step, because it is a tensor; other settings are part of a recording."""
+
+    def trained(plain: bool) -> Tensor:
+        owner = Counter()
+        optimizer = torch.optim.AdamW(owner.parameters(), lr=0.1, fused=True)
+        parameters = []
+
+        def step() -> tuple[Tensor]:
+            owner.weight.grad = owner.weight.detach() ** 2
+            optimizer.step()
+            return (owner.weight.detach(),)
+
+        for _ in range(2):
+            repeated = step if plain else RepeatedStep(owner, "", step, optimizer=optimizer)
+            for _ in range(4):
+                parameters.append(repeated()[0].clone())
+            (group,) = optimizer.param_groups
+            if changed == "lr":
+                group["lr"] *= 0.5
+            else:
+                group |= {"weight_decay": {"weight_decay": 0.5}, "betas": {"betas": (0.5, 0.9)}}[changed]
+        return torch.cat(parameters)
+
+    recorded = trained(plain=False)
+    assert emulated.made == (1 if changed == "lr" else 2)
+    torch.testing.assert_close(recorded, trained(plain=True))
+
+
+@pytest.mark.parametrize("why", ["says no", "hook", "without_graphs", "no setting for it"])
+def test_plain_steps_where_nothing_may_be_recorded(emulated: type[Emulated], why: str) -> None:
+    owner: Any = Counter()
+    optimizer = torch.optim.SGD(owner.parameters(), lr=0.0) if why == "no setting for it" else None
+    if why == "says no":
+        owner.recordable = False
+    elif why == "hook":
+        owner.register_forward_hook(lambda *_: None)
+    with without_graphs() if why == "without_graphs" else nullcontext():
+        step = RepeatedStep(owner, "", owner.step, state=[owner.sum], optimizer=optimizer)
+        assert [step()[0].item() for _ in range(4)] == [20, 40, 60, 80]
+    assert (owner.calls, emulated.made) == (4, 0)
+    if optimizer is not None:
+        assert optimizer.param_groups[0]["lr"] == 0.0
+        assert "capturable" not in optimizer.param_groups[0]
+
+
+def test_where_recording_a_step_fails_the_loop_goes_on(emulated: type[Emulated]) -> None:
+    owner = Counter()
+
+    def waits() -> tuple[Tensor]:
+        if owner.sum.sum().item() >= 0:
+            owner.sum += 1
+        return (owner.sum,)
+
+    step = RepeatedStep(owner, "", waits, state=[owner.sum])
+    assert step()[0].item() == 1
+    with pytest.warns(UserWarning, match="Counter continues without CUDA graphs"):
+        assert step()[0].item() == 2
+    assert [step()[0].item() for _ in range(2)] == [3, 4]
+    assert emulated.made == 1
 
 
 # What is recorded, against plain calls

@@ -1,4 +1,4 @@
-"""States of random numbers, on the device that they are of and on another."""
+"""States of random numbers and of optimisers, on the device that they are of and on another."""
 
 from typing import Any
 
@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from agents.global_random_state import BorrowedRandomness
-from seqgan_env.support.state_dicts import load_random_state, random_state, seed_of_state
+from seqgan_env.support.state_dicts import (
+    detached,
+    load_optimizer_state,
+    load_random_state,
+    optimizer_state,
+    random_state,
+    seed_of_state,
+)
 from tests.small import seeded
 
 # What a CUDA generator's state is: its seed and its offset, in 16 bytes.
@@ -86,3 +93,65 @@ class TestBorrowed:
             lent = kept[-1]
         assert lent.tolist() == [*seed_of_state(state["torch"]).to_bytes(8, "little"), *[0] * 8]
         assert not kept[-1].any()  # and given back
+
+
+class TestOptimizers:
+    """Where steps are recorded, the step size is a tensor and the step is `capturable`; see `cuda_graphs`."""
+
+    @staticmethod
+    def made(recorded: bool, steps: int = 2, **settings: Any) -> torch.optim.Adam:
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimizer = torch.optim.Adam([parameter], **{"lr": 0.25, "fused": True} | settings)
+        if recorded:
+            optimizer.param_groups[0].update(capturable=True, lr=torch.tensor(0.25))
+        for step in range(steps):
+            parameter.grad = torch.tensor([0.5, 1.0]) * (step + 1)
+            optimizer.step()
+        return optimizer
+
+    @staticmethod
+    def after_another_step(optimizer: torch.optim.Adam) -> torch.Tensor:
+        """The parameter, from the same start whatever came before."""
+        (parameter,) = optimizer.param_groups[0]["params"]
+        with torch.no_grad():
+            parameter.copy_(torch.tensor([1.0, -2.0]))
+        parameter.grad = torch.tensor([3.0, -1.0])
+        optimizer.step()
+        return parameter.detach()
+
+    @pytest.mark.parametrize("saved", [False, True])
+    @pytest.mark.parametrize("loading", [False, True])
+    def test_go_on_whether_steps_were_recorded_or_will_be(self, saved: bool, loading: bool) -> None:
+        before = self.made(saved)
+        state = detached(optimizer_state(before))
+        (group,) = state["param_groups"]
+        assert group["lr"] == 0.25
+        assert type(group["lr"]) is float
+        assert not {"capturable", "fused", "foreach"} & set(group)
+        after = self.made(loading, steps=1)
+        load_optimizer_state(after, state)
+        (group,) = after.param_groups
+        assert (group["lr"], group["capturable"], group["fused"]) == (0.25, loading, True)
+        assert type(group["lr"]) is float
+        expected = self.after_another_step(before)
+        assert torch.equal(self.after_another_step(after), expected)
+        assert not torch.equal(self.after_another_step(self.made(False, steps=1)), expected)  # moments of its own
+
+    def test_an_older_state_has_a_devices_settings_and_a_tensor(self) -> None:
+        before = self.made(True)
+        state = before.state_dict()
+        older = {
+            "state": {str(index): slots for index, slots in state["state"].items()},
+            "param_groups": state["param_groups"],
+        }
+        assert isinstance(older["param_groups"][0]["lr"], torch.Tensor)
+        after = self.made(False, steps=1)
+        load_optimizer_state(after, detached(older))
+        assert after.param_groups[0]["capturable"] is False
+        assert type(after.param_groups[0]["lr"]) is float
+        assert torch.equal(self.after_another_step(after), self.after_another_step(before))
+
+    def test_of_another_kind_are_refused(self) -> None:
+        two = torch.optim.Adam([torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))])
+        with pytest.raises(ValueError, match="parameter group"):
+            load_optimizer_state(two, optimizer_state(self.made(False)))

@@ -1,4 +1,4 @@
-"""One step of an optimiser: against the same step written out, alone and as a share of several processes' work."""
+"""The batches of a pass; and one step of an optimiser, written out, alone and as a share of several processes' work."""
 
 import copy
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqgan_env.support.process_group import ALONE, Workers
-from seqgan_env.support.training_step import gradient_norm, take_step
+from seqgan_env.support.training_step import Batches, gradient_norm, take_step
 from tests.small import seeded
 
 INPUTS = torch.arange(12.0).view(4, 3) / 10
@@ -76,3 +76,45 @@ def test_a_check_that_fails_leaves_parameters_and_gradients_as_they_are() -> Non
     assert seen == [[loss.item(), gradient_norm(module).item()]]
     assert gradient_norm(module) > 0.01
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_parameter_that_is_frozen_or_unused_stays_as_it_is() -> None:
+    module, optimizer = made()
+    module.extra = nn.Linear(1, 1)
+    optimizer.add_param_group({"params": module.extra.parameters()})
+    module.bias.requires_grad_(False)
+    module.extra.weight.grad = torch.ones(1, 1)  # of before, which does not count
+    before = copy.deepcopy(module.state_dict())
+    take_step(module, optimizer, loss_of(module), torch.zeros(1), max_grad_norm=1.0)
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"weight"}
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("n", "size", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 3, [2]), (3, 1, [1, 1, 1])])
+def test_batches_have_every_row_once_in_the_order_of_the_pass(n: int, size: int, sizes: list[int]) -> None:
+    batches = Batches(n, size)
+    assert batches.sizes == sizes
+    places = [tensor.data_ptr() for tensor in batches.state]
+    for seed in range(2):
+        order = torch.randperm(n, generator=seeded(seed))
+        batches.begin(order)
+        assert torch.cat([batches.take(of_one) for of_one in batches.sizes]).equal(order)
+    assert [tensor.data_ptr() for tensor in batches.state] == places
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_pass_can_begin_after_some_batches(taken: int) -> None:
+    batches, order = Batches(7, 3), torch.randperm(7, generator=seeded())
+    batches.begin(order, taken)
+    rows = torch.cat([batches.take(size) for size in batches.sizes[taken:]])
+    assert rows.equal(order[3 * taken :])
+
+
+def test_rows_of_a_batch_are_the_callers() -> None:
+    batches = Batches(4, 3)
+    first, last = batches.take(3), batches.take(1)
+    batches.begin(torch.tensor([3, 2, 1, 0]))
+    assert (first.tolist(), last.tolist()) == ([0, 1, 2], [3])
