@@ -141,6 +141,24 @@ class OfACPU(torch.Generator):
         return super().__new__(cls)
 
 
+def steps_that_may_not_wait(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Hashable]:
+    """Let the repeated steps of a module run plainly on a GPU, where waiting for it is an error; the list has their keys."""
+    taken: list[Hashable] = []
+
+    class Step(RepeatedStep):
+        def __call__(self) -> tuple[Tensor, ...]:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                result = self._step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            taken.append(self._key)
+            return result
+
+    monkeypatch.setattr(f"{module}.RepeatedStep", Step)
+    return taken
+
+
 def steps_without_values(monkeypatch: pytest.MonkeyPatch, module: str) -> list[Hashable]:
     """Let the repeated steps of a module run on tensors without values, and never wait; the list has the keys of the steps."""
     taken: list[Hashable] = []

@@ -146,7 +146,7 @@ class RepeatedStep:
         """Take the step."""
         if self._records and not failed:
             with _lock:
-                if self._recording is None:
+                if self._recording is None and _has_begun(self._optimizer):
                     kind = (self._key, _constants_of(self._optimizer))
                     state = (*self._state, *_tensors_of(self._optimizer))
                     self._recording = _recording_of(self._owner, kind, self._step, (), self._device, state)
@@ -198,7 +198,7 @@ def _recording_of(
 
 
 def _places_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
-    return tuple((tensor.data_ptr(), tensor.shape, tensor.dtype) for tensor in tensors)
+    return tuple((tensor.data_ptr(), tensor.shape, tensor.dtype, tensor.requires_grad) for tensor in tensors)
 
 
 def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> bool:
@@ -209,7 +209,18 @@ def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> 
         group["capturable"] = True
         if not isinstance(group["lr"], Tensor) or group["lr"].device != device:
             group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+    for slots in optimizer.state.values():
+        if "step" in slots:  # on the CPU if steps so far were neither fused nor capturable
+            slots["step"] = torch.as_tensor(slots["step"], dtype=torch.float32, device=device)
     return True
+
+
+def _has_begun(optimizer: torch.optim.Optimizer | None) -> bool:
+    """Whether an optimiser has its state: a recording of its first step would set it to zero in every replay."""
+    if optimizer is None:
+        return True
+    trained = (parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad)
+    return all(optimizer.state.get(parameter) for parameter in trained)
 
 
 def _tensors_of(optimizer: torch.optim.Optimizer | None) -> Iterator[Tensor]:

@@ -20,7 +20,14 @@ from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import detached
-from tests.recordings import RecordedOn, forms_for_gpus, steps_without_values, values_of, without_values
+from tests.recordings import (
+    RecordedOn,
+    forms_for_gpus,
+    steps_that_may_not_wait,
+    steps_without_values,
+    values_of,
+    without_values,
+)
 from tests.small import seeded
 
 V, T = 11, 6
@@ -290,6 +297,16 @@ def copy_joined(model: DensityRatioReward) -> DensityRatioReward:
 
 
 # A step never waits for the host
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_steps_of_a_fit_never_wait_for_a_gpu(settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch itself refuses what would wait."""
+    steps = steps_that_may_not_wait(monkeypatch, "seqgan_env.rewards.discriminator")
+    on = RecordedOn("cuda", Any)
+    fit(reward(on, **SETTINGS[settings]), data(on, 12, 9))
+    assert len(steps) == 9
 
 
 def test_steps_of_a_fit_never_wait_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

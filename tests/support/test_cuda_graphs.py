@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.models.sampling import sample_sequences, write_sequences
 from seqgan_env.rewards.discriminator import DiscriminatorReward, loss_and_sums
@@ -317,6 +318,43 @@ def test_settings_of_an_optimiser_are_read_by_the_next_run(emulated: type[Emulat
     recorded = trained(plain=False)
     assert emulated.made == (1 if changed == "lr" else 2)
     torch.testing.assert_close(recorded, trained(plain=True))
+
+
+def test_the_first_step_of_an_optimiser_is_never_recorded(emulated: type[Emulated]) -> None:
+    """Even if all tensors lie where those of an earlier run did: it sets the optimiser's state to zero."""
+    owner, rate = Counter(), torch.tensor(0.1)
+
+    def run(plain: bool) -> list[float]:
+        optimizer = torch.optim.Adam(owner.parameters(), lr=rate, fused=True)
+        with torch.no_grad():
+            owner.weight.fill_(2)
+
+        def step() -> tuple[Tensor]:
+            owner.weight.grad = owner.weight.detach() ** 3
+            optimizer.step()
+            return (owner.weight.detach(),)
+
+        repeated = step if plain else RepeatedStep(owner, "", step, optimizer=optimizer)
+        return [repeated()[0].item() for _ in range(5)]
+
+    expected = run(plain=True)
+    for _ in range(3):
+        assert run(plain=False) == pytest.approx(expected)
+    assert emulated.made == 3
+
+
+def test_a_parameter_that_is_frozen_is_recorded_anew(emulated: type[Emulated]) -> None:
+    owner = lstm()
+    real, config = sequences(16), PretrainConfig(epochs=6, batch_size=8)
+    training, start = LikelihoodTraining(owner, real, config, seeded()), owner.embedding.weight.detach().clone()
+    for epoch in range(6):
+        if epoch in (2, 4):
+            owner.embedding.weight.requires_grad_(epoch == 4)
+        before = owner.embedding.weight.detach().clone()
+        training.train_epoch()
+        assert torch.equal(owner.embedding.weight, before) == (epoch in (2, 3))
+    assert emulated.made == 3
+    assert not torch.equal(start, before)
 
 
 @pytest.mark.parametrize("why", ["says no", "hook", "without_graphs", "no setting for it"])
