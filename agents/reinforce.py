@@ -40,6 +40,7 @@ from seqgan_env.policy_gradient import (
     policy_gradient_loss,
 )
 from seqgan_env.sequence_env import SequenceEnv
+from seqgan_env.support.cuda_graphs import replayed
 from seqgan_env.support.errors import check_finite, check_gradients, check_parameters, room_for
 from seqgan_env.support.hashed_random import as_seed
 from seqgan_env.support.state_dicts import load_module_state, module_state
@@ -314,11 +315,11 @@ class Reinforce(Player):
             room_for("an update of the policy", f"the batch, of {len(lengths):,} episodes"),
             training_mode(self.policy, dropout=False),
         ):
-            own = weight * self._loss(self._tokens[rows], advantage[rows], lengths[rows], n_actions)
+            own, *gradients = self._gradients(self._tokens[rows], advantage[rows], lengths[rows], n_actions, weight)
             sums = take_step(
                 self.policy,
                 self.policy.optimizer,
-                own[0],
+                gradients,
                 own,
                 self.game.workers,
                 max_grad_norm=self.max_grad_norm,
@@ -356,6 +357,23 @@ class Reinforce(Player):
         if self._n_updates == 0:
             self._copy_generator()
         return super()._setup_learn(*arguments, **settings)
+
+    def _gradients(
+        self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor, weight: float
+    ) -> tuple[Tensor, ...]:
+        """What `_loss` returns for these rows, times a weight, and the gradient of each trained parameter."""
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+
+        def compute(*inputs: Tensor) -> tuple[Tensor, ...]:
+            own = weight * self._loss(*inputs)
+            return own.detach(), *torch.autograd.grad(own[0], trained, allow_unused=True)
+
+        inputs = (tokens, advantage, lengths, n_actions)
+        if self.game.mask is not None:  # a function of the user's, which no GPU can run
+            return compute(*inputs)
+        reference = () if self.reference_policy is None else tuple(p.data_ptr() for p in self.reference_policy.parameters())
+        key = ("policy gradient", weight, self.ent_coef, self.kl_coef, self.loss_reduction, reference)
+        return replayed(self.generator, key, compute, *inputs)
 
     def _loss(self, tokens: Tensor, advantage: Tensor, lengths: Tensor, n_actions: Tensor) -> Tensor:
         """These rows' part of the batch's loss, which carries the gradient, entropy, divergence and NLL: `(4,)`."""

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from seqgan_env.models.embedding import look_up
+
 
 def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """The maximum over all windows of each filter's product, plus bias.
@@ -31,35 +33,36 @@ def max_over_windows(embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]])
 
 
 def max_over_windows_at_once(
-    embedded: Tensor, filters: Sequence[tuple[Tensor, Tensor]], outside: Tensor, dtype: torch.dtype
+    tokens: Tensor, embeddings: Tensor, filters: Sequence[tuple[Tensor, Tensor]], outside: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """`max_over_windows` in few large kernels, which is faster on a GPU.
+    """`max_over_windows` of embedded tokens in few large kernels, which is faster on a GPU.
 
     With gradients, filters are padded with zeros to the widest one for a single product, and windows that would leave the
     sequence are masked.
 
     Args:
-        embedded: `(n, length, dim)`.
+        tokens: `(n, length)` int64.
+        embeddings: `(m, dim)`; the last row is of padding, zeros.
         filters: as in `max_over_windows`.
         outside: `(length, all filters)` bool, where the window that begins there would leave the sequence, see
             `windows_outside`.
-        dtype: of the product. Gradients to `embedded` are summed in its own.
+        dtype: of the products. Gradients to the embeddings are summed in their own.
 
     Returns:
         `(n, all filters)` of that dtype. Gradients flow; equal windows share them.
     """
-    n, length, dim = embedded.shape
-    widest = max(weight.shape[1] for weight, _ in filters)
-    padded = F.pad(embedded, (0, 0, 0, widest // dim - 1))
-    if not torch.is_grad_enabled():
-        padded = padded.to(dtype)
-    windows = torch.cat([padded[:, place : place + length] for place in range(widest // dim)], dim=2).to(dtype)
-    windows = windows.view(n * length, widest)
+    (n, length), (n_embeddings, dim) = tokens.shape, embeddings.shape
+    columns = max(weight.shape[1] for weight, _ in filters)
+    widest = columns // dim
+    padded = F.pad(tokens, (0, widest - 1), value=n_embeddings - 1)
     biases = torch.cat([bias for _, bias in filters]).to(dtype)
     if not torch.is_grad_enabled():  # for many sequences at once, a product for each width: less work, and nothing to mask
+        windows = look_up(padded.unfold(1, widest, 1), embeddings.to(dtype)).view(n * length, columns)
         return torch.cat([_best(windows, weight.to(dtype), length, dim) for weight, _ in filters], dim=1) + biases
-    weights = torch.cat([F.pad(weight, (0, widest - weight.shape[1])) for weight, _ in filters]).to(dtype)
-    products = (windows @ weights.T).view(n, length, len(weights))
+    embedded = look_up(padded, embeddings)
+    windows = torch.cat([embedded[:, place : place + length] for place in range(widest)], dim=2).to(dtype)
+    weights = torch.cat([F.pad(weight, (0, columns - weight.shape[1])) for weight, _ in filters]).to(dtype)
+    products = (windows.view(n * length, columns) @ weights.T).view(n, length, len(weights))
     return products.masked_fill_(outside, -torch.inf).amax(dim=1) + biases
 
 

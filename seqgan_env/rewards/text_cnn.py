@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgan_env.models.embedding import look_up
 from seqgan_env.rewards.convolution import max_over_windows, max_over_windows_at_once, windows_outside
-from seqgan_env.support.cuda_graphs import Recordable
+from seqgan_env.support.cuda_graphs import Recordable, replayed
 from seqgan_env.support.device import prefers_few_kernels
 from seqgan_env.support.precision import Precision, check_precision, product_dtype, products_in
 from seqgan_env.support.read_only import ReadOnly
@@ -179,7 +178,7 @@ class TextCNN(ReadOnly, Recordable):
         embeddings = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])  # with that of padding
         if prefers_few_kernels(tokens):
             filters: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in self._layers()]
-            return F.relu(max_over_windows_at_once(look_up(tokens, embeddings), filters, self.outside, dtype))
+            return F.relu(max_over_windows_at_once(tokens, embeddings, filters, self.outside, dtype))
         embedded = F.embedding(tokens.T.contiguous(), embeddings)  # (length, n, dim)
         filters = [(layer.weight.to(dtype), layer.bias.to(dtype)) for layer in self._layers()]
         return F.relu(max_over_windows(embedded.to(dtype), filters))
@@ -228,9 +227,15 @@ class TextCNN(ReadOnly, Recordable):
         """Log odds that each sequence of `(n, sequence_length)` is real: `(n,)`, without dropout or gradient."""
         with products_in(precision):
             chunk = TOKENS_SCORED if tokens.device.type == "cpu" else TOKENS_SCORED_ON_GPU
-            parts = tokens.split(max(1, chunk // tokens.shape[1]))
-            logits = torch.cat([self.logits(part) for part in parts])
-        return logits[:, 1] - logits[:, 0]
+            return torch.cat([self._log_odds(part) for part in tokens.split(max(1, chunk // tokens.shape[1]))])
+
+    def _log_odds(self, tokens: Tensor) -> Tensor:
+        def of(tokens: Tensor) -> tuple[Tensor]:
+            logits = self.logits(tokens)
+            return (logits[:, 1] - logits[:, 0],)
+
+        # With more rows the GPU is never idle anyway, and a recording would hold much memory.
+        return (replayed(self, "log odds", of, tokens) if 0 < len(tokens) <= _FEW_ROWS else of(tokens))[0]
 
     def probability(self, tokens: Tensor) -> Tensor:
         """Probability in [0, 1] that each sequence of `(n, sequence_length)` is real: `(n,)`."""

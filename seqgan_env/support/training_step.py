@@ -52,7 +52,7 @@ class Batches:
 def take_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Tensor | Sequence[Tensor],
+    loss: Tensor | Sequence[Tensor | None],
     numbers: Tensor,
     workers: Workers = ALONE,
     *,
@@ -65,7 +65,7 @@ def take_step(
         module: the module to train.
         optimizer: of its parameters.
         loss: this process's part of the batch's loss, a scalar (see `Workers`), or the gradients of that part, one per
-            parameter.
+            parameter that is trained; None where it is unused.
         numbers: further values of this process's part, `(k,)`, to sum with the gradients.
         workers: the processes that take the step together.
         max_grad_norm: the norm to clip the gradient to; by default it is not clipped.
@@ -74,12 +74,11 @@ def take_step(
     Returns:
         The numbers summed over all processes, `(k,)`; with `max_grad_norm` followed by the gradient's norm before clipping.
     """
-    parameters = list(module.parameters())
-    if isinstance(loss, Tensor):  # not by `backward`, whose place to add gradients up in a recorded step cannot share
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        optimizer.zero_grad()
-        parameters, loss = trained, torch.autograd.grad(loss, trained, allow_unused=True)
-    for parameter, gradient in zip(parameters, loss, strict=True):
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer.zero_grad()
+    # Not by `backward`: the place where it adds gradients up may belong to another stream than that of a recording.
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True) if isinstance(loss, Tensor) else loss
+    for parameter, gradient in zip(trained, gradients, strict=True):
         parameter.grad = gradient
     numbers = workers.sum_gradients(module.parameters(), numbers.detach())
     if max_grad_norm is not None:

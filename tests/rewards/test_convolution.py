@@ -20,7 +20,14 @@ def at_once(embedded: Tensor, filters: Filters, dtype: torch.dtype | None = None
     length, _, dim = embedded.shape
     widths, n_filters = zip(*((weight.shape[1] // dim, len(weight)) for weight, _ in filters), strict=True)
     outside = windows_outside(length, widths, n_filters)
-    return max_over_windows_at_once(embedded.transpose(0, 1), filters, outside, dtype or embedded.dtype)
+    return max_over_windows_at_once(*tokens_of(embedded), filters, outside, dtype or embedded.dtype)
+
+
+def tokens_of(embedded: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens `(n, length)`, no two of them equal, and the embeddings that make `embedded` `(length, n, dim)` of them."""
+    length, n, dim = embedded.shape
+    embeddings = torch.cat([embedded.transpose(0, 1).reshape(-1, dim), embedded.new_zeros(1, dim)])
+    return torch.arange(n * length).view(n, length), embeddings
 
 
 def at_once_in_bfloat16(embedded: Tensor, filters: Filters) -> Tensor:
@@ -93,7 +100,7 @@ def test_windows_that_leave_the_sequence_are_seen() -> None:
     embedded, filters = make((1, 5))
     outside = windows_outside(LENGTH, (1, 5), (3, 7))
     assert outside.sum(dim=0).tolist() == [0] * 3 + [4] * 7
-    without_mask = max_over_windows_at_once(embedded.transpose(0, 1), filters, torch.zeros_like(outside), torch.float64)
+    without_mask = max_over_windows_at_once(*tokens_of(embedded), filters, torch.zeros_like(outside), torch.float64)
     differ = without_mask != at_once(embedded, filters)
     assert not differ[:, :3].any()
     assert differ[:, 3:].any()
