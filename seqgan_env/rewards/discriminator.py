@@ -2,24 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, grad
 from torch.nn.utils import get_total_norm
 
 from seqgan_env.rewards.reward_model import LearningRewardModel
 from seqgan_env.rewards.text_cnn import TextCNN, make_optimizer
 from seqgan_env.support.cuda_graphs import RepeatedStep
-from seqgan_env.support.device import fused
+from seqgan_env.support.device import fused, prefers_few_kernels
 from seqgan_env.support.errors import StepRecord, check_finite, room_for
 from seqgan_env.support.precision import product_dtype, products_in
 from seqgan_env.support.process_group import ALONE, Workers
 from seqgan_env.support.state_dicts import load_module_state, load_optimizer_state, module_state, optimizer_state
-from seqgan_env.support.training_step import Batches, take_step
+from seqgan_env.support.training_step import Batches, adamw_step, take_step
 
 _PHASE = "a fit of the discriminator"
 
@@ -107,25 +108,54 @@ class DiscriminatorReward(LearningRewardModel):
         config = self.discriminator.config
         run.batches.begin(order)
         run.record.begin()
+        sizes = run.batches.sizes
         with products_in(config.precision), room_for(_PHASE, f"its batch_size, {config.batch_size}"):
-            steps = {size: self._step_of(size, run) for size in set(run.batches.sizes)}
-            for size in run.batches.sizes:
+            sizes = sizes[self._take_compiled_steps(run) :]
+            steps = {size: self._step_of(size, run) for size in set(sizes)}
+            for size in sizes:
                 gradients = steps[size]()
         return gradients
+
+    def _take_compiled_steps(self, run: "_Fit") -> int:
+        """Take the steps of a pass for which `config.compile` asks; return their number.
+
+        The last step is not among them, because its gradients are looked at, nor are steps before Adam has its moments.
+        """
+        network, size = self.discriminator, self.discriminator.config.batch_size
+        n_steps = len(run.batches.sizes) - 1
+        compiles = network.config.compile and prefers_few_kernels(run.tokens) and self.workers.count == 1
+        if not compiles or n_steps == 0 or not self.optimizer.state:
+            return 0
+        (group,) = self.optimizer.param_groups
+        states = [self.optimizer.state[parameter] for parameter in group["params"]]
+        loss, count = _Loss(network), states[0]["step"]
+        parameters = {name: parameter.detach() for name, parameter in loss.named_parameters()}
+        moments = [(state["exp_avg"], state["exp_avg_sq"]) for state in states]
+
+        def step() -> tuple[Tensor, ...]:
+            kept, dtype = network.kept_features(size), product_dtype(network.output.weight)
+            fused(fit_step)(loss, parameters, moments, count, group["lr"], group["weight_decay"], run, size, kept, dtype)
+            return ()
+
+        key = ("compiled fit", size, run.n_real)
+        repeated = RepeatedStep(network, key, step, optimizer=self.optimizer, state=run.state)
+        for _ in range(n_steps):
+            repeated()
+        for state in states[1:]:
+            state["step"].copy_(count)
+        return n_steps
 
     def _step_of(self, size: int, run: "_Fit") -> Callable[[], tuple[Tensor, ...]]:
         """A step of Adam on the next batch, which has this size, of all workers together; returns the gradients."""
         network = self.discriminator
         part = self.workers.part(size)
-        compiles = network.config.compile and network.device.type == "cuda"
-        compute = fused(loss_and_sums) if compiles else loss_and_sums
 
         def step() -> tuple[Tensor, ...]:
             rows = run.batches.take(size)
             kept = network.kept_features(size)  # of the whole batch: its random numbers are the same for all workers
             own, kept = rows[part.rows], None if kept is None else kept[part.rows]
             tokens, is_real = run.tokens[own], own < run.n_real
-            loss, sums = compute(network, tokens, is_real, kept, product_dtype(network.output.weight))
+            loss, sums = loss_and_sums(network, tokens, is_real, kept, product_dtype(network.output.weight))
             if self.workers.count > 1:
                 loss, sums = part.weight * len(own) / size * loss, part.weight * sums
             gradients = torch.autograd.grad(loss, list(network.parameters()))
@@ -209,3 +239,53 @@ def loss_and_sums(
     penalty = 0.5 * (network.output.weight.square().sum() + network.output.bias.square().sum())
     right = (logits.detach().argmax(dim=1) == labels).sum()
     return loss + network.config.l2 * penalty, torch.stack([loss.detach() * len(labels), right])
+
+
+class _Loss(nn.Module):
+    """`loss_and_sums` as a module, whose parameters torch.func can replace."""
+
+    def __init__(self, network: TextCNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, is_real: Tensor, kept: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return loss_and_sums(self.network, tokens, is_real, kept, dtype)
+
+
+def fit_step(
+    loss: nn.Module,
+    parameters: dict[str, Tensor],
+    moments: Sequence[tuple[Tensor, Tensor]],
+    count: Tensor,
+    learning_rate: Tensor,
+    weight_decay: float,
+    run: _Fit,
+    size: int,
+    kept: Tensor | None,
+    dtype: torch.dtype,
+) -> None:
+    """A step of a fit as one function of tensors, which changes them in place, for a compiler.
+
+    Args:
+        loss: a `_Loss`.
+        parameters: its parameters by name, without gradients.
+        moments: see `adamw_step`.
+        count: the number of steps so far, a scalar.
+        learning_rate: a scalar.
+        weight_decay: see `adamw_step`.
+        run: knows the next batch.
+        size: of that batch.
+        kept: see `loss_and_sums`.
+        dtype: see `loss_and_sums`.
+    """
+    rows = run.batches.take(size)
+    batch = (run.tokens[rows], rows < run.n_real, kept, dtype)
+
+    def of(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        value, sums = functional_call(loss, parameters, batch)
+        return value, sums
+
+    gradients, sums = grad(of, has_aux=True)(parameters)
+    count += 1
+    adamw_step(parameters.values(), gradients.values(), moments, count, learning_rate, weight_decay)
+    run.record.note(*sums)

@@ -1,6 +1,6 @@
 """The steps of training: which rows a step reads, and one step of an optimiser, which several processes can take together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -95,3 +95,31 @@ def take_step(
 def gradient_norm(module: nn.Module) -> Tensor:
     """The norm of all gradients of a module together, a scalar."""
     return get_total_norm([parameter.grad for parameter in module.parameters() if parameter.grad is not None])
+
+
+def adamw_step(
+    parameters: Iterable[Tensor],
+    gradients: Iterable[Tensor],
+    moments: Iterable[tuple[Tensor, Tensor]],
+    count: Tensor,
+    learning_rate: Tensor,
+    weight_decay: float,
+) -> None:
+    """AdamW's step (Loshchilov and Hutter, 2019, algorithm 2) with torch's defaults, in place.
+
+    Torch's own cannot be compiled together with the gradients.
+
+    Args:
+        parameters: of the model.
+        gradients: one for each of them.
+        moments: for each the running means of its gradient and of the gradient's square.
+        count: the number of steps, this one included; a scalar.
+        learning_rate: a scalar.
+        weight_decay: decoupled.
+    """
+    bias, bias_of_square = 1 - 0.9**count, 1 - 0.999**count
+    for parameter, gradient, (mean, mean_square) in zip(parameters, gradients, moments, strict=True):
+        mean.lerp_(gradient, 0.1)
+        mean_square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        parameter.mul_(1 - learning_rate * weight_decay)
+        parameter.sub_(learning_rate / bias * mean / ((mean_square / bias_of_square).sqrt() + 1e-8))
