@@ -19,12 +19,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.support.cuda_graphs import Function, RepeatedStep
 
+_WITH_A_CHOICE = (
+    "models.embedding",
+    "models.linear_log_prob",
+    "models.token_model",
+    "rewards.discriminator",
+    "rewards.text_cnn",
+)
+
 
 @contextmanager
 def forms_for_gpus() -> Iterator[None]:
     """A CPU takes the forms for GPUs in this context."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("models.embedding", "models.linear_log_prob", "models.token_model", "rewards.text_cnn"):
+        for module in (
+            "models.embedding",
+            "models.linear_log_prob",
+            "models.token_model",
+            "rewards.discriminator",
+            "rewards.text_cnn",
+        ):
             patch.setattr(f"seqgan_env.{module}.prefers_few_kernels", lambda tensor: True)
         yield
 
