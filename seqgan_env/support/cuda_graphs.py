@@ -144,8 +144,7 @@ class RepeatedStep:
 
     def __call__(self) -> tuple[Tensor, ...]:
         """Take the step."""
-        # An optimiser without a state makes it in its first step, which recorded would do so in each replay.
-        if self._records and not failed and (self._optimizer is None or self._optimizer.state):
+        if self._records and not failed:
             with _lock:
                 if self._recording is None and _has_begun(self._optimizer):
                     kind = (self._key, _constants_of(self._optimizer))
