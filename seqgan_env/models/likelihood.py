@@ -191,6 +191,7 @@ class LikelihoodTraining:
             if after_step is not None and self._finished_steps < len(sizes):
                 after_step()
         self._record.check(steps_before=before)
+        self.optimizer.zero_grad()  # a recording's gradients are not ours to keep
         nats, tokens = self._sums.tolist()
         return float(nats / tokens)
 

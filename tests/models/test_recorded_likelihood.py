@@ -151,6 +151,12 @@ def test_a_saved_state_has_numbers_and_no_settings_of_a_device(recorded_on: Reco
     assert group["lr"] == pytest.approx(0.02 * (0.001 / 0.02) ** (2 / 3), rel=1e-5)
 
 
+def test_an_epoch_leaves_no_gradients_of_a_recording(recorded_on: RecordedOn) -> None:
+    policy = policy_of(recorded_on)
+    losses_of(training_of(recorded_on, policy, sequences(recorded_on, 16)))
+    assert all(parameter.grad is None for parameter in policy.parameters())
+
+
 # What is recorded anew
 
 
