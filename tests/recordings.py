@@ -32,13 +32,7 @@ _WITH_A_CHOICE = (
 def forms_for_gpus() -> Iterator[None]:
     """A CPU takes the forms for GPUs in this context."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (
-            "models.embedding",
-            "models.linear_log_prob",
-            "models.token_model",
-            "rewards.discriminator",
-            "rewards.text_cnn",
-        ):
+        for module in _WITH_A_CHOICE:
             patch.setattr(f"seqgan_env.{module}.prefers_few_kernels", lambda tensor: True)
         yield
 

@@ -29,7 +29,7 @@ def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor
 
     Gradients flow to hidden states `(n, width)`, weight `(vocab_size, width)` and bias `(vocab_size,)`.
     """
-    if hidden.device.type != "cpu":
+    if prefers_few_kernels(hidden):
         return linear_log_prob_reference(hidden, weight, bias, tokens)
     return cast(Tensor, _LinearLogProb.apply(hidden, weight, bias, tokens))  # type: ignore[no-untyped-call, unused-ignore]
 

@@ -260,6 +260,37 @@ def test_a_fit_leaves_no_gradients_of_a_recording(recorded_on: RecordedOn) -> No
     assert all(parameter.grad is None for parameter in model.discriminator.parameters())
 
 
+# Scores
+
+
+@pytest.mark.parametrize(("n", "made"), [(0, 0), (5, 1), (2048, 1), (2049, 0)])
+def test_scores_of_few_sequences_are_recorded(recorded_on: RecordedOn, n: int, made: int) -> None:
+    network, (tokens, _) = reward(recorded_on).discriminator, data(recorded_on, n, 0)
+    found = [network.log_odds(tokens.roll(k, 1)) for k in range(4)]
+    assert recorded_on.made == made
+    with without_graphs():
+        expected = [network.log_odds(tokens.roll(k, 1)) for k in range(4)]
+    for one, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, plain)
+    assert n == 0 or not torch.allclose(found[1], expected[2])
+
+
+def test_scores_between_fits_are_of_what_was_learned(recorded_on: RecordedOn) -> None:
+    models = [reward(recorded_on) for _ in range(2)]
+    tokens, _ = data(recorded_on, 5, 0, seed=9)
+    scores: list[list[Tensor]] = [[], []]
+    for model, kept in zip(models, scores, strict=True):
+        with nullcontext() if kept is scores[0] else without_graphs():
+            for seed in range(4):
+                kept.append(model.score(tokens, tokens[:, 0]))
+                kept.append(model.score_completions(tokens, tokens[:, 0]))
+                fit(model, data(recorded_on, 8, 4, seed))
+    assert recorded_on.made == 3  # scores, and steps of two sizes
+    for one, other in zip(*scores, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert (scores[0][0] - scores[0][-1]).abs().max() > 0.01
+
+
 # The density ratio
 
 
