@@ -108,7 +108,7 @@ def test_gradients_lie_in_memory_as_the_parameters_do(form: Any) -> None:
     """Torch's fused optimisers need it, and steps keep the gradients as they come."""
     network = small_discriminator().discriminator
     with form():
-        loss, _ = loss_and_sums(network, with_padding(7), torch.arange(7), 3, None, torch.float32)
+        loss, _ = loss_and_sums(network, with_padding(7), torch.arange(7) < 3, None, torch.float32)
         gradients = torch.autograd.grad(loss, list(network.parameters()))
     for gradient, parameter in zip(gradients, network.parameters(), strict=True):
         assert gradient.stride() == parameter.stride()
