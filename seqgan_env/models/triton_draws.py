@@ -13,7 +13,7 @@ from torch import Tensor
 
 _BLOCK = 64  # tokens whose exponentials are summed together
 _ROWS = 64  # rows of a product
-_BLOCKS_PER_PROGRAM = 16  # so few that a small batch occupies the whole GPU, so many that its features are loaded seldom
+_BLOCKS_PER_PROGRAM = 8  # so few that a small batch occupies the whole GPU, so many that its features are loaded seldom
 _WIDEST_PRODUCT = 32  # features multiplied at once; more are added up in turns
 _SUMS_PER_PROGRAM = 2048  # sums of blocks that a program of the second kernel reads at once
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # Triton 3.9 warns unless it is told about the second

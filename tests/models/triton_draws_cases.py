@@ -27,7 +27,7 @@ SHAPES = [
     (63, 20, 70, 1),  # less than a block; more rows than in a program; a width that is padded
     (64, 32, 9, 1),  # a block
     (65, 48, 5, 3),  # a second block of one token; features in two chunks
-    (1100, 16, 3, 2),  # 18 blocks, of which one program sums 9
+    (1100, 16, 3, 2),  # 18 blocks, of which each of three programs sums 6
     (200, 600, 4, 1),
     (300, 5, 1, 20),  # many draws from one row, as completions take
 ]
