@@ -81,8 +81,8 @@ class DiscriminatorReward(LearningRewardModel):
 
         Raises:
             ValueError: there are no real or no generated sequences.
-            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Checked after all steps, so that
-                none waits for a GPU; a fault in an earlier gradient shows in the next step's loss.
+            NumericalFault: the loss of a step, or the last step's gradient, is not finite. Checked after each pass, so that no
+                step waits for a GPU; a fault in an earlier gradient shows in the next step's loss.
         """
         network, settings = self.discriminator, self.discriminator.config
         if len(real) == 0 or len(generated) == 0:
@@ -119,12 +119,13 @@ class DiscriminatorReward(LearningRewardModel):
     def _take_compiled_steps(self, run: "_Fit") -> int:
         """Take the steps of a pass for which `config.compile` asks; return their number.
 
-        The last step is not among them, because its gradients are looked at, nor are steps before Adam has its moments.
+        The last step is not among them, because its gradients are looked at, nor are steps before Adam has its moments. A
+        subclass's network may do anything, and several processes add gradients up, so neither is compiled.
         """
         network, size = self.discriminator, self.discriminator.config.batch_size
         n_steps = len(run.batches.sizes) - 1
-        compiles = network.config.compile and prefers_few_kernels(run.tokens) and self.workers.count == 1
-        if not compiles or n_steps == 0 or not self.optimizer.state:
+        compiles = network.config.compile and prefers_few_kernels(run.tokens)
+        if not compiles or not network.recordable or self.workers.count > 1 or n_steps == 0 or not self.optimizer.state:
             return 0
         (group,) = self.optimizer.param_groups
         states = [self.optimizer.state[parameter] for parameter in group["params"]]

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+Result = TypeVar("Result")
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device for a name; `"auto"` is a GPU if there is one, else the CPU.
@@ -26,9 +28,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def prefers_few_kernels(tensor: Tensor) -> bool:
     """Whether the tensor's device is faster with few large operations than with less work in many small ones: a GPU."""
     return tensor.is_cuda
-
-
-Result = TypeVar("Result")
 
 
 @functools.cache
