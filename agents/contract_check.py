@@ -66,7 +66,7 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
     name = type(model).__name__
     contract, gamma = model.env.get_attr("gamma", indices=[0])[0], getattr(model, "gamma", None)
     if gamma is not None and gamma != contract:
-        yield f"{name} has gamma={gamma}, but the environment's reward contract needs gamma={contract}: pass that."
+        yield f"{name} has gamma={gamma}, but the environment's reward contract needs {contract}: pass gamma={contract}."
     changed = one_hot_observations(model.observation_space) or scaled_observations(model.observation_space)
     if changed is not None:
         yield changed
@@ -76,7 +76,7 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
             "pass policy_kwargs={'features_extractor_class': PrefixExtractor}."
         )
     if normalises_observations(model.get_vec_normalize_env()):
-        yield "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False."
+        yield "VecNormalize scales token ids, which are names and not magnitudes: pass it norm_obs=False."
     if is_vecenv_wrapped(model.env, VecFrameStack):
         yield "VecFrameStack puts several prefixes side by side: leave it out, because one prefix is the whole state."
     games = games_of(model.env)
@@ -89,7 +89,7 @@ def departures(model: BaseAlgorithm) -> Iterator[str]:
     if quantiles * vocab_size > MOST_QUANTILE_OUTPUTS:
         yield (
             f"{name} learns {quantiles} quantiles for each of {vocab_size:,} tokens, {quantiles * vocab_size:,} outputs: "
-            f"pass policy_kwargs={{'n_quantiles': {max(1, MOST_QUANTILE_OUTPUTS // vocab_size // 4)}}} or so."
+            f"pass fewer, such as policy_kwargs={{'n_quantiles': {max(1, MOST_QUANTILE_OUTPUTS // vocab_size // 4)}}}."
         )
 
 
@@ -110,8 +110,8 @@ def moving_targets(model: BaseAlgorithm, callback: BaseCallback | None) -> Itera
         shared = moving.intersection(id(part) for game in judges for part in what_learns(game))
         if names and (shared or any(game.retrain_every is not None for game in judges)):
             yield (
-                f"{' and '.join(names)}: mean rewards of different times are compared, but the reward model is retrained in "
-                "between, so a higher one may come from a milder judge. Watch oracle_nll or the likelihood of held-out "
+                f"{' and '.join(names)}: these compare mean rewards over time, but the reward model is retrained in "
+                "between, so a higher mean may not show a better policy. Watch oracle_nll or the likelihood of held-out "
                 "sequences instead, as in an EvaluationCallback, or evaluate on a game whose reward model is not retrained."
             )
 

@@ -75,6 +75,6 @@ _MESSAGES = {
         "The discriminator was at chance in {n} retrainings in a row (now {accuracy:.1%}): it cannot tell generated sequences "
         "from real ones, and its rewards are noise to the generator. Unless the generator is perfect, let the discriminator "
         "learn more (a larger --discriminator.learning-rate, more --adversarial.d-steps or --adversarial.n-generated), or "
-        "make it larger (--discriminator.n-filters). Data without variety give the same picture."
+        "make it larger (--discriminator.n-filters). Data with little variety can cause this, too."
     ),
 }

@@ -98,7 +98,7 @@ def _maker(custom: GeneratorMaker | None, config: dict[str, Any]) -> GeneratorMa
     if custom is None:
         return functools.partial(make_generator, GeneratorConfig(**config))
     if config:
-        raise TypeError(f"make_generator makes the generator by itself: {', '.join(config)} would have no effect beside it.")
+        raise TypeError(f"make_generator alone decides on the generator: {', '.join(config)} would have no effect.")
     return custom
 
 
@@ -114,10 +114,10 @@ def _sequence_length(observation_space: spaces.Space[Any]) -> int:
 
 def _check_generator(generator: object, vocab_size: int, end_token: int | None) -> None:
     if not isinstance(generator, TokenModel):
-        raise TypeError(f"make_generator must make a TokenModel (derive yours from it), got {type(generator).__name__}.")
+        raise TypeError(f"make_generator must return a TokenModel (or a subclass), got {type(generator).__name__}.")
     made, wanted = (generator.vocab_size, generator.end_token), (vocab_size, end_token)
     if made != wanted:
         raise ValueError(
-            f"make_generator was asked for (vocab_size, end_token) = {wanted} and made a {type(generator).__name__} "
+            f"make_generator was asked for (vocab_size, end_token) = {wanted} and returned a {type(generator).__name__} "
             f"of {made}: pass both on to super().__init__."
         )

@@ -93,8 +93,8 @@ class PrefixExtractor(BaseFeaturesExtractor):
     def _look_at(self, ids: Tensor) -> None:
         if bool((ids != ids.round()).any() | (ids < 0).any()):
             warnings.warn(
-                f"Observations reach PrefixExtractor as {ids.flatten()[0].item():.4g}, ..., which are not token ids. "
-                "Something scales them, as VecNormalize does: make it with norm_obs=False.",
+                f"PrefixExtractor got {ids.flatten()[0].item():.4g}, ..., which are not token ids. A wrapper such as "
+                "VecNormalize scales them: pass it norm_obs=False.",
                 ContractWarning,
                 stacklevel=3,
             )
@@ -119,7 +119,7 @@ class CausalTransformer(nn.Module):
     def __init__(self, embedding_dim: int, features_dim: int, length: int) -> None:
         super().__init__()
         if features_dim % self.heads:
-            raise ValueError(f"features_dim of a Transformer must divide by its {self.heads} heads, got {features_dim}.")
+            raise ValueError(f"A Transformer's features_dim must be a multiple of its {self.heads} heads, got {features_dim}.")
         self.widen = nn.Linear(embedding_dim, features_dim)
         self.positions = nn.Parameter(0.02 * torch.randn(length, features_dim))
         self.layer = nn.TransformerEncoderLayer(features_dim, self.heads, 2 * features_dim, dropout=0.0, batch_first=True)

@@ -513,7 +513,7 @@ def _check_wrappers(env: VecEnv) -> None:
     while isinstance(env, VecEnvWrapper):
         name, inner = type(env).__name__, env.venv
         if isinstance(env, VecNormalize) and normalises_observations(env):
-            raise ValueError("VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False.")
+            raise ValueError("VecNormalize scales token ids, which are names and not magnitudes: pass it norm_obs=False.")
         if env.observation_space != inner.observation_space or env.action_space != inner.action_space:
             raise ValueError(
                 f"{name} changes observations or actions, but Reinforce reads and writes the environment's own tokens: leave "

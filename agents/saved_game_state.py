@@ -91,7 +91,7 @@ class GameState:
         except _UNFIT:
             game.load_training_state(before)
             warnings.warn(
-                f"The agent was saved with a {state['reward_model']} of another kind or size than its environment's {kind}, "
+                f"The {state['reward_model']} saved with the agent differs in kind or size from its environment's {kind}, "
                 "which stays unchanged.",
                 ContractWarning,
                 stacklevel=4,

@@ -114,7 +114,7 @@ class TestDeletedSettings:
     def test_are_refused_where_they_had_one(self, name: str, tmp_path: Path) -> None:
         kind = next(kind for kind, (_, settings) in self.KINDS.items() if name in settings)
         self.older(kind, tmp_path, {name: self.EFFECTIVE[name]})
-        message = f"The setting {name}={self.EFFECTIVE[name]!r} no longer exists; only .* is read. Use the version that wrote"
+        message = f"The setting {name}={self.EFFECTIVE[name]!r} no longer exists; only .* is accepted. Use the version"
         with pytest.raises(ValueError, match=message):
             load_game(tmp_path)
 

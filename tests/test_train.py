@@ -339,7 +339,7 @@ def test_every_kind_of_run_ends_on_a_gpu(tmp_path: Path, make: Any, kind: str) -
 
 def test_standard_output_is_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="--out - is standard output, but --out takes a folder"):
+    with pytest.raises(ValueError, match="--out - means standard output, but --out needs a folder"):
         main(oracle_config(Path("-")))
     assert list(tmp_path.iterdir()) == []
 
@@ -360,7 +360,7 @@ class TestStartFrom:
     def test_of_another_generator_is_refused(self, tmp_path: Path) -> None:
         main(oracle_config(tmp_path / "first", generator=dataclasses.replace(TINY["generator"], hidden_dim=7)))
         weights = only_run(tmp_path / "first") / "generator.safetensors"
-        with pytest.raises(ValueError, match="holds another generator than --generator describes"):
+        with pytest.raises(ValueError, match="does not fit the generator that --generator describes"):
             main(oracle_config(tmp_path / "second", start_from=weights))
 
     def test_of_another_vocabulary_is_refused(self, tmp_path: Path) -> None:

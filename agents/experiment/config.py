@@ -271,7 +271,7 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
         raise ValueError(f"The run's settings cannot be read, or are of another version: {error!r}.") from error
     types = {name: config_type for config_type, name in _TASKS.items()}
     if not isinstance(task, str) or task not in types:
-        raise ValueError(f"A run's task is one of {sorted(types)}, got {task!r}: the run is of another version.")
+        raise ValueError(f"A run's task must be one of {sorted(types)}, got {task!r}: the run is of another version.")
     values = _with_added(_without_deleted(values))
     try:
         return dataclass_from_json(types[task], values, complete=True), str(preset)

@@ -160,7 +160,7 @@ class Run:
         if not workers.is_first:
             return cls._take_up(folder, None, from_best, workers, objective, replaced)
         if not (folder / CONFIG).is_file():
-            raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py's, such as runs/quick-….")
+            raise FileNotFoundError(f"There is no run at {folder}. Expected a folder of train.py, such as runs/quick-….")
         lock = RunLock(folder, clear_lock or is_restarted())  # torchrun has ended all processes by then
         try:
             return cls._take_up(folder, lock, from_best, workers, objective, replaced)
@@ -307,15 +307,15 @@ class Run:
             self.agent.generator.load_state_dict(given)
         except RuntimeError as error:
             raise ValueError(
-                f"--start-from {path} holds another generator than --generator describes: pass the generator settings of the "
-                f"run that wrote it ({error})."
+                f"--start-from {path} does not fit the generator that --generator describes: pass the generator settings of "
+                f"the run that wrote it ({error})."
             ) from error
 
     def take_best(self) -> None:
         """Restore the generator's best parameters so far."""
         best = self.workers.of_first(lambda: self.folder.load_generator(BEST, self.game).state_dict())
         self.agent.generator.load_state_dict(best)
-        tqdm.write(f"The generator was at its best after {self._best.step} updates, and has these parameters again.")
+        tqdm.write(f"The generator was at its best after {self._best.step} updates; its parameters from then are restored.")
 
     def write_checkpoint(self, *, best: bool = False) -> Path | None:
         """Write the latest note to disk, if any, and return the file.

@@ -84,7 +84,7 @@ class LikelihoodTraining:
         check_settings(config)
         if config.epochs and len(real) < config.batch_size:
             raise ValueError(
-                f"Only {len(real)} sequences for batches of {config.batch_size}: give more data, or take a smaller batch_size."
+                f"Only {len(real)} sequences for batches of {config.batch_size}: use more data, or a smaller batch_size."
             )
         check_precision(config.precision)
         self.generator = generator

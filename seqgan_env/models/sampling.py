@@ -157,7 +157,7 @@ def triton_draws_work(device: torch.device, vocab_size: int, width: int) -> bool
         TritonDraws(*layer)(torch.zeros(1, width, device=device), torch.zeros(1, 1, device=device))
     except Exception as error:  # of many kinds: no compiler for C, too little shared memory, another version of Triton
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"Tokens are drawn from logits, more slowly, because Triton failed: {said}", stacklevel=2)
+        warnings.warn(f"Triton failed, so tokens are drawn from logits, which is slower: {said}", stacklevel=2)
         return False
     return True
 
@@ -428,7 +428,7 @@ def _check_prefix(prefix: Sequence[int], length: int, vocab_size: int, end_token
     shown = list(prefix)
     if len(prefix) >= length:
         raise ValueError(
-            f"A prefix of {len(prefix)} tokens leaves nothing to write in sequences of at most {length}; shorten it."
+            f"A prefix of {len(prefix)} tokens leaves no room in sequences of at most {length} tokens; shorten it."
         )
     if not all(0 <= token < vocab_size for token in prefix):
         raise ValueError(f"The prefix {shown} has ids outside the vocabulary's 0 ... {vocab_size - 1}.")

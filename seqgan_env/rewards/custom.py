@@ -61,7 +61,7 @@ class FunctionReward(RewardModel):
         except Exception as error:
             culprit = find_culprit(self.function, sequences)
             where = (
-                f"for the batch of {len(sequences)} sequences, but for none of those that were tried alone"
+                f"for the batch of {len(sequences)} sequences, but for none that was tried alone"
                 if culprit is None
                 else f"for the sequence {_show(culprit)}"
             )
@@ -145,9 +145,9 @@ class MissingReward(RewardModel):
             RewardError: always; names the missing reward.
         """
         raise RewardError(
-            f"This game's reward uses {self.name}, which is not in its folder, and is not imported merely because a file "
-            f"names it. Pass it: on the command line --objective {self.name}; in Python "
-            f"load_game(folder, own_reward=...), for a function with load_function({self.name!r})."
+            f"This game's reward uses {self.name}, which is not in its folder, and naming it in a file does not import "
+            f"it. Pass it with --objective {self.name} on the command line, or in Python with "
+            f"load_game(folder, own_reward=...); load_function({self.name!r}) finds a function."
         )
 
 

@@ -259,8 +259,8 @@ def _check(config: TextCNNConfig, sequence_length: int) -> None:
     too_wide = [width for width in config.widths if not 1 <= width <= sequence_length]
     if too_wide:
         raise ValueError(
-            f"Window widths {too_wide} do not fit sequences of {sequence_length} tokens: take widths from 1 to "
-            f"{sequence_length}; widths_within({sequence_length}, config) leaves the others out."
+            f"Window widths {too_wide} do not fit sequences of {sequence_length} tokens: use widths from 1 to "
+            f"{sequence_length}, or drop the others with widths_within({sequence_length}, config)."
         )
     check_precision(config.precision)
     starts = get_args(InitialParameters)
@@ -290,7 +290,7 @@ def widths_within(sequence_length: int, config: TextCNNConfig) -> TextCNNConfig:
     check_windows(config)
     if min(config.widths) > sequence_length:
         raise ValueError(
-            f"No window of widths={config.widths} fits sequences of {sequence_length} tokens: take widths from 1 to "
+            f"No window of widths={config.widths} fits sequences of {sequence_length} tokens: use widths from 1 to "
             f"{sequence_length}."
         )
     kept = [(width, n) for width, n in zip(config.widths, config.n_filters, strict=True) if width <= sequence_length]

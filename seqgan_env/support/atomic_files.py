@@ -39,7 +39,7 @@ def check_folder(path: Path, option: str) -> None:
         ValueError: the path is `-`; the message names the option.
     """
     if path == STANDARD_OUTPUT:
-        raise ValueError(f"{option} - is standard output, but {option} takes a folder. Name one.")
+        raise ValueError(f"{option} - means standard output, but {option} needs a folder: name one.")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -58,8 +58,8 @@ def fused(function: Callable[..., Result]) -> Callable[..., Result]:
                 works = False
                 said = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 warnings.warn(
-                    f"{function.__name__} runs without fused kernels, and slower, because compiling failed: {said}. A GPU's "
-                    "compiler needs the package triton and a C compiler.",
+                    f"Compiling {function.__name__} failed: {said}. It runs without fused kernels, which is slower. "
+                    "Compiling for a GPU needs the package triton and a C compiler.",
                     stacklevel=2,
                 )
         return function(*arguments)

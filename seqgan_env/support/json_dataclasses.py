@@ -75,7 +75,7 @@ def _complaint(error: ValidationError, values: Any) -> str:
             wrong.setdefault(place, (value, []))[1].append(expected)
     said = [_not_as_expected(names)] if names else []
     for place, (value, expected_of_parts) in wrong.items():
-        said.append(f"{place or 'the whole'} must be {' or '.join(expected_of_parts)}, got {str(value)[:60]!r}")
+        said.append(f"{place or 'the top level'} must be {' or '.join(expected_of_parts)}, got {str(value)[:60]!r}")
     return "; ".join(said)
 
 

@@ -83,8 +83,8 @@ def without_deleted(settings: Mapping[str, Any], deleted: Mapping[str, Any]) -> 
     for name, without_effect in deleted.items():
         if settings.get(name, without_effect) != without_effect:
             raise ValueError(
-                f"The setting {name}={settings[name]!r} no longer exists; only {without_effect!r}, which has no effect, is "
-                "read. Use the version that wrote the file."
+                f"The setting {name}={settings[name]!r} no longer exists; only its value without effect, "
+                f"{without_effect!r}, is accepted. Use the version that wrote the file."
             )
     return {name: value for name, value in settings.items() if name not in deleted}
 

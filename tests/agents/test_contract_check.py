@@ -97,7 +97,7 @@ class TestSilence:
 
 
 class TestDiscount:
-    MESSAGE = "PPO has gamma=0.99, but the environment's reward contract needs gamma={}: pass that."
+    MESSAGE = "PPO has gamma=0.99, but the environment's reward contract needs {0}: pass gamma={0}."
 
     @pytest.mark.parametrize(("reward", "gamma"), [("terminal", 1.0), ("rollout", 0.0)])
     def test_another_one_warns_once_in_two_calls_of_learn(self, reward: str, gamma: float) -> None:
@@ -129,7 +129,7 @@ class TestScaledIds:
     def test_vec_normalize_is_seen_by_the_check(self, arguments: Any) -> None:
         model = ppo(VecNormalize(env(), **arguments))
         assert warned(lambda: check_contract(model)) == [
-            "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False."
+            "VecNormalize scales token ids, which are names and not magnitudes: pass it norm_obs=False."
         ]
 
     def test_vec_normalize_is_seen_without_any_check(self) -> None:
@@ -140,10 +140,10 @@ class TestScaledIds:
         observed, _ = model.policy.obs_to_tensor(observation)  # type: ignore[arg-type]
         seen = warned(lambda: [extractor(observed) for _ in range(3)])
         assert len(seen) == 1
-        assert "which are not token ids. Something scales them, as VecNormalize does: make it with norm_obs=False." in seen[0]
+        assert "which are not token ids. A wrapper such as VecNormalize scales them: pass it norm_obs=False." in seen[0]
 
     def test_learning_on_them_warns_before_it_fails(self) -> None:
-        with pytest.warns(ContractWarning, match="make it with norm_obs=False"), pytest.raises(IndexError):
+        with pytest.warns(ContractWarning, match="pass it norm_obs=False"), pytest.raises(IndexError):
             ppo(VecNormalize(env())).learn(400)
 
     @pytest.mark.parametrize("ids", [[[0.5, 1.0, 2.0, V, V]], [[-0.4, 1.0, 2.0, V, V]]])
@@ -213,7 +213,7 @@ class TestInputs:
             assert seen[0].startswith(
                 f"QRDQN learns {n_quantiles} quantiles for each of 5,000 tokens, {n_quantiles * 5000:,} outputs"
             )
-            assert "pass policy_kwargs={'n_quantiles': 10} or so." in seen[0]
+            assert "pass fewer, such as policy_kwargs={'n_quantiles': 10}." in seen[0]
 
 
 class TestMovingJudge:

@@ -116,7 +116,7 @@ class TestPrefixExtractor:
         [
             (FLAT, {}, ValueError, "The layout 'flat' does not contain the vocabulary's size: pass features_extractor_kwargs"),
             (DICT, {"reader": "rnn"}, ValueError, r"reader must be one of \('gru', 'lstm', 'transformer'\), got 'rnn'"),
-            (DICT, {"reader": "transformer", "features_dim": 6}, ValueError, "must divide by its 4 heads, got 6"),
+            (DICT, {"reader": "transformer", "features_dim": 6}, ValueError, "must be a multiple of its 4 heads, got 6"),
             (spaces.MultiDiscrete([V + 1] * T), {}, TypeError, r"\(MultiDiscrete\) into one-hot vectors, 35 inputs"),
             (
                 spaces.Dict(tokens=DICT["tokens"], length=spaces.Discrete(T + 1)),  # type: ignore[index]

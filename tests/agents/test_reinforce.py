@@ -400,7 +400,7 @@ class TestSaveAndLoad:
         game = new_game(**rules)
         before = detached(game.training_state())
         with pytest.warns(
-            ContractWarning, match="saved with a DiscriminatorReward of another kind or size .* stays unchanged"
+            ContractWarning, match="The DiscriminatorReward saved with the agent differs in kind or size .* stays unchanged"
         ):
             Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(game, 8, autoreset_mode="SameStep"))
         assert str(detached(game.training_state())) == str(before)

@@ -229,7 +229,7 @@ class TestWrappers:
         assert not torch.equal(weights(agent), weights(new_agent(self.env()).learn(40)))
 
     def test_normalised_ids_are_refused(self) -> None:
-        message = "VecNormalize scales token ids, which are names and not magnitudes: make it with norm_obs=False"
+        message = "VecNormalize scales token ids, which are names and not magnitudes: pass it norm_obs=False"
         with pytest.raises(ValueError, match=message):
             new_agent(vec_env.VecNormalize(self.env()))
         with pytest.raises(ValueError, match=message):

@@ -185,7 +185,7 @@ def test_a_checker_that_is_none_is_refused(text_run: Path, tmp_path: Path) -> No
 
 def test_standard_output_is_no_folder(text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="error: --out - is standard output, but --out takes a folder"):
+    with pytest.raises(SystemExit, match="error: --out - means standard output, but --out needs a folder"):
         main(["evaluate", "--run", str(text_run), "--out", "-"])
     assert list(tmp_path.iterdir()) == []
 

@@ -305,7 +305,7 @@ def none_of_nine_twice(prefix: np.ndarray) -> np.ndarray:
         (["--temperature", "1e-39"], "error: --temperature must be at least 1e-30, got 1e-39"),
         (["--temperature", "nan"], "error: --temperature must be at least 1e-30 and at most 1e.30, got nan"),
         (["-n", "0"], "error: --n must be at least 1, got 0"),
-        (["--prefix", "a man a man a man a"], "error: A prefix of 7 tokens leaves nothing to write in sequences of at most 6"),
+        (["--prefix", "a man a man a man a"], "error: A prefix of 7 tokens leaves no room in sequences of at most 6 tokens"),
         (["--prefix", "a dragon"], r"error: The prefix 'a dragon' cannot be continued: 'dragon' is not in the vocabulary"),
         (["--checkpoint", "none"], r"error: No checkpoint 'none' in .*; there is generator, generator_likelihood"),
         (["--out", "/dev/null/samples"], "error: .*samples"),

@@ -199,15 +199,15 @@ class TestBadInput:
             new_agent({"width": 3})
 
     def test_fields_beside_a_maker(self) -> None:
-        with pytest.raises(TypeError, match="hidden_dim, tied would have no effect beside it"):
+        with pytest.raises(TypeError, match="hidden_dim, tied would have no effect"):
             new_agent({"make_generator": Bigram, "hidden_dim": 3, "tied": True})
 
     def test_what_is_no_token_model(self) -> None:
-        with pytest.raises(TypeError, match=r"must make a TokenModel \(derive yours from it\), got Linear"):
+        with pytest.raises(TypeError, match=r"must return a TokenModel \(or a subclass\), got Linear"):
             new_agent({"make_generator": lambda *_, **__: nn.Linear(2, 2)})
 
     def test_a_generator_of_another_vocabulary(self) -> None:
-        message = r"asked for \(vocab_size, end_token\) = \(12, None\) and made a Bigram of \(7, None\): pass both on"
+        message = r"asked for \(vocab_size, end_token\) = \(12, None\) and returned a Bigram of \(7, None\): pass both on"
         with pytest.raises(ValueError, match=message):
             new_agent({"make_generator": lambda vocab_size, **rest: Bigram(7, **rest)})
 

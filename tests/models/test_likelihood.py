@@ -158,7 +158,7 @@ def test_scheduled_sampling_with_true_tokens_only_is_maximum_likelihood(real: to
 
 
 def test_fewer_sequences_than_a_batch_are_refused(real: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="Only 20 sequences for batches of 32: give more data, or take a smaller batch"):
+    with pytest.raises(ValueError, match="Only 20 sequences for batches of 32: use more data, or a smaller batch"):
         trained(real[:20])
 
 

@@ -450,7 +450,7 @@ def test_a_sequence_may_end_after_its_prefix() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prefix": [1] * 7}, "A prefix of 7 tokens leaves nothing to write in sequences of at most 7"),
+        ({"prefix": [1] * 7}, "A prefix of 7 tokens leaves no room in sequences of at most 7 tokens"),
         ({"prefix": [1, V]}, r"The prefix \[1, 6\] has ids outside the vocabulary's 0 \.\.\. 5"),
         ({"prefix": [-1]}, r"The prefix \[-1\] has ids outside"),
         ({"prefix": [1, 2], "end_token": 2}, r"The prefix \[1, 2\] has the end token 2"),

@@ -80,7 +80,7 @@ def test_an_older_gpu_draws_from_logits(asked_anew: Callable[[], bool], monkeypa
 def test_where_triton_fails_it_is_said(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "seqgan_env.models.triton_draws", None)
-    with pytest.warns(UserWarning, match=r"drawn from logits, more slowly, because Triton failed: .*triton_draws"):
+    with pytest.warns(UserWarning, match=r"Triton failed, so tokens are drawn from logits, which is slower: .*triton_draws"):
         assert not asked_anew()
 
 

@@ -146,7 +146,7 @@ def test_where_the_compiler_fails_a_warning_says_so_and_the_function_runs(monkey
 
     monkeypatch.setattr(torch, "compile", fails)
     function = fused(double)
-    with pytest.warns(UserWarning, match=r"double runs without fused kernels.*failed: Cannot find a working compiler\. A GPU"):
+    with pytest.warns(UserWarning, match=r"^Compiling double failed: Cannot find a working compiler\. It runs without"):
         assert function(torch.ones(1)).item() == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")

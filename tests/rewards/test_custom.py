@@ -96,7 +96,9 @@ def test_a_function_that_raises_for_no_sequence_alone() -> None:
             raise MemoryError("too many")
         return [0.0] * len(sequences)
 
-    with pytest.raises(RewardError, match="raised MemoryError for the batch of 3 sequences, but for none of those"):
+    with pytest.raises(
+        RewardError, match="raised MemoryError for the batch of 3 sequences, but for none that was tried alone"
+    ):
         FunctionReward(few).score(TOKENS, LENGTHS)
 
 
@@ -189,7 +191,7 @@ def test_a_name_of_something_else_is_refused(module: str) -> None:
 
 def test_a_missing_reward_says_what_is_missing() -> None:
     missing = MissingReward("mine:length", batched=False)
-    told = r"mine:length, which is not in its folder.* --objective mine:length; .* load_function\('mine:length'\)"
+    told = r"mine:length, which is not in its folder.* --objective mine:length .* load_function\('mine:length'\)"
     with pytest.raises(RewardError, match=told):
         missing.score(TOKENS, LENGTHS)
     assert describe(missing) == {"name": "mine:length", "batched": False}

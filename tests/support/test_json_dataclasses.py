@@ -91,5 +91,5 @@ def test_every_field_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize("values", [None, [], 3, "text"])
 def test_what_is_no_object_is_refused(values: Any) -> None:
-    with pytest.raises(ValueError, match=r"^the whole must be an object"):
+    with pytest.raises(ValueError, match=r"^the top level must be an object"):
         dataclass_from_json(Outer, values)
