@@ -5,8 +5,10 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from datetime import datetime
 from itertools import permutations
 from pathlib import Path
 from statistics import fmean
@@ -61,7 +63,7 @@ class TestARun:
         config = oracle_config(tmp_path, evaluation=dataclasses.replace(TINY["evaluation"], sweep=True))
         metrics = main(config, "quick")
         run = only_run(tmp_path)
-        assert run.name.startswith("quick-")
+        assert re.fullmatch(r"quick-reinforce-s0-\d{8}-\d{6}", run.name)
         names = {path.name for path in run.iterdir()}
         assert names >= {
             "config.json",
@@ -441,6 +443,7 @@ def test_no_field_is_forgotten() -> None:
         "collapse",
         "cuda_graphs",
         "device",
+        "name",
         "out",
         "oracle_params",
         "start_from",
@@ -708,6 +711,14 @@ class TestCommandLine:
         assert "--data" in capsys.readouterr().err
 
 
+class _OneSecond(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "_OneSecond":
+        return cls(2026, 11, 27, 12, 0, 0)
+
+
 class TestBadInput:
     """Each is refused before any long work starts, in words that say what to do."""
 
@@ -758,8 +769,9 @@ class TestBadInput:
         with pytest.raises(FileNotFoundError, match="No oracle file at"):
             main(oracle_config(tmp_path, oracle_params=tmp_path / "none.npz"))
 
-    def test_two_runs_in_one_second_get_two_folders(self, tmp_path: Path) -> None:
-        first, second = RunFolder.create(tmp_path, "run"), RunFolder.create(tmp_path, "run")
-        first.close()
-        second.close()
-        assert first.path != second.path
+    def test_runs_in_one_second_get_folders_of_their_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("agents.experiment.run_folder.datetime", _OneSecond)
+        runs = [RunFolder.create(tmp_path, "run") for _ in range(3)]
+        for run in runs:
+            run.close()
+        assert [run.path.name for run in runs] == [f"run-20261127-120000{number}" for number in ("", "-2", "-3")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from agents.experiment.collapse import CollapseConfig
+from agents.experiment.names import check_run_name
 from seqgan_env.data.corpus import Format, Tokenizer, TooLong
 from seqgan_env.game_rules import RewardContract
 from seqgan_env.models.generators import GeneratorConfig, make_generator
@@ -155,6 +156,9 @@ class TrainConfig:
     """On a GPU, record repeated kernels and launch them together; without it a run is slower, with the same results."""
     out: Path = Path("runs")
     """The folder in which the run's own folder is made."""
+    name: str | None = None
+    """What the name of the run's own folder begins with, before the time; by default preset, agent and seed, such as
+    quick-reinforce-s0."""
     agent: AgentName = "reinforce"
     """The agent: reinforce, the published policy gradient, or an algorithm of Stable-Baselines3 with the same generator;
     maskable-ppo and recurrent-ppo need the extra contrib."""
@@ -172,6 +176,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self, flag)
+        if self.name is not None:
+            check_run_name(self.name, flag("name"))
         ratio = self.adversarial.density_ratio.model
         for model, group in ((self.generator, "generator."), (ratio, "adversarial.density_ratio.model.")):
             with errors_in_flags(flags_of(GeneratorConfig, group)):
@@ -224,6 +230,11 @@ class TextConfig(TrainConfig):
 def reward_of(config: TrainConfig) -> RewardContract:
     """The reward contract of a run."""
     return config.adversarial.reward or ("rollout" if config.agent == "reinforce" else "shaped")
+
+
+def name_of(config: TrainConfig, preset: str) -> str:
+    """What the name of a run's folder begins with."""
+    return config.name or f"{preset}-{config.agent}-s{config.seed}"
 
 
 def kl_coef_of(config: TrainConfig) -> float:
@@ -291,7 +302,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 def _with_added(values: Any) -> Any:
     """A run's settings with those that its version did not have."""
     try:
-        return {**values, **{group: added | values[group] for group, added in _ADDED.items()}}
+        return {"name": None, **values, **{group: added | values[group] for group, added in _ADDED.items()}}
     except (KeyError, TypeError):
         return values  # reading them then reports what is missing, or their type
 

@@ -1,6 +1,22 @@
-"""Names of a run's phases, and of the files in its folder."""
+"""Names of runs, of their phases, and of the files in their folders."""
 
+import re
 from enum import Enum
+
+_RUN_NAME = re.compile(r"\w[\w.+=,-]{0,49}")  # with the time, in any alphabet, less than the 255 bytes of a file's name
+
+
+def check_run_name(name: str, option: str) -> None:
+    """Refuse a name that would be awkward as a folder's on a command line.
+
+    Raises:
+        ValueError: the message names the option.
+    """
+    if not _RUN_NAME.fullmatch(name):
+        raise ValueError(
+            f"{option} must be up to 50 letters, digits and signs of _ . + = , - that begin with a letter or digit, "
+            f"got {name!r}."
+        )
 
 
 class Phase(str, Enum):

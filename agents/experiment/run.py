@@ -20,7 +20,7 @@ import seqgan_env
 from agents.discriminator_watch import DiscriminatorWatch
 from agents.experiment.checkpoint import Checkpoints
 from agents.experiment.collapse import BestKeeper, CollapseAlarm
-from agents.experiment.config import TrainConfig, config_from_json, config_to_json, with_absolute_paths
+from agents.experiment.config import TrainConfig, config_from_json, config_to_json, name_of, with_absolute_paths
 from agents.experiment.make_agent import make_agent
 from agents.experiment.make_task import KeptData, Task, make_task
 from agents.experiment.names import CHECKPOINTS, CONFIG, LAUNCH, Phase
@@ -113,7 +113,7 @@ class Run:
         config = dataclasses.replace(config, threads=threads_for(config, task.game, agent.generator))
         if not workers.is_first:
             return cls._of_parts(config, name, task, agent, NoRunFolder(config.out), workers)._agree()
-        run_folder = RunFolder.create(config.out, name)
+        run_folder = RunFolder.create(config.out, name_of(config, name))
         try:
             config = with_absolute_paths(config)
             run_folder.save_text(CONFIG, config_to_json(config, name) + "\n")

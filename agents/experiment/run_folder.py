@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +189,14 @@ class RunFolder:
         check_folder(out, "--out")
         stem = f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S}"
         path = out / stem
-        number = 1
         try:
-            while path.exists():
-                number += 1
-                path = out / f"{stem}-{number}"
-            path.mkdir(parents=True)
+            out.mkdir(parents=True, exist_ok=True)
+            for number in count(2):
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:  # of a run that began in the same second, perhaps just now
+                    path = out / f"{stem}-{number}"
         except OSError as error:
             raise OSError(f"The run folder {path} cannot be created ({error.strerror}): choose another with --out.") from error
         return cls(path, RunLock(path))

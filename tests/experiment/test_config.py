@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agents.experiment.config import TextConfig, config_from_json, config_to_json
+from agents.experiment.command_line import command_line
+from agents.experiment.config import OracleConfig, TextConfig, config_from_json, config_to_json, name_of
 from agents.experiment.presets import PRESETS
 
 
@@ -62,6 +63,7 @@ def test_a_run_of_before_does_what_it_did() -> None:
     for group, names in added.items():
         for name in names:
             del values[group][name]
+    del values["name"]
     assert config_from_json(json.dumps(values)) == (PRESETS["quick"][0], "quick")
 
 
@@ -71,3 +73,23 @@ def test_a_run_of_before_does_what_it_did() -> None:
 def test_what_is_no_config_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="of another version"):
         config_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "quick-reinforce-s0"),
+        (["paper", "--seed", "3", "--agent", "ppo"], "paper-ppo-s3"),
+        (["--name", "a_b.c+d=1,2-e"], "a_b.c+d=1,2-e"),
+        (["--name", "五言绝句"], "五言绝句"),
+        (["--name", "7" * 50], "7" * 50),
+    ],
+)
+def test_a_run_is_called_by_its_preset_agent_and_seed_or_as_asked(arguments: list[str], name: str) -> None:
+    assert name_of(*command_line(arguments)) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a b", ".hidden", "-x", "a\nb", "a\n", "a:b", "*", "7" * 51])
+def test_a_name_that_does_not_fit_a_folder_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"--name must be up to 50 letters, digits and signs .* begin with a letter or digit"):
+        OracleConfig(name=name)
