@@ -96,8 +96,8 @@ def test_the_step_to_compile_is_the_plain_one(as_on_a_gpu: list[str], settings: 
     assert difference < (1e-2 if settings == "bfloat16" else 1e-4) * moved
 
 
-def test_a_fit_of_another_order_is_seen(as_on_a_gpu: list[str]) -> None:
-    """The negative control of the test before."""
+def test_a_fit_in_another_order_is_detected(as_on_a_gpu: list[str]) -> None:
+    """The negative control of the test above."""
     plain, compiled = (reward(compile=asked) for asked in (False, True))
     start = values_of(plain.discriminator)
     fit(plain)
@@ -122,9 +122,7 @@ def test_the_step_to_compile_is_recorded(emulated: type[Emulated], as_on_a_gpu: 
 @pytest.mark.parametrize(
     ("settings", "asks"), [({}, False), ({"compile": True}, True), ({"compile": True, "batch_size": 30}, False)]
 )
-def test_what_is_compiled_are_steps_by_request_except_the_last(
-    as_on_a_gpu: list[str], settings: dict[str, Any], asks: bool
-) -> None:
+def test_steps_of_whole_batches_are_compiled_on_request(as_on_a_gpu: list[str], settings: dict[str, Any], asks: bool) -> None:
     fit(reward(**settings))
     assert bool(as_on_a_gpu) == asks
 
@@ -134,7 +132,7 @@ def test_a_cpu_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(reward(compile=True))
 
 
-def test_where_the_compiler_fails_a_warning_says_so_and_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_warns_and_the_function_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         def call(*_: Any) -> Any:
             raise RuntimeError("Cannot find a working compiler\nand more")
@@ -154,7 +152,7 @@ def test_where_the_compiler_fails_a_warning_says_so_and_the_function_runs(monkey
     devices.fused.cache_clear()
 
 
-def test_running_out_of_memory_is_no_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_does_not_count_as_a_compiler_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -165,7 +163,7 @@ def test_running_out_of_memory_is_no_failure_of_the_compiler(monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_compiled_it_is_still_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_fit_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """By torch's compiler for CPUs, which makes C++ of the same operators."""
     plain, compiled = reward(dropout=0.4), reward(dropout=0.4, compile=True)
     start = values_of(plain.discriminator)

@@ -47,7 +47,7 @@ def make(widths: tuple[int, ...], n: int = 5) -> tuple[Tensor, Filters]:
 
 
 def as_leaves(embedded: Tensor, filters: Filters, dtype: torch.dtype) -> tuple[Tensor, Filters]:
-    """The same numbers in a dtype, as far as it holds them."""
+    """The same numbers, rounded to a dtype."""
 
     def of(tensor: Tensor) -> Tensor:
         return tensor.detach().to(dtype).requires_grad_()
@@ -65,7 +65,7 @@ def with_gradients(result: Tensor, embedded: Tensor, filters: Filters) -> list[T
 @forms
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("widths", [(1,), (LENGTH,), (1, 2, 5), (5, 1, LENGTH), (3, 3)])
-def test_values_and_gradients_are_those_of_the_reference(form: Form, widths: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_values_and_gradients_equal_the_reference(form: Form, widths: tuple[int, ...], dtype: torch.dtype) -> None:
     embedded, filters = as_leaves(*make(widths), dtype)
     fast = with_gradients(form(embedded, filters), embedded, filters)
     plain = with_gradients(max_over_windows_reference(embedded, filters), embedded, filters)
@@ -76,7 +76,7 @@ def test_values_and_gradients_are_those_of_the_reference(form: Form, widths: tup
 
 @forms
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_no_sequences_have_no_greatest_values(form: Form, dtype: torch.dtype) -> None:
+def test_no_sequences_give_empty_results(form: Form, dtype: torch.dtype) -> None:
     embedded, filters = make((1, 2, LENGTH), n=0)
     with torch.no_grad():
         cast = [(weight.to(dtype), bias.to(dtype)) for weight, bias in filters]
@@ -86,8 +86,8 @@ def test_no_sequences_have_no_greatest_values(form: Form, dtype: torch.dtype) ->
 
 
 @forms
-def test_a_window_shifted_by_one_place_is_seen(form: Form) -> None:
-    """The negative control of the comparison above, for every result but the biases' gradients, which no place has."""
+def test_a_window_shifted_by_one_place_is_detected(form: Form) -> None:
+    """The negative control of the comparison above, for all results but the biases' gradients, which have no place."""
     embedded, filters = make((2, 5))
     fast = with_gradients(form(embedded.roll(1, 0), filters), embedded, filters)
     plain = with_gradients(max_over_windows_reference(embedded, filters), embedded, filters)
@@ -95,7 +95,7 @@ def test_a_window_shifted_by_one_place_is_seen(form: Form) -> None:
     assert differ == [True, True, True, False, True, False]
 
 
-def test_windows_that_leave_the_sequence_are_seen() -> None:
+def test_windows_beyond_the_sequence_are_detected() -> None:
     """The negative control of the mask."""
     embedded, filters = make((1, 5))
     outside = windows_outside(LENGTH, (1, 5), (3, 7))
@@ -165,7 +165,7 @@ def test_in_bfloat16_values_are_exact_and_gradients_rounded(form: Form, dtype: t
 
 
 @forms_in_bfloat16
-def test_in_bfloat16_a_window_shifted_by_one_place_is_seen(form: Form, dtype: torch.dtype) -> None:
+def test_in_bfloat16_a_window_shifted_by_one_place_is_detected(form: Form, dtype: torch.dtype) -> None:
     """The negative control, for every result but the biases' gradients."""
     embedded, filters = small_integers((2, 5))
     rough = as_leaves(embedded.roll(1, 0), filters, dtype)

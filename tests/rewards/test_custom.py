@@ -1,4 +1,4 @@
-"""A reward function of one's own: its values, everything it can do wrong, and how it is found by name."""
+"""Custom reward functions: values, everything that can go wrong, and loading by name."""
 
 import math
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_function_gets_decoded_sequences_without_padding() -> None:
         ([1.0, [2.0], 3.0], r"must return 3 numbers"),
     ],
 )
-def test_a_function_of_other_values_is_refused(values: Any, message: str) -> None:
+def test_a_function_with_invalid_values_is_refused(values: Any, message: str) -> None:
     with pytest.raises(RewardError, match=message):
         FunctionReward(lambda sequences: values).score(TOKENS, LENGTHS)
 
@@ -90,7 +90,7 @@ def test_a_function_that_raises_shows_the_sequence_and_the_cause(function: Any, 
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_a_function_that_raises_for_no_sequence_alone() -> None:
+def test_a_function_that_raises_only_for_a_batch() -> None:
     def few(sequences: list[Any]) -> list[float]:
         if len(sequences) > 2:
             raise MemoryError("too many")
@@ -102,7 +102,7 @@ def test_a_function_that_raises_for_no_sequence_alone() -> None:
         FunctionReward(few).score(TOKENS, LENGTHS)
 
 
-def test_ctrl_c_is_no_error_of_the_function() -> None:
+def test_ctrl_c_is_not_reported_as_an_error_of_the_function() -> None:
     def interrupted(sequences: list[Any]) -> list[float]:
         raise KeyboardInterrupt
 
@@ -139,7 +139,7 @@ def test_a_function_is_not_called_for_no_sequences(batched: bool) -> None:
     assert FunctionReward(function, batched=batched).score(none, none[:, 0]).shape == (0,)
 
 
-def test_what_is_no_function_is_refused() -> None:
+def test_an_object_that_is_not_callable_is_refused() -> None:
     with pytest.raises(TypeError, match="must be callable, got str"):
         FunctionReward("os:system")  # type: ignore[arg-type]
 
@@ -179,12 +179,12 @@ def test_a_function_is_loaded_by_its_name(module: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("module")
-def test_a_name_that_leads_nowhere_is_refused(name: str, message: str) -> None:
+def test_an_unknown_name_is_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_function(name)
 
 
-def test_a_name_of_something_else_is_refused(module: str) -> None:
+def test_a_name_of_another_object_is_refused(module: str) -> None:
     with pytest.raises(ValueError, match=r"is not a function, but of type int\. Name a function"):
         load_function(f"{module}:LIMIT")
 

@@ -45,13 +45,13 @@ def ratio_game(reward: Any = "rollout", policy: TokenModel | None = None, **chan
 
 
 class Half(Workers):
-    """The first of two, whose work nobody adds to."""
+    """The first of two workers; the other adds nothing."""
 
     count = 2
 
 
-def test_each_of_several_workers_learns_from_its_rows() -> None:
-    """What several make together is in `tests.experiment.test_torchrun`."""
+def test_each_worker_learns_from_its_rows() -> None:
+    """`tests.experiment.test_torchrun` tests several together."""
     model, seen = ratio(n_models=1), []
     model.share_work(Half())
     learner = model.density.models[-1]
@@ -62,14 +62,14 @@ def test_each_of_several_workers_learns_from_its_rows() -> None:
 
 
 class Steps:
-    """A policy that can only step, as one of another library."""
+    """A policy with no method but `step`, such as one of another library."""
 
     def __init__(self, model: TokenModel) -> None:
         self.initial_state = model.initial_state
         self.step = model.step
 
 
-def test_is_what_it_says() -> None:
+def test_has_what_the_game_uses() -> None:
     model, tokens = ratio(), real_sequences(3)
     assert isinstance(model, LearningRewardModel)
     assert learns(model)
@@ -104,7 +104,7 @@ def test_scores_by_hand() -> None:
     assert torch.allclose(model.probability(tokens), torch.sigmoid(scores.sum(dim=1)))
 
 
-def test_another_policy_changes_the_denominator_alone() -> None:
+def test_another_policy_changes_only_the_denominator() -> None:
     model, tokens, other = ratio(small_policy(9)), real_sequences(), small_policy(8)
     before = model.token_scores(tokens, LENGTHS)
     model.attach_policy(other)
@@ -114,7 +114,7 @@ def test_another_policy_changes_the_denominator_alone() -> None:
     assert change.abs().max() > 0.1
 
 
-def test_a_policy_that_only_steps_has_the_same_density() -> None:
+def test_a_policy_with_step_alone_has_the_same_density() -> None:
     policy, tokens = small_policy(9), real_sequences()
     assert torch.allclose(policy_log_prob(Steps(policy), tokens, V), policy.log_prob(tokens))
     uniform = policy_log_prob(UniformPolicy(V), tokens, V)
@@ -181,7 +181,7 @@ def test_single_steps_and_whole_batches_earn_the_same(reward: Any, end: int | No
         assert not torch.allclose(played[:, 1:], scores[:, :-1].to(played.dtype), atol=1e-3)  # not of the token before
 
 
-def test_rows_out_of_step_earn_their_own_scores() -> None:
+def test_rows_at_different_positions_earn_their_own_scores() -> None:
     game = ratio_game("shaped", small_policy(9, end_token=END), end_token=END)
     env = SequenceVectorEnv(game, 2, autoreset_mode="SameStep")
     env.reset(seed=0)
@@ -191,7 +191,7 @@ def test_rows_out_of_step_earn_their_own_scores() -> None:
 
 
 @pytest.mark.parametrize("reward", ["terminal", "rollout", "shaped"])
-def test_a_trace_tells_the_rewards_that_were_earned(reward: Any) -> None:
+def test_a_trace_has_the_earned_rewards(reward: Any) -> None:
     game, policy = ratio_game(reward), small_policy(9)
     traces = trace_batch(game, policy, 2, seed=3)
     tokens = torch.tensor([trace.tokens for trace in traces])
@@ -206,7 +206,7 @@ def test_a_trace_tells_the_rewards_that_were_earned(reward: Any) -> None:
         )
 
 
-def test_the_start_joins_at_the_first_fit_and_stays_as_it_is() -> None:
+def test_the_start_joins_at_the_first_fit_and_stays_unchanged() -> None:
     generator, real = small_policy(9).float(), real_sequences()
     model, alone = ratio(generator), ratio(generator, with_start=False)
     assert torch.equal(model.score(real, LENGTHS), alone.score(real, LENGTHS))
@@ -254,7 +254,7 @@ def test_the_step_size_falls_with_each_fit() -> None:
     assert model.optimizer.param_groups[0]["lr"] == pytest.approx(0.0025)
 
 
-def test_the_same_seed_learns_the_same_and_can_be_taken_up_again() -> None:
+def test_the_same_seed_learns_the_same_and_can_be_resumed() -> None:
     real, score = real_sequences(), lambda model: model.score(real_sequences(), LENGTHS)
     whole, other, first = ratio(), ratio(seed=1), ratio()
     for model in (whole, other):
@@ -268,7 +268,7 @@ def test_the_same_seed_learns_the_same_and_can_be_taken_up_again() -> None:
     assert not torch.equal(score(whole), score(other))
 
 
-def test_a_state_from_before_the_first_fit_has_no_start_in_it() -> None:
+def test_a_state_before_the_first_fit_has_no_start() -> None:
     model = ratio(with_start=True)
     before, scores = detached(model.training_state()), model.score(real_sequences(), LENGTHS)
     model.fit(real_sequences(), real_sequences())
@@ -286,17 +286,17 @@ def test_tokens_beyond_the_length_have_no_score() -> None:
     assert (scores[1] != 0).all()
 
 
-def test_models_do_not_begin_as_a_generator_of_the_same_seed() -> None:
+def test_models_differ_from_a_generator_with_the_same_seed() -> None:
     model = make_generator(SMALL.model, V, sequence_length=T, generator=seeded(3))
     assert not any(torch.equal(own.output.weight, model.output.weight) for own in ratio(seed=3).density.models)
 
 
-def test_members_are_no_copies_of_each_other() -> None:
+def test_members_differ_from_each_other() -> None:
     first, second = ratio().density.log_probs(real_sequences())
     assert not torch.allclose(first, second, atol=0.01)
 
 
-def test_a_mixture_of_rewards_hands_the_policy_on() -> None:
+def test_a_mixture_of_rewards_passes_the_policy_on() -> None:
     model = ratio(small_policy(9))
     mixed = MixtureReward([(0.5, model), (0.5, ConstantReward())])
     game = SequenceGame(V, T, real_sequences(), mixed, reward="rollout", n_rollouts=2)
@@ -320,7 +320,7 @@ def test_wrong_settings_are_refused() -> None:
         ratio().fit(real_sequences(), real_sequences()[:0])
 
 
-def test_a_loss_that_is_no_number_ends_the_fit() -> None:
+def test_a_nan_loss_ends_the_fit() -> None:
     model = ratio()
     with torch.no_grad():
         model.density.members[0].output.weight[0, 0] = torch.nan
@@ -328,8 +328,8 @@ def test_a_loss_that_is_no_number_ends_the_fit() -> None:
         model.fit(real_sequences(), real_sequences())
 
 
-def test_is_judged_by_sequences_that_it_has_not_seen() -> None:
-    """By hand: a discriminator that is sure of itself, and right of all real and a quarter of the generated sequences."""
+def test_is_measured_on_unseen_sequences() -> None:
+    """By hand: a confident discriminator that is right about all real and a quarter of the generated sequences."""
 
     class Sure(ConstantReward):
         def log_odds(self, tokens: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The discriminator: its reward against the formula, its training step, and what each setting does."""
+"""The discriminator: its reward against the formula, its training step, and the effect of each setting."""
 
 import copy
 import dataclasses
@@ -38,7 +38,7 @@ def test_scalings_of_the_discriminators_probability(scaling: Any, formula: Any) 
     assert reward.score(TOKENS, LENGTHS).tolist() == pytest.approx([formula(d) for d in probabilities.tolist()], abs=1e-6)
 
 
-def test_the_log_of_a_hopeless_sequence_is_finite() -> None:
+def test_the_log_of_a_very_unlikely_sequence_is_finite() -> None:
     reward = DiscriminatorReward(small_discriminator().discriminator, "log")
     assert reward.scale(torch.tensor([-1000.0])).item() == -1000
 
@@ -149,7 +149,7 @@ def test_metrics_weigh_a_short_last_batch_by_its_sequences(batch_size: int) -> N
 
 
 @pytest.mark.rounding
-def test_fit_learns_what_is_easily_told_apart_and_says_so() -> None:
+def test_fit_learns_an_easy_task_and_reports_it() -> None:
     real, generated = torch.randint(0, 3, (40, T), generator=seeded(1)), torch.randint(3, V, (40, T), generator=seeded(2))
     model = small_discriminator(epochs=15, l2=0.0)
     metrics = model.fit(real, generated)
@@ -160,7 +160,7 @@ def test_fit_learns_what_is_easily_told_apart_and_says_so() -> None:
 
 
 @pytest.mark.rounding
-def test_fit_cannot_tell_the_same_from_the_same() -> None:
+def test_fit_stays_near_chance_on_equal_sequences() -> None:
     """The negative control of the test above."""
     same = with_padding(40)
     assert small_discriminator(epochs=15).fit(same, same)["accuracy"] < 0.65
@@ -202,11 +202,11 @@ def test_every_setting_has_an_effect(name: str) -> None:
     assert (model.log_odds(real) - other.log_odds(real)).abs().max() > 1e-4
 
 
-def test_no_setting_is_left_out_above() -> None:
+def test_every_setting_is_tested_above() -> None:
     assert {*OTHER_VALUES, "precision", "compile"} == {field.name for field in dataclasses.fields(TextCNNConfig)}
 
 
-def test_the_precision_holds_while_products_are_made_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_precision_applies_only_while_products_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = small_discriminator(precision="medium"), with_padding(30)
     network, seen = model.discriminator, []
     features = network.features

@@ -1,4 +1,4 @@
-"""Weighted sums of reward models, and what the game asks of their parts."""
+"""Weighted sums of reward models, and what the game uses of their parts."""
 
 import math
 from typing import Any
@@ -24,7 +24,7 @@ def test_a_mixture_is_the_weighted_sum() -> None:
     torch.testing.assert_close(mixture.score(TOKENS, LENGTHS), expected)
 
 
-def test_fitting_a_mixture_reaches_those_that_learn() -> None:
+def test_fitting_a_mixture_fits_its_learning_parts() -> None:
     recorder, discriminator = Recorder(), small_discriminator()
     before = discriminator.score(TOKENS, LENGTHS)
     metrics = MixtureReward([(1, ConstantReward()), (0, recorder), (1, discriminator)]).fit(TOKENS, TOKENS[:2])
@@ -45,7 +45,7 @@ def test_an_objective_takes_its_share_of_the_discriminators_reward() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, -1.0, math.nan])
-def test_a_weight_that_leaves_nothing_to_mix_is_refused(weight: float) -> None:
+def test_a_weight_that_is_not_between_0_and_1_is_refused(weight: float) -> None:
     with pytest.raises(ValueError, match=f"between 0 and 1, got {weight}"):
         ObjectiveMixture(ConstantReward(), Ordinal(), weight)
 
@@ -78,7 +78,7 @@ def test_an_empty_mixture_is_refused() -> None:
         MixtureReward([])
 
 
-def test_a_mixture_knows_its_first_discriminators_odds() -> None:
+def test_a_mixture_has_the_odds_of_its_first_discriminator() -> None:
     first, second = small_discriminator(), small_discriminator(seed=1)
     nested = MixtureReward([(1, ConstantReward()), (1, MixtureReward([(1, first)])), (1, second)])
     for asked, expected in ((nested.log_odds, first.log_odds), (nested.probability, first.probability)):
@@ -90,7 +90,7 @@ def test_a_mixture_knows_its_first_discriminators_odds() -> None:
     assert without.probability(TOKENS) is None
 
 
-def test_the_parts_of_a_mixture_are_those_of_its_mixtures() -> None:
+def test_the_parts_of_nested_mixtures_are_listed() -> None:
     constant, recorder, ordinal = ConstantReward(), Recorder(), Ordinal()
     nested = MixtureReward([(1, constant), (1, MixtureReward([(1, recorder), (1, ordinal)]))])
     assert [part.unwrapped for part in nested.parts] == [constant, recorder, ordinal]
@@ -105,7 +105,7 @@ def test_a_mixture_that_does_not_learn_is_not_retrained() -> None:
         small_game(reward_model=mixture).retrain(TOKENS)
 
 
-def test_what_was_copied_or_built_from_cannot_be_changed() -> None:
+def test_fixed_settings_cannot_be_changed() -> None:
     mixture = ObjectiveMixture(ConstantReward(0.0), ConstantReward(1.0), 0.25)
     for model, name in [
         (mixture, "weight"),

@@ -172,10 +172,10 @@ def ends_at_once(vocab_size: int, kind: str) -> TokenPolicy:
 @pytest.mark.parametrize("rows_together", [1, None])
 @pytest.mark.parametrize("kind", ["linear layer", "two methods"])
 @pytest.mark.parametrize("vocab_size", [V, 127, 128, 129, 5000])
-def test_completions_may_all_have_ended(
+def test_all_completions_may_have_ended(
     vocab_size: int, kind: str, rows_together: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On both sides of the size from which tokens are drawn by blocks: what a prefix is worth is by hand."""
+    """Below and above the size from which tokens are drawn by blocks; values by hand."""
     if rows_together is not None:
         monkeypatch.setattr("seqgan_env.models.sampling.rows_per_chunk", lambda *_: rows_together)
         monkeypatch.setattr("seqgan_env.models.sampling.LINEAR_LOGITS_PER_CHUNK", rows_together * vocab_size)
@@ -197,7 +197,7 @@ def test_completions_may_all_have_ended(
 
 
 class NeverNone:
-    """A policy and a score that cannot be asked about no rows."""
+    """A policy and a score that raise an error without rows."""
 
     def initial_state(self, n: int) -> Tensor:
         assert n > 0
@@ -213,7 +213,7 @@ class NeverNone:
 
 
 @variants
-def test_of_no_sequences_neither_policy_nor_reward_model_are_asked(options: dict[str, Any]) -> None:
+def test_without_sequences_neither_policy_nor_reward_model_is_called(options: dict[str, Any]) -> None:
     one = MonteCarloSearch(NeverNone(), NeverNone().score, 3, V, **options)
     tokens, lengths = torch.empty(0, T, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     assert one.action_values(tokens, lengths, KEYS[:0]).shape == (0, T)
@@ -225,7 +225,7 @@ def test_of_no_sequences_neither_policy_nor_reward_model_are_asked(options: dict
 
 
 @variants
-def test_a_policy_is_never_asked_about_no_rows(options: dict[str, Any]) -> None:
+def test_a_policy_is_never_called_without_rows(options: dict[str, Any]) -> None:
     tokens, lengths = whole_episodes(20, options)
     assert (lengths < T).any() == ("end_token" in options)
     one = MonteCarloSearch(NeverNone(), NeverNone().score, 1, V, **options)
@@ -301,7 +301,7 @@ def test_the_global_generator_is_left_alone() -> None:
     search().action_values(tokens, lengths, KEYS[:2])
 
 
-def test_a_finished_sequences_own_reward_is_scored_exactly_also_if_it_ends_early() -> None:
+def test_a_finished_sequences_reward_is_exact_even_if_it_ends_early() -> None:
     def exact(tokens: Tensor, lengths: Tensor) -> Tensor:
         return torch.ones(len(tokens))
 

@@ -56,7 +56,7 @@ def test_ranks_by_hand() -> None:
     assert log_rank_of_others(own, rivals).exp().item() == pytest.approx(13 / 24)
 
 
-def test_ranks_stay_finite_where_one_is_certain() -> None:
+def test_ranks_stay_finite_if_one_is_certain() -> None:
     own, rivals = torch.tensor([[500.0], [-500.0]]), torch.tensor([0.0])
     assert log_rank(own, rivals).tolist() == [0, -500]
     assert log_rank_of_others(own, rivals).tolist() == [-500, 0]
@@ -74,7 +74,7 @@ def test_the_reward_is_the_papers_log_rank(gamma: float) -> None:
     assert scores != pytest.approx(swapped, abs=1e-5)  # the negative control: the two sets are not alike
 
 
-def test_among_its_likes_a_sequence_ranks_as_one_of_them() -> None:
+def test_equal_sequences_share_the_rank() -> None:
     alike = TOKENS[:1].repeat(20, 1)
     assert ranker(alike).score(alike[:1], LENGTHS[:1]).item() == pytest.approx(-math.log(6), abs=1e-5)
 
@@ -147,7 +147,7 @@ def test_sets_are_drawn_anew_by_each_fit_and_kept_in_between() -> None:
     assert not torch.equal(model.score(TOKENS, LENGTHS), before)
 
 
-def test_training_goes_on_where_it_was_left() -> None:
+def test_training_resumes_from_a_saved_state() -> None:
     model, resumed = ranker(), ranker(seed=1)
     assert isinstance(model, LearningRewardModel)
     real, generated = real_sequences(30), real_sequences(30, seed=9)
@@ -166,19 +166,19 @@ def test_training_goes_on_where_it_was_left() -> None:
         (RankConfig(gamma=math.nan), r"gamma must be above 0 and at most 1e\+30, got nan"),
     ],
 )
-def test_impossible_sets_are_refused(config: RankConfig, message: str) -> None:
+def test_invalid_sizes_of_sets_are_refused(config: RankConfig, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ranker(config=config)
 
 
-def test_nothing_to_learn_from_is_refused() -> None:
+def test_missing_sequences_are_refused() -> None:
     with pytest.raises(ValueError, match="needs real sequences, got none"):
         ranker(torch.empty(0, T, dtype=torch.int64))
     with pytest.raises(ValueError, match="real and generated sequences, got 3 and 0"):
         ranker().fit(TOKENS, TOKENS[:0])
 
 
-def test_a_loss_that_is_no_number_is_told() -> None:
+def test_a_nan_loss_is_reported() -> None:
     model = ranker()
     with torch.no_grad():
         model.encoder.embedding.weight[0, 0] = math.nan

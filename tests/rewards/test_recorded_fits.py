@@ -66,7 +66,7 @@ def every_cpu_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "n_real", "n_generated", "n_sizes"),
     [*((settings, 12, 9, 2) for settings in SETTINGS), ("dropout", 8, 8, 1), ("dropout", 3, 2, 1)],
 )
-def test_recorded_fits_are_plain_fits(
+def test_recorded_fits_equal_plain_fits(
     recorded_on: RecordedOn, settings: str, n_real: int, n_generated: int, n_sizes: int
 ) -> None:
     """Each size of a batch is recorded once, however many passes and fits there are."""
@@ -87,7 +87,7 @@ def test_recorded_fits_are_plain_fits(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("vocab_size", "length"), [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)])
-def test_recorded_fits_are_plain_fits_at_other_shapes(
+def test_recorded_fits_equal_plain_fits_at_other_shapes(
     counted: type[Any], every_cpu_has_bfloat16: None, vocab_size: int, length: int
 ) -> None:
     on = RecordedOn("cuda", counted)
@@ -127,7 +127,7 @@ CHANGES: dict[str, tuple[Callable[[DiscriminatorReward], None], tuple[int, int],
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_a_recording_depends_on_is_recorded_anew(recorded_on: RecordedOn, change: str) -> None:
+def test_changes_are_recorded_anew_if_a_recording_depends_on_them(recorded_on: RecordedOn, change: str) -> None:
     act, sizes, more = CHANGES[change]
     models = recorded, plain = [reward(recorded_on) for _ in range(2)]
     start = values_of(plain.discriminator)
@@ -142,8 +142,8 @@ def test_what_a_recording_depends_on_is_recorded_anew(recorded_on: RecordedOn, c
     assert recorded_on.alike(*(values_of(model.discriminator) for model in models), start)
 
 
-def test_two_sizes_in_turn_keep_their_recordings(recorded_on: RecordedOn) -> None:
-    """As with fits on a reward model's own sequences and, now and then, on others; else each fit would record."""
+def test_alternating_sizes_keep_their_recordings(recorded_on: RecordedOn) -> None:
+    """As when fits on the usual sequences and on others alternate; otherwise each fit would record."""
     models = recorded, plain = [reward(recorded_on) for _ in range(2)]
     start = values_of(plain.discriminator)
     fits = [data(recorded_on, *sizes, seed=seed) for seed, sizes in enumerate([(4, 4), (5, 3)] * 2)]
@@ -160,7 +160,7 @@ class TwoProcesses(Workers):
 
 
 class Own(TextCNN):
-    """It may do anything in its methods."""
+    """A subclass, whose methods may do anything."""
 
 
 def with_a_hook(model: DiscriminatorReward) -> None:
@@ -180,16 +180,14 @@ def of_a_subclass(model: DiscriminatorReward) -> None:
 
 
 @pytest.mark.parametrize("make", [with_a_hook, with_a_hook_of_gradients, with_two_processes, of_a_subclass])
-def test_plain_fits_where_nothing_may_be_recorded(
-    recorded_on: RecordedOn, make: Callable[[DiscriminatorReward], None]
-) -> None:
+def test_fits_that_may_not_be_recorded_are_plain(recorded_on: RecordedOn, make: Callable[[DiscriminatorReward], None]) -> None:
     model = reward(recorded_on)
     make(model)
     assert all(math.isfinite(one["loss"]) for one in fit(model, *[data(recorded_on, 8, 4)] * 2))
     assert recorded_on.made == 0
 
 
-def test_a_hook_that_comes_later_is_called(recorded_on: RecordedOn) -> None:
+def test_a_hook_added_later_is_called(recorded_on: RecordedOn) -> None:
     model, calls = reward(recorded_on), []
     fit(model, data(recorded_on, 8, 4))
     made = recorded_on.made
@@ -204,7 +202,7 @@ def test_a_hook_that_comes_later_is_called(recorded_on: RecordedOn) -> None:
 # Resuming, and faults
 
 
-def test_a_fit_goes_on_from_a_saved_state(recorded_on: RecordedOn) -> None:
+def test_a_fit_continues_from_a_saved_state(recorded_on: RecordedOn) -> None:
     fits = [data(recorded_on, 8, 4, seed) for seed in range(3)]
     whole, first, second, plain = (reward(recorded_on, seed) for seed in (0, 0, 1, 2))
     start = values_of(whole.discriminator)
@@ -220,7 +218,7 @@ def test_a_fit_goes_on_from_a_saved_state(recorded_on: RecordedOn) -> None:
         assert recorded_on.alike(values_of(model.discriminator), values_of(whole.discriminator), start)
 
 
-def test_a_saved_state_has_numbers_and_no_settings_of_a_device(recorded_on: RecordedOn) -> None:
+def test_a_saved_state_has_no_device_settings(recorded_on: RecordedOn) -> None:
     model = reward(recorded_on)
     fit(model, data(recorded_on, 8, 4))
     assert isinstance(model.optimizer.param_groups[0]["lr"], Tensor)  # a recorded step reads it
@@ -232,7 +230,7 @@ def test_a_saved_state_has_numbers_and_no_settings_of_a_device(recorded_on: Reco
 
 @pytest.mark.parametrize("n_fits", [1, 3])
 def test_a_step_that_is_not_finite_is_reported_with_its_number(recorded_on: RecordedOn, n_fits: int) -> None:
-    """The one with a token whose embedding is not finite, be it plain or recorded."""
+    """The step, plain or recorded, that reads a token whose embedding is not finite."""
     for context in (nullcontext(), without_graphs()):
         model = reward(recorded_on, batch_size=2, dropout=0.0)
         real, generated = data(recorded_on, 8, 8)
@@ -308,7 +306,7 @@ def learned_density(model: DensityRatioReward, fits: list[tuple[Tensor, Tensor]]
 
 
 @pytest.mark.parametrize("dropout", [0.3])
-def test_recorded_fits_of_the_density_ratio_are_plain_ones(recorded_on: RecordedOn, dropout: float) -> None:
+def test_recorded_fits_of_the_density_ratio_equal_plain_ones(recorded_on: RecordedOn, dropout: float) -> None:
     fits = [data(recorded_on, 24, 1, seed) for seed in range(3)]
     start = learned_density(copy_joined(density_ratio(recorded_on, dropout)), [])
     recorded = learned_density(density_ratio(recorded_on, dropout), fits)
@@ -333,7 +331,7 @@ def copy_joined(model: DensityRatioReward) -> DensityRatioReward:
 @pytest.mark.gpu
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_steps_of_a_fit_never_wait_for_a_gpu(settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch itself refuses what would wait."""
+    """Torch raises an error if a step would wait."""
     steps = steps_that_may_not_wait(monkeypatch, "seqgan_env.rewards.discriminator")
     on = RecordedOn("cuda", Any)
     fit(reward(on, **SETTINGS[settings]), data(on, 12, 9))

@@ -17,14 +17,14 @@ from tests.small import T, V, real_sequences
 SMALL_CNN_OF_2 = TextCNNConfig(widths=(1, 2), n_filters=(3, 3), embedding_dim=4)
 
 
-def test_every_name_makes_a_model_and_has_its_place_in_the_page() -> None:
+def test_every_name_makes_a_model_and_is_in_the_docs() -> None:
     assert (*REWARD_MODELS,) == get_args(RewardName)
     page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
     assert [name for name in REWARD_MODELS if f'`"{name}"`' not in page] == []
 
 
 @pytest.mark.parametrize("name", get_args(RewardName))
-def test_a_model_says_its_own_name_again(name: Any) -> None:
+def test_the_description_of_a_model_has_its_name(name: Any) -> None:
     game = make_game(V, T, real_sequences(), reward_model=name, discriminator=SMALL_CNN_OF_2)
     description = adapt(game.reward_model).description()
     assert description is not None
@@ -40,7 +40,7 @@ def test_none_stands_for_the_default_settings(name: Any, option: str) -> None:
 
 
 @pytest.mark.parametrize("name", get_args(RewardName))
-def test_each_reward_model_goes_by_its_name(name: RewardName) -> None:
+def test_a_game_takes_each_reward_model_by_name(name: RewardName) -> None:
     env = gym.make("SeqGAN/Text-v0", data=["a b", "u e", "b b"], reward_model=name, discriminator=SMALL_CNN_OF_2)
     env.reset(seed=0)
     reward, terminated = 0.0, False

@@ -41,7 +41,7 @@ def test_reward_models_and_those_that_learn(model: RewardModel, learning: bool) 
 
 
 class TestTheDefaults:
-    """What a model is that defines `score` alone."""
+    """A model that defines only `score`."""
 
     def test_do_nothing(self) -> None:
         model = ConstantReward(2.0)
@@ -81,7 +81,7 @@ class TestTheDefaults:
 
 
 class Full(Recorder):
-    """An object of no base class with every method that is used."""
+    """An object without the base class, with every optional method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Full(Recorder):
 
 
 class TestTheAdapter:
-    def test_leaves_reward_models_as_they_are(self) -> None:
+    def test_leaves_reward_models_unchanged(self) -> None:
         model = ConstantReward()
         assert adapt(model) is model
 
@@ -134,7 +134,7 @@ class TestTheAdapter:
         model.load_training_state({"fits": 1})
         assert custom.told == [policy, workers, {"fits": 1}]
 
-    def test_has_the_defaults_for_what_an_object_lacks(self) -> None:
+    def test_has_defaults_for_missing_methods(self) -> None:
         model = adapt(Ordinal())
         assert torch.equal(model.score_completions(TOKENS, LENGTHS), Ordinal().score(TOKENS, LENGTHS))
         assert model.token_scores(TOKENS, LENGTHS) is None
@@ -145,7 +145,7 @@ class TestTheAdapter:
             model.fit(TOKENS, TOKENS)
 
     @pytest.mark.parametrize("name", ["training_state", "load_training_state", "log_odds", "probability"])
-    def test_uses_methods_that_go_together_only_together(self, name: str) -> None:
+    def test_uses_paired_methods_only_as_pairs(self, name: str) -> None:
         half = type("Half", (Ordinal,), {name: vars(Full)[name], "told": []})()
         model = adapt(half)
         assert model.training_state() is None
@@ -158,7 +158,7 @@ class TestTheAdapter:
         with pytest.raises(TypeError, match=r"A reward model needs score\(tokens, lengths\); object lacks it"):
             small_game(reward_model=object())
 
-    def test_stays_within_the_game(self) -> None:
+    def test_does_not_show_outside_the_game(self) -> None:
         custom, other = Recorder(), Recorder()
         game = small_game(reward_model=custom)
         assert game.reward_model is custom
@@ -176,7 +176,7 @@ class TestTheAdapter:
 
 
 class Always(DiscriminatorReward):
-    """A custom reward that redefines `score` alone."""
+    """A custom reward that redefines only `score`."""
 
     def score(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         return torch.full((len(tokens),), 7.0)
@@ -190,7 +190,7 @@ class FullAlways(Full):
 
 
 class Mixed(ConstantReward, DiscriminatorReward):
-    """The score of one class, before another class that has a faster form of its own."""
+    """Inherits its score from one class, and a faster form from another."""
 
     def __init__(self) -> None:
         super().__init__(9.0)
@@ -208,13 +208,13 @@ def test_a_custom_score_scores_completions_too() -> None:
 
 
 class Twice(Always):
-    """A custom score with a faster form of its own."""
+    """A custom score with its own faster form."""
 
     def score_completions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         return torch.full((len(tokens),), 6.0)
 
 
-def test_a_faster_form_is_used_where_it_belongs_to_the_score() -> None:
+def test_a_faster_form_is_used_only_with_its_own_score() -> None:
     assert (Twice(TextCNN(V, T, SMALL_CNN)).score_completions(TOKENS, LENGTHS) == 6).all()
     asked = []
 

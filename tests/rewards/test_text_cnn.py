@@ -120,7 +120,7 @@ def test_scoring_has_no_dropout_even_in_training_mode() -> None:
     assert torch.equal(model.train().log_odds(tokens), expected)
 
 
-def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     model = small_cnn(dropout=0.25)
     tokens = with_padding(1).expand(20_000, T)
     features = model.features(tokens[:1])
@@ -166,12 +166,12 @@ def test_scores_carry_no_gradient() -> None:
         ({"precision": "low"}, r"precision must be one of \('highest', 'high', 'medium'\), got 'low'"),
     ],
 )
-def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_cnn(**changes)
 
 
-def test_widths_within_leaves_out_what_is_too_wide() -> None:
+def test_widths_within_drops_windows_that_are_too_wide() -> None:
     config = widths_within(8, TextCNNConfig(dropout=0.1))
     assert config.widths == (1, 2, 3, 4, 5, 6, 7, 8)
     assert config.n_filters == (100, 200, 200, 200, 200, 100, 100, 100)

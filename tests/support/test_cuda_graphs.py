@@ -1,4 +1,4 @@
-"""CUDA graphs, on a CPU as far as that goes: what is recorded depends on nothing but tensors, and never waits for the host.
+"""CUDA graphs, as far as a CPU can test them: recorded code depends only on tensors and never waits for the host.
 
 A recording is emulated by the operators that `make_fx` writes down, which are replayed without any Python of the function.
 On a GPU the last tests compare the graphs themselves with plain calls.
@@ -58,7 +58,7 @@ def sequences(n: int, seed: int = 1, device: str = "cpu") -> Tensor:
 # What `replayed` does
 
 
-def test_the_first_call_is_plain_the_second_records_and_all_say_the_same(emulated: type[Emulated]) -> None:
+def test_the_first_call_is_plain_the_second_records_and_all_agree(emulated: type[Emulated]) -> None:
     owner, calls = Affine(), []
 
     def function(x: Tensor) -> tuple[Tensor]:
@@ -70,14 +70,14 @@ def test_the_first_call_is_plain_the_second_records_and_all_say_the_same(emulate
     assert (len(calls), emulated.made) == (2, 1)
 
 
-def test_what_is_no_tensor_stays_as_it_was_recorded(emulated: type[Emulated]) -> None:
-    """The negative control of every comparison below: a recording that hides a change of Python's is seen to."""
+def test_a_recording_repeats_old_python_values(emulated: type[Emulated]) -> None:
+    """The negative control of every comparison below: a Python value that changes makes a replay differ."""
     owner, factors = Affine(), iter([1.0, 10.0, 100.0])
     results = [replayed(owner, "", lambda x: (x * next(factors),), torch.ones(1))[0].item() for _ in range(4)]
     assert results == [1, 10, 10, 10]
 
 
-def test_a_parameter_changes_where_it_is(emulated: type[Emulated]) -> None:
+def test_a_replay_reads_parameters_changed_in_place(emulated: type[Emulated]) -> None:
     owner = Affine()
     for factor in (2.0, 3.0, 4.0, 5.0):
         with torch.no_grad():
@@ -99,7 +99,7 @@ def different(owner: Affine, how: str) -> tuple[Any, Tensor, Any]:
 
 
 @pytest.mark.parametrize("how", ["moved", "training", "key", "shape", "type", "precision", "gradients", "inference"])
-def test_what_differs_is_recorded_by_itself(emulated: type[Emulated], how: str) -> None:
+def test_a_different_call_gets_its_own_recording(emulated: type[Emulated], how: str) -> None:
     owner = Affine()
     for _ in range(3):
         replayed(owner, "", owner.call, torch.ones(2))
@@ -111,14 +111,14 @@ def test_what_differs_is_recorded_by_itself(emulated: type[Emulated], how: str) 
     assert emulated.made == 2
 
 
-def test_results_are_the_callers(emulated: type[Emulated]) -> None:
+def test_replays_leave_earlier_results_alone(emulated: type[Emulated]) -> None:
     owner = Affine()
     own = [replayed(owner, "own", owner.call, torch.tensor([float(k)]))[0] for k in range(4)]
     assert [x.item() for x in own] == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("why", ["does not say so", "says no", "hook", "hook of gradients", "no module", "without_graphs"])
-def test_plain_calls_where_nothing_may_be_recorded(emulated: type[Emulated], why: str) -> None:
+def test_calls_that_may_not_be_recorded_are_plain(emulated: type[Emulated], why: str) -> None:
     owner: Any = Affine()
     call = owner.call
     if why == "does not say so":
@@ -137,7 +137,7 @@ def test_plain_calls_where_nothing_may_be_recorded(emulated: type[Emulated], why
     assert emulated.made == 0
 
 
-def test_where_recording_fails_a_warning_says_so_and_all_calls_are_plain(emulated: type[Emulated]) -> None:
+def test_a_failed_recording_warns_and_makes_all_calls_plain(emulated: type[Emulated]) -> None:
     owner, other = Affine(), Affine()
 
     def waits(x: Tensor) -> tuple[Tensor]:
@@ -158,7 +158,7 @@ def test_where_recording_fails_a_warning_says_so_and_all_calls_are_plain(emulate
     assert not emulated.living
 
 
-def test_calls_that_come_once_take_no_place_and_the_first_recordings_stay(
+def test_single_calls_take_no_place_and_the_first_recordings_stay(
     emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_graphs, "MOST_RECORDINGS", 3)
@@ -174,7 +174,7 @@ def test_calls_that_come_once_take_no_place_and_the_first_recordings_stay(
     assert emulated.made == 3
 
 
-def test_recordings_go_with_their_owner(emulated: type[Emulated]) -> None:
+def test_recordings_are_freed_with_their_owner(emulated: type[Emulated]) -> None:
     owner = Affine()
     for _ in range(2):
         replayed(owner, "", owner.call, torch.ones(1))
@@ -193,7 +193,7 @@ def test_recordings_go_with_their_owner(emulated: type[Emulated]) -> None:
 
 
 @pytest.mark.parametrize("module", [lstm(), network()])
-def test_who_may_be_recorded(module: Any) -> None:
+def test_subclasses_are_not_recordable(module: Any) -> None:
     assert module.recordable
     own = type("Own", (type(module),), {})  # it may do anything in its methods
     module = copy.deepcopy(module)
@@ -241,8 +241,8 @@ def test_a_step_changes_tensors_in_place_each_time(emulated: type[Emulated]) -> 
     assert (owner.calls, emulated.made) == (2, 1)
 
 
-def test_what_a_step_keeps_in_python_stays_as_it_was_recorded(emulated: type[Emulated]) -> None:
-    """The negative control of comparisons of recorded steps: Python's part of a step is seen to be missing."""
+def test_a_recorded_step_repeats_old_python_values(emulated: type[Emulated]) -> None:
+    """The negative control of comparisons of recorded steps: a replay leaves out what a step does in Python."""
     owner = Counter()
 
     def step() -> tuple[Tensor]:
@@ -256,7 +256,7 @@ def test_what_a_step_keeps_in_python_stays_as_it_was_recorded(emulated: type[Emu
 
 
 @pytest.mark.parametrize("how", ["moved", "state moved", "key", "precision"])
-def test_what_differs_in_the_next_run_is_recorded_by_itself(emulated: type[Emulated], how: str) -> None:
+def test_a_different_next_run_gets_its_own_recording(emulated: type[Emulated], how: str) -> None:
     owner = Counter()
     step = owner.repeated()
     for _ in range(3):
@@ -274,9 +274,7 @@ def test_what_differs_in_the_next_run_is_recorded_by_itself(emulated: type[Emula
     assert emulated.made == 2
 
 
-def test_a_recording_whose_tensors_moved_makes_room_for_the_next(
-    emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recording_of_old_tensors_makes_room_for_the_next(emulated: type[Emulated], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run of a loop may have tensors of its own."""
     monkeypatch.setattr(cuda_graphs, "MOST_RECORDINGS", 3)
     owner, sums = Counter(), []
@@ -291,7 +289,7 @@ def test_a_recording_whose_tensors_moved_makes_room_for_the_next(
 
 
 @pytest.mark.parametrize("changed", ["lr", "weight_decay", "betas"])
-def test_settings_of_an_optimiser_are_read_by_the_next_run(emulated: type[Emulated], changed: str) -> None:
+def test_the_next_run_reads_changed_settings_of_an_optimiser(emulated: type[Emulated], changed: str) -> None:
     """A step size also by the next step, because it is a tensor; other settings are part of a recording."""
 
     def trained(plain: bool) -> Tensor:
@@ -321,7 +319,7 @@ def test_settings_of_an_optimiser_are_read_by_the_next_run(emulated: type[Emulat
 
 
 def test_the_first_step_of_an_optimiser_is_never_recorded(emulated: type[Emulated]) -> None:
-    """Even if all tensors lie where those of an earlier run did: it sets the optimiser's state to zero."""
+    """Even if all tensors have the addresses of an earlier run: this step sets the optimiser's state to zero."""
     owner, rate = Counter(), torch.tensor(0.1)
 
     def run(plain: bool) -> list[float]:
@@ -343,7 +341,7 @@ def test_the_first_step_of_an_optimiser_is_never_recorded(emulated: type[Emulate
     assert emulated.made >= 1  # fewer than runs where an optimiser's state gets the memory of the last one's
 
 
-def test_a_parameter_that_is_frozen_is_recorded_anew(emulated: type[Emulated]) -> None:
+def test_freezing_a_parameter_needs_a_new_recording(emulated: type[Emulated]) -> None:
     owner = lstm()
     real, config = sequences(16), PretrainConfig(epochs=6, batch_size=8)
     training, start = LikelihoodTraining(owner, real, config, seeded()), owner.embedding.weight.detach().clone()
@@ -358,7 +356,7 @@ def test_a_parameter_that_is_frozen_is_recorded_anew(emulated: type[Emulated]) -
 
 
 @pytest.mark.parametrize("why", ["says no", "hook", "without_graphs", "no setting for it"])
-def test_plain_steps_where_nothing_may_be_recorded(emulated: type[Emulated], why: str) -> None:
+def test_steps_that_may_not_be_recorded_are_plain(emulated: type[Emulated], why: str) -> None:
     owner: Any = Counter()
     optimizer = torch.optim.SGD(owner.parameters(), lr=0.0) if why == "no setting for it" else None
     if why == "says no":
@@ -374,7 +372,7 @@ def test_plain_steps_where_nothing_may_be_recorded(emulated: type[Emulated], why
         assert "capturable" not in optimizer.param_groups[0]
 
 
-def test_where_recording_a_step_fails_the_loop_goes_on(emulated: type[Emulated]) -> None:
+def test_a_loop_continues_if_recording_a_step_fails(emulated: type[Emulated]) -> None:
     owner = Counter()
 
     def waits() -> tuple[Tensor]:
@@ -436,12 +434,12 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def every_device_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that all that is recorded on a GPU is looked at here."""
+    """So that these tests also cover what only a GPU would record."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.mark.parametrize("what", SAMPLERS)
-def test_what_a_policy_writes_is_the_same_with_recordings(emulated: type[Emulated], what: str) -> None:
+def test_a_policy_writes_the_same_with_recordings(emulated: type[Emulated], what: str) -> None:
     policy = lstm()
     recorded = SAMPLERS[what](policy, 4)
     assert emulated.made == 1
@@ -460,7 +458,7 @@ def test_a_recorded_policy_that_learns_writes_what_it_has_learned(emulated: type
 
 
 @pytest.mark.parametrize("what", ["end token", "mask", "transformer"])
-def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], what: str) -> None:
+def test_calls_are_plain_if_rows_take_different_steps(emulated: type[Emulated], what: str) -> None:
     policy: Any = lstm()
     options: dict[str, Any] = {}
     if what == "end token":
@@ -477,7 +475,7 @@ def test_plain_calls_where_rows_take_different_steps(emulated: type[Emulated], w
     assert emulated.made == 0
 
 
-# Nothing that is recorded waits for the host: tensors without values have none to look at
+# Recorded code never waits for the host: tensors without values raise an error if one is read
 
 
 @pytest.mark.parametrize("prefix", [(), (3, 1)])
@@ -522,7 +520,7 @@ def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> 
         lambda x: x.cpu(),
     ],
 )
-def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> None:
+def test_waiting_for_the_host_is_detected(waits: Callable[[Tensor], Any]) -> None:
     """The negative control of the three tests before."""
     with NothingFromTheHost(), pytest.raises(RuntimeError):
         waits(torch.empty(2, device="meta"))
@@ -533,7 +531,7 @@ def test_what_waits_for_the_host_is_seen_to(waits: Callable[[Tensor], Any]) -> N
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", SAMPLERS)
-def test_what_a_policy_writes_is_the_same_with_graphs(what: str, counted: type[Any]) -> None:
+def test_a_policy_writes_the_same_with_graphs(what: str, counted: type[Any]) -> None:
     policy = lstm(device="cuda")
     with_graphs = SAMPLERS[what](policy, 4)
     assert counted.made
@@ -544,7 +542,7 @@ def test_what_a_policy_writes_is_the_same_with_graphs(what: str, counted: type[A
 
 
 @pytest.mark.gpu
-def test_graphs_begin_anew_when_all_are_gone(counted: type[Any]) -> None:
+def test_recording_works_again_after_all_graphs_are_freed(counted: type[Any]) -> None:
     for seed in range(3):
         policy, module = lstm(seed, device="cuda"), network("cuda")
         made = [counted.made]

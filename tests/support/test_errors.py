@@ -1,4 +1,4 @@
-"""What is not a finite number is caught at the step where it appears, and named."""
+"""Non-finite numbers are caught and named at the step where they appear."""
 
 import copy
 import math
@@ -43,14 +43,14 @@ def test_finite_values_pass(value: Tensor | float) -> None:
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_a_number_that_is_none_is_named_with_phase_and_step(value: float) -> None:
+def test_a_non_finite_number_is_named_with_phase_and_step(value: float) -> None:
     with pytest.raises(
         NumericalFault, match=rf"In likelihood training, step 17, the loss is not finite: it is {value}\. Go back"
     ):
         check_finite("the loss", value, "likelihood training", 17)
 
 
-def test_of_a_tensor_the_wrong_values_are_counted() -> None:
+def test_non_finite_values_of_a_tensor_are_counted() -> None:
     tensor = torch.zeros(40, 50)
     tensor[3, 4:6] = math.nan
     tensor[0, 0], tensor[1, 1], tensor[2, 2] = math.inf, -math.inf, math.inf
@@ -67,7 +67,7 @@ def test_the_parameter_with_the_fault_is_named(value: float) -> None:
         check_parameters(policy, "a phase", 5)
 
 
-def test_a_norm_that_overflows_is_a_fault_though_no_gradient_is() -> None:
+def test_an_overflowing_norm_of_finite_gradients_is_a_fault() -> None:
     module = nn.Linear(1, 1)
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, 3e38)
@@ -90,7 +90,7 @@ def test_a_record_names_the_first_step(value: float, column: int, name: str) -> 
         record.check(steps_before=100)
 
 
-def test_what_a_record_has_not_come_to_is_no_fault() -> None:
+def test_steps_to_come_are_no_fault_of_a_record() -> None:
     record = StepRecord(["the loss"], 3, "a phase")
     record.check()
     record.note(torch.tensor(1.0))
@@ -202,7 +202,7 @@ def spoil_before(module: nn.Module, call: int) -> None:
     module.register_forward_pre_hook(hook)
 
 
-def test_likelihood_training_names_the_step_and_no_epoch_is_called_done() -> None:
+def test_likelihood_training_names_the_step_and_reports_no_finished_epoch() -> None:
     generator = copy.deepcopy(small_policy()).requires_grad_(True)
     epochs: list[int] = []
     spoil_before(generator.output, 7)  # 20 sequences in batches of 8 are 3 steps an epoch: the 7th is the first of epoch 3
@@ -306,7 +306,7 @@ def pretrain_once() -> None:
 
 
 class TestMemory:
-    def test_a_batch_of_completions_that_no_machine_holds(self) -> None:
+    def test_completions_that_fit_no_machine(self) -> None:
         """By torch's own error on a CPU: nothing is simulated."""
         game = small_game(reward="rollout", n_rollouts=10**12)
         with pytest.raises(OutOfMemory, match=r"completions of a batch. Lower the environment's rows .* n_rollouts, 1,000"):
@@ -322,7 +322,7 @@ class TestMemory:
             MemoryError(),
         ],
     )
-    def test_a_gpus_error_and_pythons_are_told_with_the_setting(self, error: Exception) -> None:
+    def test_errors_of_a_gpu_and_of_python_name_the_setting(self, error: Exception) -> None:
         with (
             pytest.raises(OutOfMemory, match=r"for a fit. Lower its batch_size, 64. \(") as caught,
             room_for("a fit", "its batch_size, 64"),
@@ -332,13 +332,13 @@ class TestMemory:
         assert caught.value.__cause__ is error
 
     @pytest.mark.gpu
-    def test_a_gpu_says_so_itself(self) -> None:
+    def test_the_error_of_a_real_gpu_names_the_setting(self) -> None:
         message = r"for a fit\. Lower its batch_size, 64\. \(CUDA out of memory"
         with pytest.raises(OutOfMemory, match=message), room_for("a fit", "its batch_size, 64"):
             torch.empty(1 << 45, dtype=torch.uint8, device="cuda")
 
     @pytest.mark.parametrize("error", [RuntimeError("sizes do not match"), ValueError("no"), OutOfMemory("told already")])
-    def test_other_errors_pass_as_they_are(self, error: Exception) -> None:
+    def test_other_errors_pass_unchanged(self, error: Exception) -> None:
         with pytest.raises(type(error)) as caught, room_for("a fit", "its batch_size, 64"):
             raise error
         assert caught.value is error
@@ -353,7 +353,7 @@ class TestMemory:
             (lambda _: agent().learn(N * T), "an update of the policy. Lower the batch, of 8 episodes"),
         ],
     )
-    def test_every_phase_that_learns_names_its_own(
+    def test_every_learning_phase_names_its_setting(
         self, phase: Callable[[Tensor], object], message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(torch.Tensor, "backward", no_memory)
@@ -361,13 +361,13 @@ class TestMemory:
         with pytest.raises(OutOfMemory, match=message):
             phase(real_sequences())
 
-    def test_steps_of_likelihood_name_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_steps_of_likelihood_name_their_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one = agent(likelihood_steps=1)
         monkeypatch.setattr(type(one.generator), "log_likelihood", no_memory)
         with pytest.raises(OutOfMemory, match=r"steps of likelihood\. Lower likelihood_batch_size, 64"):
             one.learn(N * T)
 
-    def test_scores_name_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scores_name_their_setting(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(DensityRatioReward, "token_scores", no_memory)
         with pytest.raises(OutOfMemory, match=r"the scores of a batch\. Lower the environment's rows"):
             values_of(small_game(reward="rollout", reward_model=density_ratio()))

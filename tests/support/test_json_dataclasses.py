@@ -1,4 +1,4 @@
-"""Dataclasses from JSON: what fits, and what the errors name."""
+"""Dataclasses from JSON: valid values, and what errors name."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(value), default=str))
 
 
-def test_what_was_written_is_read() -> None:
+def test_written_values_are_read_back() -> None:
     assert dataclass_from_json(Outer, as_json(WHOLE), complete=True) == WHOLE
     assert dataclass_from_json(Outer, {"data": "a"}) == Outer(Path("a"))
     rate = dataclass_from_json(Inner, {"rate": 1}).rate
@@ -65,7 +65,7 @@ def test_what_was_written_is_read() -> None:
         ("pairs", [[1]], r"^the fields pairs\.0\.1 are missing or unknown$"),
     ],
 )
-def test_what_does_not_fit_is_named(place: str, value: Any, message: str) -> None:
+def test_wrong_values_are_named(place: str, value: Any, message: str) -> None:
     fields = as_json(WHOLE)
     *groups, name = place.split(".")
     inner = fields
@@ -76,12 +76,12 @@ def test_what_does_not_fit_is_named(place: str, value: Any, message: str) -> Non
         dataclass_from_json(Outer, fields)
 
 
-def test_all_that_is_wrong_is_named_at_once() -> None:
+def test_all_wrong_values_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"^the fields data, more are missing or unknown; inner\.rate must be a valid number"):
         dataclass_from_json(Outer, {"inner": {"rate": "x"}, "more": 1})
 
 
-def test_every_field_can_be_asked_for() -> None:
+def test_every_field_can_be_required() -> None:
     fields = as_json(WHOLE)
     del fields["pairs"], fields["inner"]["rate"]
     with pytest.raises(ValueError, match=r"^the fields inner\.rate, pairs are missing or unknown$"):
@@ -90,6 +90,6 @@ def test_every_field_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], 3, "text"])
-def test_what_is_no_object_is_refused(values: Any) -> None:
+def test_json_other_than_an_object_is_refused(values: Any) -> None:
     with pytest.raises(ValueError, match=r"^the top level must be an object"):
         dataclass_from_json(Outer, values)

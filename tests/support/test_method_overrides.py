@@ -32,5 +32,5 @@ class PlainOfAnother(OnlyPlain, Base): ...
     ("kind", "alone"),
     [(Base, False), (OtherPlain, True), (OtherBoth, False), (OnlyPlain, False), (PlainOfAnother, True), (object, False)],
 )
-def test_a_plain_form_that_was_redefined_alone(kind: type, alone: bool) -> None:
+def test_a_plain_form_redefined_alone(kind: type, alone: bool) -> None:
     assert redefined_alone(kind, "plain", "fast") is alone

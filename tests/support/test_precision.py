@@ -21,7 +21,7 @@ CPU_INFO = Path("/proc/cpuinfo")
         ("medium", True, torch.float64, torch.float64),
     ],
 )
-def test_bfloat16_is_for_float32_in_medium_where_the_device_has_it(
+def test_medium_means_bfloat16_for_float32_if_the_device_has_it(
     asked: precision.Precision, has: bool, dtype: torch.dtype, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
@@ -29,7 +29,7 @@ def test_bfloat16_is_for_float32_in_medium_where_the_device_has_it(
         assert product_dtype(torch.zeros(1, dtype=dtype)) == expected
 
 
-def test_what_a_program_sets_for_all_of_torch_asks_for_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_global_setting_does_not_ask_for_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -42,7 +42,7 @@ def test_what_a_program_sets_for_all_of_torch_asks_for_no_bfloat16(monkeypatch: 
         torch.set_float32_matmul_precision(before)
 
 
-def test_precision_that_was_set_by_other_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_set_by_other_names_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> str:
         raise RuntimeError("it was set for parts of torch")
 
@@ -54,7 +54,7 @@ def test_precision_that_was_set_by_other_names_is_told(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(not CPU_INFO.exists(), reason="no /proc/cpuinfo here")
-def test_processor_has_bfloat16_if_it_says_so() -> None:
+def test_the_processors_flags_decide_on_bfloat16() -> None:
     assert has_bfloat16(torch.device("cpu")) == ("avx512_bf16" in CPU_INFO.read_text())
 
 

@@ -1,6 +1,6 @@
-"""Whatever happens between the passes of a loop, recorded steps and plain ones learn the same; in any order, by chance.
+"""Recorded and plain steps learn the same, whatever happens between the passes of a loop, in random order.
 
-Memory that one run gives back is given to the next, so that its tensors may lie where others were recorded.
+A run may reuse the memory of an earlier one, so its tensors may have addresses that were recorded for others.
 """
 
 import gc

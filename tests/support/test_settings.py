@@ -61,19 +61,19 @@ class Outer:
         (Share, True, "a number"),
     ],
 )
-def test_a_range_says_what_a_value_would_have_to_be(kind: Any, value: Any, fault: str | None) -> None:
+def test_a_range_describes_valid_values(kind: Any, value: Any, fault: str | None) -> None:
     found = range_of(kind)
     assert found is not None
     assert found.fault(value) == fault
 
 
-def test_a_range_is_found_wherever_it_stands_in_an_annotation() -> None:
+def test_a_range_is_found_anywhere_in_an_annotation() -> None:
     for kind in (PositiveInt, PositiveInt | None, tuple[PositiveInt, ...], Annotated[PositiveInt, "more"]):
         assert range_of(kind) == Range(least=1, most=2**31 - 1)
     assert range_of(int | None) is None
 
 
-def test_all_faults_of_all_groups_are_named() -> None:
+def test_all_wrong_values_of_all_groups_are_named() -> None:
     check_settings(Outer())
     bad = Outer(batch_size=0, dropout=1.5, inner=Inner(learning_rate=-1.0, widths=(3, 0)))
     with pytest.raises(ValueError, match=r"^batch_size must be at least 1, got 0; dropout must be below 1, got 1.5; inner.l"):
@@ -90,7 +90,7 @@ def test_one_number() -> None:
         check_number("share", 1.0, Share)
 
 
-def test_flags_are_of_names_that_one_field_has() -> None:
+def test_only_unique_names_have_flags() -> None:
     assert flags_of(Outer) == {
         "too_long": "--too-long",
         "column": "--column",
@@ -119,11 +119,11 @@ def test_flags_are_of_names_that_one_field_has() -> None:
         ("not_too_long", "not_too_long"),
     ],
 )
-def test_messages_call_arguments_by_their_flags(message: str, said: str) -> None:
+def test_messages_show_arguments_as_flags(message: str, said: str) -> None:
     assert in_flags(message, flags_of(Outer)) == said
 
 
-def test_errors_call_arguments_by_their_flags() -> None:
+def test_errors_show_arguments_as_flags() -> None:
     with pytest.raises(ValueError, match=r"a smaller --inner\.batch-size"), errors_in_flags(flags_of(Inner, "inner.")):
         raise ValueError("take a smaller batch_size")
     error = ValueError("nothing to say")

@@ -1,4 +1,4 @@
-"""States of random numbers and of optimisers, on the device that they are of and on another."""
+"""States of random generators and optimisers, loaded on the same device and on another."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ OF_A_GPU = {"device": "cuda", "state": torch.arange(16, dtype=torch.uint8)}
 
 
 class OnAGpu:
-    """Stands in for a generator of a GPU, of which torch can make none where there is none."""
+    """Stands in for a GPU's generator, which torch cannot create without a GPU."""
 
     device = torch.device("cuda")
 
@@ -46,7 +46,7 @@ def numbers(state: Any) -> torch.Tensor:
     return torch.rand(5, generator=generator)
 
 
-def test_on_the_same_device_a_generator_goes_on() -> None:
+def test_on_the_same_device_a_generator_continues() -> None:
     generator = seeded()
     torch.rand(3, generator=generator)
     state = random_state(generator)
@@ -73,7 +73,7 @@ def test_a_cpus_state_seeds_a_gpu() -> None:
 
 
 class TestBorrowed:
-    def test_of_a_gpu_goes_on_without_one(self) -> None:
+    def test_of_a_gpu_continues_without_one(self) -> None:
         state = BorrowedRandomness(0, torch.device("cpu")).training_state()
         borrowed = BorrowedRandomness(1, torch.device("cpu"))
         borrowed.load_training_state(state | {"cuda": OF_A_GPU["state"]})
@@ -81,7 +81,7 @@ class TestBorrowed:
             drawn = torch.rand(2)
         assert torch.equal(drawn, torch.rand(2, generator=seeded(0)))
 
-    def test_without_a_gpu_goes_on_on_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_gpu_continues_on_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         state = BorrowedRandomness(0, torch.device("cpu")).training_state()
         kept: list[torch.Tensor] = [torch.zeros(16, dtype=torch.uint8)]
         monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: kept[-1])
@@ -111,7 +111,7 @@ class TestOptimizers:
 
     @staticmethod
     def after_another_step(optimizer: torch.optim.Adam) -> torch.Tensor:
-        """The parameter, from the same start whatever came before."""
+        """The parameter after one more step, always from the same start."""
         (parameter,) = optimizer.param_groups[0]["params"]
         with torch.no_grad():
             parameter.copy_(torch.tensor([1.0, -2.0]))
@@ -121,7 +121,7 @@ class TestOptimizers:
 
     @pytest.mark.parametrize("saved", [False, True])
     @pytest.mark.parametrize("loading", [False, True])
-    def test_go_on_whether_steps_were_recorded_or_will_be(self, saved: bool, loading: bool) -> None:
+    def test_continue_with_or_without_recorded_steps(self, saved: bool, loading: bool) -> None:
         before = self.made(saved)
         state = detached(optimizer_state(before))
         (group,) = state["param_groups"]
@@ -137,7 +137,7 @@ class TestOptimizers:
         assert torch.equal(self.after_another_step(after), expected)
         assert not torch.equal(self.after_another_step(self.made(False, steps=1)), expected)  # moments of its own
 
-    def test_an_older_state_has_a_devices_settings_and_a_tensor(self) -> None:
+    def test_older_states_with_device_settings_are_loaded(self) -> None:
         before = self.made(True)
         state = before.state_dict()
         older = {

@@ -40,7 +40,9 @@ def loss_of(module: nn.Module) -> Tensor:
 @pytest.mark.parametrize("as_gradients", [False, True])
 @pytest.mark.parametrize(("workers", "factor"), [(ALONE, 1), (Twice(), 2)])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5, 1e6])
-def test_is_the_step_written_out(as_gradients: bool, workers: Workers, factor: int, max_grad_norm: float | None) -> None:
+def test_a_step_equals_the_step_written_out(
+    as_gradients: bool, workers: Workers, factor: int, max_grad_norm: float | None
+) -> None:
     module, optimizer = made()
     expected = copy.deepcopy(module)
     (factor * loss_of(expected)).backward()
@@ -62,7 +64,7 @@ def test_is_the_step_written_out(as_gradients: bool, workers: Workers, factor: i
     assert numbers == pytest.approx(wanted)
 
 
-def test_a_check_that_fails_leaves_parameters_and_gradients_as_they_are() -> None:
+def test_a_check_that_fails_leaves_parameters_and_gradients_unchanged() -> None:
     module, optimizer = made()
     before, loss = copy.deepcopy(module.state_dict()), loss_of(module)
     seen: list[list[float]] = []
@@ -78,7 +80,7 @@ def test_a_check_that_fails_leaves_parameters_and_gradients_as_they_are() -> Non
     torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
 
 
-def test_a_parameter_that_is_frozen_or_unused_stays_as_it_is() -> None:
+def test_frozen_and_unused_parameters_stay_unchanged() -> None:
     module, optimizer = made()
     module.extra = nn.Linear(1, 1)
     optimizer.add_param_group({"params": module.extra.parameters()})
@@ -113,7 +115,7 @@ def test_a_pass_can_begin_after_some_batches(taken: int) -> None:
     assert rows.equal(order[3 * taken :])
 
 
-def test_rows_of_a_batch_are_the_callers() -> None:
+def test_the_next_pass_leaves_earlier_batches_alone() -> None:
     batches = Batches(4, 3)
     first, last = batches.take(3), batches.take(1)
     batches.begin(torch.tensor([3, 2, 1, 0]))
