@@ -116,7 +116,7 @@ def test_metrics_of_a_text_are_those_of_the_samples(text_run: Path, text_report:
     assert at_one["self_bleu_3"] == metrics["self_bleu_3"]
 
 
-def test_real_data_stand_in_a_generators_place(text_report: dict[str, Any]) -> None:
+def test_real_data_are_measured_like_a_generator(text_report: dict[str, Any]) -> None:
     real = text_report["real"]["metrics"]
     assert real["unique"] == 5 / 15  # five training lines, thrice each
     assert real["novel"] == 1  # no held-out line was trained on
@@ -151,8 +151,8 @@ def test_an_oracles_run_has_no_bleu_and_no_lengths(oracle_run: Path, oracle_repo
     assert not torch.equal(reference.sequences[:40], game.real_sequences)
 
 
-def test_what_was_learned_by_heart_shows(text_run: Path, tmp_path: Path) -> None:
-    """The generator is taught one line; its samples are copies, which quality alone would praise."""
+def test_memorised_lines_are_detected(text_run: Path, tmp_path: Path) -> None:
+    """The generator learns one line; its samples are copies, which BLEU alone would favour."""
     shutil.copytree(text_run, tmp_path / "run")
     game = load_game(tmp_path / "run")
     generator = load_generator(tmp_path / "run" / f"{LAST}.safetensors", game)
@@ -173,7 +173,7 @@ def test_what_was_learned_by_heart_shows(text_run: Path, tmp_path: Path) -> None
     assert pair == {"sample": LINES[0], "nearest": LINES[0], "edits": 0, "share": 0.0}
 
 
-def test_a_checker_that_is_none_is_refused(text_run: Path, tmp_path: Path) -> None:
+def test_an_invalid_checker_is_refused(text_run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         SystemExit, match=r"error: The module 'tests\.run_folders' has no 'is_rhymed'\. It has .*starts_with_a"
     ):
@@ -190,7 +190,7 @@ def test_standard_output_is_no_folder(text_run: Path, tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_refused_leaves_no_folder(text_run: Path, tmp_path: Path) -> None:
+def test_refused_calls_leave_no_folder(text_run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(SystemExit, match=r"error: .*empty\.txt: no sequences"):
         main(["evaluate", "--run", str(text_run), "--reference", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "out")])

@@ -111,7 +111,7 @@ def test_the_rollout_policy_stays_attached(run: Path) -> None:
         (["--html", "/dev/null/page.html"], "error: .*page.html"),
     ],
 )
-def test_what_cannot_be_done_is_said(run: Path, arguments: list[str], message: str) -> None:
+def test_impossible_requests_are_refused(run: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         inspect(run, *arguments)
 
@@ -144,7 +144,7 @@ def word_length(text: str) -> float:
     return len(text) / (1 + len(text.split()))
 
 
-def test_an_objective_is_handed_in_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_objective_must_be_passed_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     objective = f"{__name__}:word_length"
     game = text_game(LINES, reward="rollout", n_rollouts=2, objective=word_length, objective_weight=1)
     save_game(game, tmp_path)

@@ -1,4 +1,4 @@
-"""`python -m seqgan_env sample`, and sampling on conditions."""
+"""`python -m seqgan_env sample`, and sampling under a prefix and a mask."""
 
 import io
 import json
@@ -41,7 +41,7 @@ LETTERS = ["the cat sat", "the dog", "there they are", "a cat", "then a dog"] * 
 
 
 def save_letters_run(folder: Path, tokenizer: str) -> SequenceGame:
-    """An untrained generator of characters or subwords: whatever it is not made to write, it hardly ever writes."""
+    """An untrained generator of characters or subwords, which hardly ever writes what nothing forces it to write."""
     game = text_game(LETTERS, 14, tokenizer=tokenizer, vocab_size=None, reward_model="constant")
     save_game(game, folder)
     save_generators(game, folder)
@@ -50,7 +50,7 @@ def save_letters_run(folder: Path, tokenizer: str) -> SequenceGame:
 
 @pytest.mark.parametrize("prefix", ["the ", "the", "th", " the", "a  ", "the cat "])
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-def test_a_prefix_is_kept_to_the_letter(tmp_path: Path, tokenizer: str, prefix: str) -> None:
+def test_a_prefix_is_kept_exactly(tmp_path: Path, tokenizer: str, prefix: str) -> None:
     save_letters_run(tmp_path, tokenizer)
     rows = sampled(tmp_path, tmp_path / "s.jsonl", "-n", 200, "--prefix", prefix)
     texts = [json.loads(row)["text"] for row in rows]
@@ -58,7 +58,7 @@ def test_a_prefix_is_kept_to_the_letter(tmp_path: Path, tokenizer: str, prefix: 
     assert len(set(texts)) > 100
 
 
-def test_a_prefix_of_subwords_goes_on_as_texts_do(tmp_path: Path) -> None:
+def test_a_prefix_of_subwords_continues_as_texts_do(tmp_path: Path) -> None:
     """The tokens of "the c" are "the", " ", "c"; texts go on with " cat", which is one token."""
     game = save_letters_run(tmp_path, "bpe")
     vocabulary = game.vocabulary
@@ -117,7 +117,7 @@ def test_a_prefix_that_does_not_fit_is_refused(kind: str) -> None:
         begin_with(prefix, vocabulary, needed - 1)
 
 
-def test_a_prefix_and_a_mask_of_ones_own_both_hold(tmp_path: Path) -> None:
+def test_a_prefix_and_a_custom_mask_both_apply(tmp_path: Path) -> None:
     game = save_letters_run(tmp_path, "bpe")
     vocabulary = game.vocabulary
     assert vocabulary is not None
@@ -170,7 +170,7 @@ def test_sequences_that_hold_line_ends_are_read_back_as_they_were(poem_run: Path
     assert [vocabulary.decode(row) for row in by_json.tokens] == [text.strip() for text in expected if text.strip()]
 
 
-def test_the_name_decides_the_format_as_it_does_in_reading(text_run: Path, tmp_path: Path) -> None:
+def test_the_suffix_decides_the_format_as_in_reading(text_run: Path, tmp_path: Path) -> None:
     assert json.loads(sampled(text_run, tmp_path / "s.ndjson", "-n", 1)[0])["length"] >= 1
     as_text = sampled(text_run, tmp_path / "s.jsonl", "-n", 3, "--format", "text")
     assert as_text == sampled(text_run, tmp_path / "s.txt", "-n", 3)
@@ -205,7 +205,7 @@ def test_standard_output_is_utf8_whatever_the_terminals_encoding(
     assert b"\r" not in written
 
 
-def test_a_reader_of_standard_output_may_leave(
+def test_a_reader_may_close_standard_output(
     poem_run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reading, writing = os.pipe()
@@ -218,7 +218,7 @@ def test_a_reader_of_standard_output_may_leave(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_refused_leaves_the_file_as_it_was(text_run: Path, tmp_path: Path) -> None:
+def test_refused_calls_leave_the_file_unchanged(text_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.txt"
     out.write_text("precious")
     with pytest.raises(SystemExit, match="error: A prefix of 7 tokens"):
@@ -242,7 +242,7 @@ def test_samples_are_the_generators_own(text_run: Path, tmp_path: Path) -> None:
     assert sampled(text_run, tmp_path / "s.txt", "-n", 30, "--temperature", 0.5, "--seed", 3) == expected
 
 
-def test_json_lines_say_what_each_sequence_is(text_run: Path, tmp_path: Path) -> None:
+def test_json_lines_describe_each_sequence(text_run: Path, tmp_path: Path) -> None:
     game = load_game(text_run)
     generator = load_generator(text_run / f"{LAST}.safetensors", game)
     rows = [json.loads(line) for line in sampled(text_run, tmp_path / "s.jsonl", "-n", 40, "--format", "jsonl")]
@@ -311,7 +311,7 @@ def none_of_nine_twice(prefix: np.ndarray) -> np.ndarray:
         (["--out", "/dev/null/samples"], "error: .*samples"),
     ],
 )
-def test_what_cannot_be_done_is_said(text_run: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_impossible_requests_are_refused(text_run: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         sampled(text_run, tmp_path / "s.txt", *arguments)
 
@@ -330,7 +330,7 @@ def test_a_prefix_for_an_oracle_is_ids(oracle_run: Path, tmp_path: Path) -> None
         sampled(oracle_run, tmp_path / "s.txt", "--prefix", "9")
 
 
-def test_an_unknown_word_is_no_prefix_even_where_it_has_a_token() -> None:
+def test_an_unknown_word_is_refused_as_a_prefix_even_if_it_has_a_token() -> None:
     vocabulary = read_corpus(["a b", "a b", "c a"], min_count=2).vocabulary
     assert encode_prefix("b a", vocabulary) == vocabulary.encode("b a")
     with pytest.raises(ValueError, match="'a c' has tokens that the run's vocabulary does not have; it reads 'a <unk>'"):

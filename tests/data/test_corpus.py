@@ -1,4 +1,4 @@
-"""Corpus: what is counted and reported, and an error that says what to do for each bad input."""
+"""Corpus: counts, reports, and an error with its remedy for each bad input."""
 
 import os
 import random
@@ -81,7 +81,7 @@ def test_characters_include_the_spaces_inside_a_line() -> None:
     assert decoded(corpus) == ["to be"]
 
 
-def test_report_says_what_became_of_the_lines() -> None:
+def test_report_accounts_for_all_lines() -> None:
     corpus = read_corpus(["a b", "", "a b", "b a c d", "  ", "a e"], sequence_length=3, min_count=2, too_long="skip")
     assert str(corpus.report) == (
         "6 lines read, 3 sequences of 6 tokens kept, 2 to 2 long (median 2); vocabulary: 4. Left out: 2 empty lines, 1 too "
@@ -106,7 +106,7 @@ def test_spellings_that_look_alike_stay_apart() -> None:
     assert decoded(read_corpus([f"{composed} {decomposed}"], sequence_length=2)) == [f"{composed} {decomposed}"]
 
 
-def test_the_words_end_and_unk_in_a_text_are_words() -> None:
+def test_the_words_end_and_unk_of_a_text_are_ordinary_words() -> None:
     corpus = read_corpus(["the <end> is <unk>", "the <end> <unk> x"], sequence_length=5, min_count=2)
     vocabulary = corpus.vocabulary
     assert vocabulary.tokens == ("<end>", "<unk>", "the", "<end>", "<unk>")
@@ -121,7 +121,7 @@ def test_the_words_end_and_unk_in_a_text_are_words() -> None:
 DNA = ["".join(random.Random(seed).choices("ACGT", k=30)) for seed in range(40)]
 
 
-def test_a_text_without_white_space_is_doubted_as_words_and_not_as_characters() -> None:
+def test_a_text_without_white_space_warns_as_words_but_not_as_characters() -> None:
     message = r"The given lines: 40 of 40 sequences are a single token.*use tokenizer='characters' or 'bpe' \(--tokenizer ch"
     with pytest.warns(UserWarning, match=message) as caught:
         read_corpus(DNA)
@@ -142,7 +142,7 @@ def test_single_tokens_of_other_tokenizers_have_other_remedies() -> None:
         read_corpus(["bird", "cat", "dog"] * 40, tokenizer="bpe", sequence_length=2)
 
 
-def test_words_that_hardly_repeat_are_doubted() -> None:
+def test_words_that_hardly_repeat_warn() -> None:
     lines = [f"{2 * number} {2 * number + 1} and" for number in range(500)]
     with pytest.warns(UserWarning, match=r"1,001 of 1,500 words are distinct: each occurs less than twice.*--min-count 2"):
         read_corpus(lines)
@@ -158,7 +158,7 @@ def test_characters_are_a_choice_for_a_text_of_words() -> None:
 # Splitting
 
 
-def test_split_parts_the_sequences_by_seed() -> None:
+def test_split_divides_the_sequences_by_seed() -> None:
     corpus = read_corpus([f"a {number}" for number in range(50)], sequence_length=2)
     train, held_out = corpus.split(0.2, seed=0)
     assert (train.tokens.shape, held_out.tokens.shape) == ((40, 2), (10, 2))
@@ -169,7 +169,7 @@ def test_split_parts_the_sequences_by_seed() -> None:
     assert not torch.equal(corpus.tokens[:10], held_out.tokens)  # a file's order may be that of its making
 
 
-def test_without_repeats_a_seed_parts_as_its_permutation_says() -> None:
+def test_without_repeats_the_split_is_the_permutation_of_its_seed() -> None:
     corpus = read_corpus([f"a {number}" for number in range(50)], sequence_length=2)
     order = np.random.default_rng(3).permutation(50)
     train, held_out = corpus.split(0.2, seed=3)
@@ -189,7 +189,7 @@ def test_no_sequence_is_on_both_sides(seed: int) -> None:
     assert decoded(train) != sorted(decoded(train))
 
 
-def test_a_distinct_sequence_is_held_out_as_often_as_the_share_says() -> None:
+def test_a_distinct_sequence_is_held_out_with_the_probability_of_the_share() -> None:
     """However often it occurs; of 1,000 seeds, one standard deviation is 0.013."""
     corpus = read_corpus([*["a a"] * 3, *(f"a {number}" for number in range(197))], sequence_length=2)
     held_out = [corpus.split(0.2, seed)[1].tokens[:, 1] for seed in range(1000)]
@@ -198,7 +198,7 @@ def test_a_distinct_sequence_is_held_out_as_often_as_the_share_says() -> None:
         assert sum(bool((words == index).any()) for words in held_out) / 1000 == pytest.approx(0.2, abs=0.04)
 
 
-def test_what_repeats_more_often_than_there_is_room_is_trained_on() -> None:
+def test_sequences_too_frequent_to_hold_out_are_trained_on() -> None:
     corpus = read_corpus([*["a b"] * 60, *(f"a {number}" for number in range(40))], sequence_length=2)
     for seed in range(20):
         assert "a b" not in decoded(corpus.split(0.3, seed)[1])
@@ -219,7 +219,7 @@ def test_a_split_with_nothing_on_one_side_is_refused(share: float) -> None:
 # Bad input
 
 
-def test_too_long_line_says_which_and_what_to_do(tmp_path: Path) -> None:
+def test_a_too_long_line_is_named_with_its_remedies(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("a b\n\na b c\na b c d e\na b c\n")
     message = (
@@ -292,7 +292,7 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: 
 # Files
 
 
-def test_the_example_is_as_described() -> None:
+def test_the_example_matches_its_description() -> None:
     corpus = read_corpus(SENTENCES, sequence_length=12)
     text = SENTENCES.read_text(encoding="ascii").splitlines()
     assert decoded(corpus) == text

@@ -1,4 +1,4 @@
-"""The same sequences from every format, and an error that names line and remedy for each table that does not hold them."""
+"""The same sequences from every format, and an error with line and remedy for each table without them."""
 
 import csv
 import json
@@ -92,7 +92,7 @@ def test_ids_come_as_lines_lists_arrays_and_tensors(tmp_path: Path) -> None:
     assert same(read_corpus([{"ids": row} for row in IDS], tokenizer="integers", column="ids"), expected)
 
 
-def test_a_quoted_field_may_hold_lines_and_the_mark_at_the_start_is_no_name(tmp_path: Path) -> None:
+def test_quoted_fields_may_hold_line_ends_and_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('\ufefftext,n\r\n"a ""b""\nc, d",1\r\n\r\né,2\r\n'.encode())
     corpus = read_corpus(path, column="text")
@@ -100,7 +100,7 @@ def test_a_quoted_field_may_hold_lines_and_the_mark_at_the_start_is_no_name(tmp_
     assert (corpus.report.lines, corpus.report.empty) == (3, 1)
 
 
-def test_the_format_is_what_the_name_ends_with_unless_said(tmp_path: Path) -> None:
+def test_the_suffix_decides_the_format_unless_one_is_given(tmp_path: Path) -> None:
     path = tmp_path / "table.dat"
     path.write_text("text\na b\n")
     assert read_corpus(path, format="csv", column="text").report.lines == 1
@@ -156,7 +156,7 @@ def test_a_field_of_another_kind_is_refused(tmp_path: Path, value: str) -> None:
         (5, "must be a str, or a list of tokens or of ids, got int: 5"),
     ],
 )
-def test_an_item_that_is_no_sequence_is_refused(item: Any, message: str) -> None:
+def test_items_other_than_sequences_are_refused(item: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         read_corpus([[0, 1], item], tokenizer="integers")
 
@@ -195,7 +195,7 @@ def test_tables_are_utf8_files_too(tmp_path: Path, name: str) -> None:
 
 
 class Frame:
-    """What of pandas and polars matters here: columns by their names, and names from an iteration."""
+    """The parts of pandas and polars used here: columns by name, and iteration over names."""
 
     def __init__(self, **columns: Any) -> None:
         self.columns = list(columns)
@@ -209,7 +209,7 @@ class Frame:
 
 
 class ArrowColumn:
-    """A column of pyarrow, whose items are objects of its own."""
+    """A column of pyarrow, whose items are pyarrow's own objects."""
 
     def __init__(self, values: list[Any]) -> None:
         self._values = values
@@ -256,7 +256,7 @@ def test_a_table_without_a_column_is_refused(table: Any) -> None:
         read_corpus(table, column="body")
 
 
-def test_a_row_is_no_table() -> None:
+def test_a_single_row_is_refused() -> None:
     with pytest.raises(TypeError, match=r"column 'text' is one string, str: a b\. Wrap a single row in a list"):
         read_corpus({"text": "a b"}, column="text")
 
@@ -293,7 +293,7 @@ def test_a_field_of_csv_may_be_long(tmp_path: Path) -> None:
     assert csv.field_size_limit() == before
 
 
-def test_the_limit_is_put_back_between_rows_and_threads(tmp_path: Path) -> None:
+def test_the_limit_is_restored_between_rows_and_threads(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     path = write_csv(tmp_path / "a.csv", [["text"], *([f"a{number} b " + "c" * 140_000] for number in range(40))])
     for _ in read_records(path, None, "text"):
@@ -304,7 +304,7 @@ def test_the_limit_is_put_back_between_rows_and_threads(tmp_path: Path) -> None:
     assert csv.field_size_limit() == before
 
 
-def test_numbers_that_python_does_not_read_are_no_damage(tmp_path: Path) -> None:
+def test_numbers_too_long_for_python_are_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"n": {"7" * 5000}, "text": "a b"}}\n{{"n": -{"7" * 5000}, "text": "b"}}\n')
     assert same(read_corpus(path, column="text"), read_corpus(["a b", "b"]))
@@ -313,7 +313,7 @@ def test_numbers_that_python_does_not_read_are_no_damage(tmp_path: Path) -> None
         read_corpus(path, column="ids", tokenizer="integers")
 
 
-def test_json_of_many_levels_is_said_to_be_too_deep(tmp_path: Path) -> None:
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a b", "deep": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(ValueError, match="line 1: nested too deeply to read"):

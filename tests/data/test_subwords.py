@@ -89,7 +89,7 @@ def test_a_tokenizer_that_cannot_cover_the_text_is_refused(tmp_path: Path) -> No
         read_corpus(["a b", "b", "a x", "a"], tokenizer=tokenizer_file(tmp_path / "c.json", fails))
 
 
-def test_tokenizers_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_invalid_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"No tokenizer file at 'bytes'\. tokenizer must be 'words', 'characters', 'int"
     ):

@@ -86,7 +86,7 @@ def test_ids_survive_the_round_trip(rows: list[list[int]]) -> None:
         (["1 1"], r"1 distinct token among 2, but a choice needs at least 2"),
     ],
 )
-def test_what_is_no_id_is_refused(lines: Any, message: str) -> None:
+def test_invalid_ids_are_refused(lines: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_corpus(lines, tokenizer="integers", vocab_size=5)
 
@@ -97,7 +97,7 @@ def test_an_id_that_makes_a_huge_vocabulary_must_be_declared() -> None:
 
 
 @pytest.mark.parametrize("huge", ["9" * 5000, 10**5000, "1" + "0" * 5000], ids=["nines", "a number", "zeros"])
-def test_a_number_that_python_does_not_read_or_write_is_an_id_beyond_the_vocabulary(huge: str | int) -> None:
+def test_a_number_too_long_for_python_is_an_id_beyond_the_vocabulary(huge: str | int) -> None:
     with pytest.raises(ValueError, match=r"line 2: the id of more than 20 digits is beyond the vocabulary of 5 tokens"):
         read_corpus([[0, 1], [huge]] if isinstance(huge, int) else ["0 1", huge], tokenizer="integers", vocab_size=5)
     if isinstance(huge, int):
@@ -107,7 +107,7 @@ def test_a_number_that_python_does_not_read_or_write_is_an_id_beyond_the_vocabul
             read_corpus([huge], tokenizer="integers")
 
 
-def test_zeros_in_front_do_not_count() -> None:
+def test_leading_zeros_do_not_count() -> None:
     assert read_corpus(["0 1", "0" * 5000 + "1 " + "0" * 5000], tokenizer="integers").tokens.tolist() == [[0, 1], [1, 0]]
 
 
@@ -130,7 +130,7 @@ def test_lists_of_another_kind_are_refused(items: Any, tokenizer: str, message: 
 
 
 @pytest.mark.parametrize("token", ["New York", "", " "])
-def test_a_token_that_would_fall_apart_is_refused(token: str) -> None:
+def test_a_token_that_would_be_split_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match=rf"line 2: the token '{token}' is empty or contains white space"):
         read_corpus([["a", "b"], ["c", token]])
 
@@ -148,7 +148,7 @@ def test_a_held_out_text_is_read_with_the_vocabulary_of_the_first(tokenizer: Any
     assert torch.equal(second.lengths, first.lengths[1:])
 
 
-def test_what_the_vocabulary_does_not_have_is_unknown_an_error_or_skipped() -> None:
+def test_unknown_tokens_are_replaced_refused_or_skipped() -> None:
     with_unknown = read_corpus(["a b a b c"], min_count=2).vocabulary
     corpus = read_corpus(["a b", "b z"], vocabulary=with_unknown)
     assert corpus.tokens.tolist() == [[0, 1], [1, with_unknown.unknown_token]]
@@ -196,8 +196,8 @@ def test_the_vocabulary_does_not_depend_on_hash_seeds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["words", "integers"])
-def test_ten_times_the_lines_take_ten_times_as_long_and_little_memory(tokenizer: str, tmp_path: Path) -> None:
-    """What compares each line with all others takes a hundred times as long; a million lines are to take 2 GiB at most."""
+def test_time_grows_in_proportion_to_lines_and_memory_stays_small(tokenizer: str, tmp_path: Path) -> None:
+    """Comparing all pairs of lines would take a hundred times as long; a million lines must take at most 2 GiB."""
     arguments = ["-c", MANY_LINES, str(tmp_path / "lines.txt"), tokenizer]
     output = run_program(*arguments).stdout
     times_as_long, gibibytes = map(float, output.split())

@@ -1,4 +1,4 @@
-"""Vocabulary: round trips, what is stored, and an error for each one that contradicts itself."""
+"""Vocabulary: round trips, files, and an error for each inconsistent one."""
 
 import json
 from typing import Any
@@ -43,12 +43,12 @@ def test_decode_stops_at_the_end_token_and_at_padding() -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 4, 100])
-def test_decode_refuses_what_is_no_token(index: int) -> None:
+def test_decode_refuses_invalid_ids(index: int) -> None:
     with pytest.raises(ValueError, match=rf"No token has the id {index}; tokens are 0 \.\.\. 2, and 3 pads"):
         Vocabulary(("a", "b", "<end>"), end_token=2).decode([0, index])
 
 
-def test_encode_knows_what_it_does_not_know() -> None:
+def test_encode_replaces_or_refuses_unknown_tokens() -> None:
     with pytest.raises(ValueError, match="'c' is not in the vocabulary of 3 tokens"):
         Vocabulary(("a", "b", "<end>"), end_token=2).encode("a c")
     with pytest.raises(ValueError, match="'<end>' is not in the vocabulary"):
@@ -70,7 +70,7 @@ def test_encode_knows_what_it_does_not_know() -> None:
         ((("a", "b", "<end>"), 2, None, "words", "{}"), "subwords must be given if kind='subwords'.* got kind='words'"),
     ],
 )
-def test_a_vocabulary_that_contradicts_itself_is_refused(arguments: Any, message: str) -> None:
+def test_an_inconsistent_vocabulary_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary(*arguments)
 
@@ -86,7 +86,7 @@ def test_a_vocabulary_that_contradicts_itself_is_refused(arguments: Any, message
         '{"tokens": ["a", "b"], "end_token": 2, "unknown_token": null, "joiner": " "}',
     ],
 )
-def test_json_that_is_no_vocabulary_is_refused(text: str) -> None:
+def test_json_other_than_a_vocabulary_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Not a vocabulary as written by Vocabulary\.to_json: "):
         Vocabulary.from_json(text)
 
@@ -120,13 +120,13 @@ def test_an_older_file_is_read_by_a_guess(tokens: list[str], joiner: str, kind: 
 
 
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-def test_encode_keeps_the_white_space_that_it_is_given(tokenizer: Any) -> None:
+def test_encode_keeps_white_space(tokenizer: Any) -> None:
     vocabulary = read_corpus(["the cat  sat", "the dog"], tokenizer=tokenizer).vocabulary
     for text in ("the ", " the", "  ", "the  cat "):
         assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
-def test_a_line_end_inside_a_sequence_is_one_sign_of_its_line() -> None:
+def test_a_line_end_inside_a_sequence_becomes_one_character() -> None:
     vocabulary = read_corpus(["a\nb", "b\r\nc", "c\0a"], tokenizer="characters").vocabulary
     texts = ["a\nb\na", "\r\nc", "a\0"]
     lines = [one_line(text) for text in texts]

@@ -1,4 +1,4 @@
-"""Sequences that a run's are compared with: a file of the user's, or what the run held out."""
+"""Reference sequences for a run's samples: the user's file, or those that the run held out."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ class TestReference:
         scores = BleuScorer(reference.words, reference.pad, 1).score(reference.spelled_alike(words, game.vocab_size))
         assert scores[0, 0] == pytest.approx(1 / 2)
 
-    def test_comes_before_what_the_run_held_out(self, text_run: Path, tmp_path: Path) -> None:
+    def test_takes_precedence_over_held_out_sequences(self, text_run: Path, tmp_path: Path) -> None:
         path = tmp_path / "test.txt"
         path.write_text("\n".join(LINES[:2]))
         report = Evaluate(text_run, reference=path, out=tmp_path, n=60, n_neighbours=20, inverse_temperatures=(1.0, 2.0))()
@@ -71,13 +71,13 @@ class TestReference:
             (b"caf\xe9 a", "is not UTF-8: line 1 has 0xe9 at byte 3"),
         ],
     )
-    def test_that_cannot_serve_is_refused(self, text_run: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    def test_that_is_unusable_is_refused(self, text_run: Path, tmp_path: Path, content: bytes, message: str) -> None:
         path = tmp_path / "test.txt"
         path.write_bytes(content)
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
             main(["evaluate", "--run", str(text_run), "--reference", str(path)])
 
-    def test_is_needed_where_nothing_was_held_out(self, text_run: Path, tmp_path: Path) -> None:
+    def test_is_needed_if_nothing_was_held_out(self, text_run: Path, tmp_path: Path) -> None:
         shutil.copytree(text_run, tmp_path / "run")
         (tmp_path / "run" / HELD_OUT).unlink()
         with pytest.raises(SystemExit, match=r"error: .* has no held_out\.safetensors, .* Pass --reference FILE"):

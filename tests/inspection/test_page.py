@@ -35,7 +35,7 @@ def test_the_traces_are_in_the_page_word_for_word() -> None:
     assert all(EpisodeTrace.from_json(json.dumps(episode["trace"])) == trace for episode in data["episodes"])
 
 
-def test_completions_are_spoken_of_where_there_are_some() -> None:
+def test_completions_are_mentioned_only_if_there_are_any() -> None:
     trace = hostile_trace()
     without = replace(trace, steps=tuple(replace(step, completions=()) for step in trace.steps))
     assert "which completions were tried" in html_page([trace])
@@ -51,7 +51,7 @@ def test_no_token_or_title_becomes_markup() -> None:
     assert not set("<>&\u2028\u2029") & set(data)
 
 
-def test_the_page_names_no_other_place() -> None:
+def test_the_page_refers_to_no_other_address() -> None:
     page = html_page([hostile_trace()])
     assert not re.search(r"(src|href|action)\s*=|url\(|@import", page.split('id="data"')[0])
     script = Scripts(page).texts["script"]
@@ -186,7 +186,7 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(page: Page) -> Non
 
 
 @pytest.mark.parametrize("width", [320, 375, 1400])
-def test_nothing_sticks_out_of_a_narrow_screen(driver: Any, trace: EpisodeTrace, tmp_path: Path, width: int) -> None:
+def test_the_page_fits_a_narrow_screen(driver: Any, trace: EpisodeTrace, tmp_path: Path, width: int) -> None:
     write_html([trace, trace], tmp_path / "episodes.html", ["before training", "after training"])
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -224,8 +224,8 @@ def test_hostile_tokens_are_inert(driver: Any, tmp_path: Path) -> None:
     assert page.complaints() == []
 
 
-def test_what_the_tests_above_would_miss_if_the_browser_hid_it(driver: Any, trace: EpisodeTrace, tmp_path: Path) -> None:
-    """With a foreign image and script in the page: its security policy stops both, and without the policy both are seen."""
+def test_the_browser_would_show_foreign_content(driver: Any, trace: EpisodeTrace, tmp_path: Path) -> None:
+    """A control with a foreign image and script: the page's security policy stops both, and without it both are found."""
     leak = "http://127.0.0.1:9/leak.png"
     changed = html_page([trace]).replace("</body>", f'<img src="{leak}"><script>window.pwned = 1</script></body>')
     unguarded = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", changed)

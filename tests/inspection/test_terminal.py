@@ -100,7 +100,7 @@ def test_the_chosen_token_is_shown_wherever_it_ranks() -> None:
     assert re.search(rf" {last_ranked.rank} +{last_ranked.token} .*◂ chosen", text)
 
 
-def test_nothing_in_a_token_reaches_the_terminal_as_a_command() -> None:
+def test_no_token_reaches_the_terminal_as_a_command() -> None:
     trace = trace_episode(hostile_game(), small_policy(), seed=0, tokens=[4, 5, 3, 0, 1])
     for renderable in (render_table(trace), StepView(trace), StepView(trace, 1, completions=True)):
         text = printed(renderable)

@@ -1,4 +1,4 @@
-"""A trace says what the environment, the search, the policy and Reinforce say; and survives JSON, hostile tokens included."""
+"""A trace agrees with the environment, the search, the policy and Reinforce, and survives JSON with hostile tokens."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.rounding
 
 
 def attached(game: SequenceGame, seed: int = 5) -> SequenceGame:
-    """The game, with a rollout policy that is not the one that is traced."""
+    """The game, with another rollout policy than the traced one."""
     game.attach_policy(small_policy(seed))
     return game
 
@@ -63,7 +63,7 @@ def test_q_is_what_the_environment_pays_for_rollouts(judge: str, end_token: int 
 
 
 @pytest.mark.parametrize("reward", ["terminal", "shaped"])
-def test_rewards_are_those_of_the_contract_and_q_is_there_under_each(reward: Any) -> None:
+def test_rewards_follow_the_contract_and_q_is_there_under_each(reward: Any) -> None:
     game = attached(small_game(reward=reward, end_token=END))
     trace = trace_episode(game, small_policy(), seed=1)
     env = SequenceEnv(game)
@@ -108,7 +108,7 @@ def test_an_episode_of_one_token_is_its_own_reward() -> None:
     assert step.completions == ()
 
 
-def test_thoughts_of_a_policy_worked_out_by_hand() -> None:
+def test_probabilities_of_a_policy_by_hand() -> None:
     trace = trace_episode(small_game(), Halves(), seed=0, tokens=[0, 1, 2, 3, 5], top_k=3)
     p = [2.0**-k / (2 - 2.0 ** (1 - V)) for k in range(V)]
     assert [step.log_prob for step in trace.steps] == pytest.approx([math.log(p[token]) for token in (0, 1, 2, 3, 5)])
@@ -119,7 +119,7 @@ def test_thoughts_of_a_policy_worked_out_by_hand() -> None:
         assert [probability for _, probability in step.top_k] == pytest.approx(p[:3])
 
 
-def test_the_policy_writes_what_it_would_write_elsewhere(global_generators_at_rest: None) -> None:
+def test_the_policy_writes_what_its_own_sample_writes(global_generators_at_rest: None) -> None:
     policy = small_policy(end_token=END)
     game = small_game(end_token=END)
     for seed in range(5):
@@ -151,7 +151,7 @@ def test_the_mask_binds_the_policy() -> None:
         trace_episode(game, small_policy(), seed=0, tokens=[0, 0, 1, 2, 3])
 
 
-def test_tracing_leaves_the_environment_where_it_is() -> None:
+def test_tracing_does_not_move_the_environment() -> None:
     game = attached(small_game(reward="rollout"))
     rewards = []
     for traces in (False, True):
@@ -189,7 +189,7 @@ def test_advantages_are_those_that_reinforce_used(monkeypatch: pytest.MonkeyPatc
         assert [step.advantage for step in trace.steps] == row[: len(trace.steps)].tolist()
 
 
-def test_every_form_of_environment_will_do() -> None:
+def test_every_form_of_environment_can_be_traced() -> None:
     made = gym.make("SeqGAN/Oracle-v0", sequence_length=T, vocab_size=V, n_real=8, n_rollouts=2)
     vector = gym.make_vec("SeqGAN/Oracle-v0", 2, sequence_length=T, vocab_size=V, n_real=8, n_rollouts=2)
     single, batch = (trace_episode(source, small_policy(), seed=1) for source in (made, vector))
@@ -200,7 +200,7 @@ def test_every_form_of_environment_will_do() -> None:
     assert single.discriminator_probability == pytest.approx(single.sequence_reward)
 
 
-def test_what_is_no_game_or_no_policy_is_refused() -> None:
+def test_invalid_games_and_policies_are_refused() -> None:
     with pytest.raises(TypeError, match="Expected a SequenceGame or an environment that plays one, got int"):
         trace_episode(3, small_policy(), seed=0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="ObservationPolicy makes one"):
@@ -214,13 +214,13 @@ def test_what_is_no_game_or_no_policy_is_refused() -> None:
 
 
 @pytest.mark.parametrize("tokens", [[], [0, 1], [0, 1, 1, 1, V + 1], [0, -1, 1, 1, 1], [END, 0, 1, 1, 1], [0] * (T + 1)])
-def test_what_is_no_episode_is_refused(tokens: list[int]) -> None:
+def test_incomplete_episodes_are_refused(tokens: list[int]) -> None:
     with pytest.raises(ValueError, match=r"is not a complete episode. Expected 5 token ids from 0 to 5, or fewer"):
         trace_episode(small_game(end_token=END), small_policy(), seed=0, tokens=tokens)
 
 
 def prefix_logits(observation: Observation) -> Tensor:
-    """What `small_policy` thinks after observed prefixes, computed from the whole prefix."""
+    """Logits of `small_policy` after observed prefixes, computed from the whole prefix."""
     if isinstance(observation, dict):
         tokens, lengths = observation["tokens"], observation["length"]
     else:
@@ -308,7 +308,7 @@ def test_damage_is_named(change: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1, "gamma": NaN}', "[" * 100_000])
-def test_what_is_no_trace_is_refused(text: str) -> None:
+def test_json_other_than_a_trace_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"Not a trace as written by EpisodeTrace\.to_json"):
         EpisodeTrace.from_json(text)
 

@@ -72,7 +72,7 @@ def test_brevity_penalty_takes_the_closest_length(reference_lengths: list[int], 
     np.testing.assert_allclose(scores, [[brevity * 2 / 4]], rtol=1e-12)
 
 
-def test_a_copy_scores_one_and_a_stranger_zero() -> None:
+def test_a_copy_scores_one_and_unknown_words_zero() -> None:
     scores = BleuScorer(pad([[0, 1, 2, 3, 4], [1, 1]]), PAD).score(pad([[0, 1, 2, 3, 4], [5, 6, 7, 8, 5], []], width=7))
     np.testing.assert_array_equal(scores, [[1.0] * 5, [0.0] * 5, [0.0] * 5])
 
@@ -130,7 +130,7 @@ def test_self_bleu_takes_the_closest_length_of_the_others() -> None:
     np.testing.assert_allclose(self_bleu(pad([[0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]), PAD, max_order=1), [expected], rtol=1e-12)
 
 
-def test_collapsed_samples_are_wholly_alike() -> None:
+def test_identical_samples_have_self_bleu_one() -> None:
     np.testing.assert_array_equal(self_bleu(pad([[0, 1, 2, 3, 4]] * 3), PAD), np.ones(5))
 
 
@@ -144,7 +144,7 @@ def test_collapsed_samples_are_wholly_alike() -> None:
         (np.array([[0.0, 1.0]]), r"must be integers .* got float64"),
     ],
 )
-def test_tokens_that_are_no_sequences_are_refused(tokens: np.ndarray, message: str) -> None:
+def test_invalid_sequences_are_refused(tokens: np.ndarray, message: str) -> None:
     for use in (
         lambda: BleuScorer(tokens, PAD),
         lambda: BleuScorer(pad([[0, 1]]), PAD).score(tokens),

@@ -58,8 +58,10 @@ def test_sweep_is_that_of_nll_at_temperature_one_and_repeats_by_seed() -> None:
 
 
 @pytest.mark.parametrize("end_token", [None, 2])
-def test_the_sweep_of_a_linear_output_is_that_of_its_logits(monkeypatch: pytest.MonkeyPatch, end_token: int | None) -> None:
-    """The fast way from hidden states against the plain one, at padding too; another temperature is none of rounding."""
+def test_the_sweep_of_a_linear_output_equals_that_of_its_logits(
+    monkeypatch: pytest.MonkeyPatch, end_token: int | None
+) -> None:
+    """The fast path from hidden states equals the plain one, also at padding; another temperature differs clearly."""
     generator = TokenLSTM(6, 4, 4, initial_std=1.0, end_token=end_token, generator=torch.Generator().manual_seed(1))
     tokens = generator.sample(30, 5, torch.Generator().manual_seed(0))[0]
     with torch.no_grad():
@@ -91,7 +93,7 @@ def test_sweep_reads_held_out_data_in_chunks(monkeypatch: pytest.MonkeyPatch) ->
         ({"inverse_temperatures": ()}, "at least one of inverse_temperatures, got none"),
     ],
 )
-def test_sweeps_that_make_no_sense_are_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_sweeps_are_refused(changes: dict[str, object], message: str) -> None:
     model = memoryless([0.5, 0.3, 0.2])
     arguments = {"generator": model, "oracle": model, "held_out": torch.tensor([[0, 1]]), "n_samples": 10, "length": 2}
     with pytest.raises(ValueError, match=message):
@@ -101,7 +103,7 @@ def test_sweeps_that_make_no_sense_are_refused(changes: dict[str, object], messa
 CURVE = [SweepPoint(1.0, nll_oracle=9.0, nll_test=7.0), SweepPoint(3.0, 7.0, 10.0), SweepPoint(2.0, 8.0, 7.5)]
 
 
-def test_best_sum_is_the_lowest_sum_and_not_the_lowest_of_either() -> None:
+def test_best_sum_is_the_lowest_sum_not_the_lowest_of_either() -> None:
     assert best_sum(CURVE) == SweepPoint(2.0, 8.0, 7.5)
     with pytest.raises(ValueError, match="at least one point"):
         best_sum([])

@@ -22,8 +22,8 @@ def with_gradient(found: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 
 @forms
 @pytest.mark.parametrize("shape", [(), (9,), (4, 5), (0, 5), (2, 3, 2)])
-def test_rows_and_gradients_are_those_of_an_index(form: Any, shape: tuple[int, ...]) -> None:
-    """Numbers that come several times add up their gradients."""
+def test_rows_and_gradients_equal_those_of_indexing(form: Any, shape: tuple[int, ...]) -> None:
+    """Gradients of an id that occurs several times add up."""
     table = torch.randn(4, 3, generator=seeded(), dtype=torch.float64).requires_grad_()
     numbers = torch.randint(4, shape, generator=seeded(1))
     with form():
@@ -37,7 +37,7 @@ def test_rows_and_gradients_are_those_of_an_index(form: Any, shape: tuple[int, .
 
 
 @forms
-def test_the_layer_is_torchs(form: Any) -> None:
+def test_the_layer_equals_torchs(form: Any) -> None:
     layer, numbers = Embedding(4, 3), torch.tensor([[0, 3], [3, 1]])
     with form():
         assert torch.equal(layer(numbers), torch.nn.functional.embedding(numbers, layer.weight))

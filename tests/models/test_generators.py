@@ -1,4 +1,4 @@
-"""Generators by name: every field has its effect, both kinds play in the agent, and one of one's own does, too."""
+"""Generators by name: every field has an effect, and both kinds and a custom generator play in the agent."""
 
 import dataclasses
 from pathlib import Path
@@ -67,7 +67,7 @@ class TestMakeGenerator:
             made(kind="gru")
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_description_makes_the_same_again(self, kind: Any) -> None:
+    def test_a_description_recreates_the_generator(self, kind: Any) -> None:
         config = GeneratorConfig(kind, 8, 8, n_layers=2, n_heads=2, dropout=0.25, tied=True)
         model = make_generator(config, V, sequence_length=T, generator=seeded())
         sizes = describe_generator(model)
@@ -78,7 +78,7 @@ class TestMakeGenerator:
 
 
 class Bigram(TokenModel):
-    """A generator of one's own: the next token depends on the last one alone. Kept at module level, to be pickled."""
+    """A custom generator: the next token depends only on the last one. At module level, so that it can be pickled."""
 
     def __init__(self, vocab_size: int, *, sequence_length: int, end_token: int | None, generator: torch.Generator) -> None:
         super().__init__(vocab_size, end_token=end_token)
@@ -134,7 +134,9 @@ class TestInTheAgent:
         assert not torch.equal(runs[0], runs[2])
         assert not torch.equal(runs[0], weights(new_agent(kwargs, text)))
 
-    def test_the_gradient_is_of_the_policy_that_wrote(self, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_gradient_is_that_of_the_sampling_policy(
+        self, kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """No dropout in the policy gradient: the log-probabilities are those under which the batch was drawn."""
         env = new_env()
         agent = new_agent(kwargs, env=env)
@@ -194,15 +196,15 @@ def test_a_transformer_knows_the_length_from_the_observations(layout: Any) -> No
 
 
 class TestBadInput:
-    def test_fields_that_are_none(self) -> None:
+    def test_unknown_fields(self) -> None:
         with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
             new_agent({"width": 3})
 
-    def test_fields_beside_a_maker(self) -> None:
+    def test_fields_beside_make_generator(self) -> None:
         with pytest.raises(TypeError, match="hidden_dim, tied would have no effect"):
             new_agent({"make_generator": Bigram, "hidden_dim": 3, "tied": True})
 
-    def test_what_is_no_token_model(self) -> None:
+    def test_a_module_that_is_not_a_token_model(self) -> None:
         with pytest.raises(TypeError, match=r"must return a TokenModel \(or a subclass\), got Linear"):
             new_agent({"make_generator": lambda *_, **__: nn.Linear(2, 2)})
 
@@ -220,7 +222,7 @@ class TestNoSequences:
     @pytest.mark.parametrize("end_token", [None, 1])
     @pytest.mark.parametrize("vocab_size", [2, 127, 128, 129])
     @pytest.mark.parametrize("kind", [*KINDS, "mixture"])
-    def test_have_likelihoods_and_samples_of_no_length(self, kind: Any, vocab_size: int, end_token: int | None) -> None:
+    def test_give_empty_likelihoods_and_samples(self, kind: Any, vocab_size: int, end_token: int | None) -> None:
         config = GeneratorConfig(kind="lstm" if kind == "mixture" else kind, embedding_dim=4, hidden_dim=4)
         one, other = (
             make_generator(config, vocab_size, sequence_length=T, end_token=end_token, generator=seeded(seed))

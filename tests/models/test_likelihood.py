@@ -125,7 +125,7 @@ def test_global_random_state_is_left_alone(real: torch.Tensor) -> None:
 
 
 def test_the_reported_loss_is_the_mean_over_all_tokens(real: torch.Tensor) -> None:
-    """300 sequences in batches of 32: the last batch is short and must count as what it is."""
+    """300 sequences in batches of 32: the last batch is short and must count by its size."""
     losses: list[float] = []
     config = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-30)
     generator = new_generator()
@@ -175,9 +175,7 @@ def test_every_field_is_tested() -> None:
     assert {field.name for field in dataclasses.fields(PretrainConfig)} - unseen == set(CHANGES)
 
 
-def test_products_are_made_in_the_configured_precision_while_it_learns_alone(
-    real: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_configured_precision_applies_only_to_learning(real: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     hidden = TokenLSTM.hidden
 

@@ -57,7 +57,7 @@ def likelihood_at_once(hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Ten
         (likelihood_at_once, sum_of_reference),
     ],
 )
-def test_values_and_gradients_are_those_of_cross_entropy(
+def test_values_and_gradients_equal_cross_entropys(
     function: Any, reference: Any, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a scale of 300 the exponentials of many logits would be infinite or zero without a shift."""
@@ -86,7 +86,7 @@ def test_the_form_for_gpus_has_the_gradient_of_each_token(scale: float, dtype: t
     assert torch.equal(log_prob_at_once(*arguments, tokens)[0], values)
 
 
-def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
+def test_a_very_unlikely_token_keeps_its_precision() -> None:
     """In float32, exp(-200) is 0, whose logarithm is infinite."""
     hidden, layer = torch.ones(2, 1), nn.Linear(1, 3)
     with torch.no_grad():
@@ -102,8 +102,8 @@ def test_a_token_of_next_to_no_probability_keeps_its_digits() -> None:
         assert torch.autograd.grad(value, layer.bias)[0].tolist() == pytest.approx([-2.0, 1.0, 1.0])
 
 
-def test_no_tokens_have_no_likelihood() -> None:
-    """As a process has them whose part of a batch is empty."""
+def test_no_tokens_give_empty_results() -> None:
+    """As in a process whose part of a batch is empty."""
     hidden, layer, tokens = make()
     for function in (linear_log_prob, linear_log_likelihood, likelihood_at_once):
         value = function(hidden[:0], layer.weight, layer.bias, tokens[:0]).sum()
@@ -111,7 +111,7 @@ def test_no_tokens_have_no_likelihood() -> None:
         assert all((gradient == 0).all() for gradient in torch.autograd.grad(value, [layer.weight, layer.bias]))
 
 
-def test_a_neighbours_tokens_are_seen() -> None:
+def test_tokens_of_a_neighbour_are_detected() -> None:
     """The negative control of the comparison above."""
     hidden, layer, tokens = make()
     fast = with_gradients(linear_log_prob(hidden, layer.weight, layer.bias, tokens.roll(1)), hidden, layer)
@@ -129,7 +129,7 @@ def test_float32_is_as_exact_as_cross_entropy(scale: float) -> None:
 
 
 @pytest.mark.parametrize("function", [linear_log_prob, linear_log_likelihood, likelihood_at_once])
-def test_without_gradients_it_is_the_same(function: Any) -> None:
+def test_values_are_the_same_without_gradients(function: Any) -> None:
     hidden, layer, tokens = make()
     with torch.no_grad():
         silent = function(hidden, layer.weight, layer.bias, tokens)
@@ -147,7 +147,7 @@ def test_works_in_inference_mode_and_after_it() -> None:
         torch.testing.assert_close(value, values[0])
 
 
-def test_threads_do_not_share_their_memory() -> None:
+def test_threads_do_not_share_buffers() -> None:
     hidden, layer, tokens = make()
     many = [hidden.detach().roll(k, 0) for k in range(8)] * 20
     expected = [linear_log_prob_reference(h, layer.weight, layer.bias, tokens) for h in many]

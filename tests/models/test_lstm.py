@@ -1,4 +1,4 @@
-"""The LSTM: likelihoods by hand, probabilities that sum to one, padding, and no hand on torch's global generator."""
+"""The LSTM: likelihoods by hand, probabilities that sum to one, padding, and an untouched global generator."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ def test_log_likelihood_is_the_sum_of_log_prob(end_token: int | None) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_log_likelihood_follows_a_log_prob_of_ones_own() -> None:
+def test_log_likelihood_uses_a_custom_log_prob() -> None:
     class Halved(TokenLSTM):
         def log_prob(self, tokens: Tensor) -> Tensor:
             return super().log_prob(tokens) / 2
@@ -136,7 +136,7 @@ def deep_lstm(seed: int = 0, **options: Any) -> TokenLSTM:
 
 
 class TestLayers:
-    def test_one_layer_has_the_parameters_it_always_had(self) -> None:
+    def test_one_layer_keeps_the_names_and_order_of_its_parameters(self) -> None:
         """Files of earlier runs and the oracle's depend on these names, and a seed's initial parameters on their order."""
         names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
         expected = ["embedding.weight", *(f"lstm.{name}" for name in names), "output.weight", "output.bias"]
@@ -147,7 +147,7 @@ class TestLayers:
             drawn = torch.randn(parameter.shape, generator=source) * 0.1
             assert torch.equal(parameter, torch.zeros_like(drawn) if name == "lstm.bias_hh_l0" else drawn)
 
-    def test_layers_are_those_of_torchs_lstm(self) -> None:
+    def test_layers_equal_torchs_lstm(self) -> None:
         model = TokenLSTM(V, 4, 3, n_layers=3, initial_std=0.5, generator=seeded()).double()
         reference = nn.LSTM(4, 3, num_layers=3, batch_first=True).double()
         for number, layer in enumerate(model.layers):
@@ -167,7 +167,7 @@ class TestLayers:
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("tied", [False, True])
-    def test_a_step_on_a_gpu_is_that_on_a_cpu(self, tied: bool) -> None:
+    def test_a_step_on_a_gpu_equals_one_on_a_cpu(self, tied: bool) -> None:
         model, tokens = deep_lstm(tied=tied), torch.tensor([3, 0, 5])
         state = tuple(torch.randn(part.shape, dtype=part.dtype, generator=seeded()) for part in model.initial_state(3))
         expected = model.step(tokens, state)
@@ -175,7 +175,7 @@ class TestLayers:
         torch.testing.assert_close(on_gpu, expected, check_device=False)
         assert not torch.equal(expected[1][0], expected[1][2])  # the layers' states differ
 
-    def test_tied_weights_are_one(self) -> None:
+    def test_tied_weights_are_one_parameter(self) -> None:
         model = deep_lstm()
         assert "output.weight" not in model.state_dict()
         assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in deep_lstm(tied=False).parameters())
@@ -186,7 +186,7 @@ class TestLayers:
             torch.testing.assert_close(one.output(hidden), hidden @ one.embedding.weight[:V].T + one.output.bias)
         assert not torch.equal(model.embedding.weight, deep_lstm().embedding.weight)
 
-    def test_a_copy_of_tied_weights_is_tied_to_its_own(self) -> None:
+    def test_a_copy_ties_its_own_weights(self) -> None:
         model = deep_lstm()
         twin, hidden = copy.deepcopy(model), torch.ones(1, 4, dtype=torch.float64)
         before = twin.output(hidden)
@@ -202,7 +202,7 @@ class TestLayers:
         with pytest.raises(ValueError, match="at least 1 layer, got n_layers=0"):
             TokenLSTM(V, n_layers=0)
 
-    def test_an_end_token_that_is_none_is_refused(self) -> None:
+    def test_an_invalid_end_token_is_refused(self) -> None:
         with pytest.raises(ValueError, match="end_token must be one of the 6 tokens, 0 to 5, got 6"):
             TokenLSTM(V, end_token=V)
 
@@ -210,7 +210,7 @@ class TestLayers:
 class TestDropout:
     TOKENS = torch.tensor([[3, 0, 5, 5, 1]])
 
-    def test_it_drops_that_share_and_keeps_the_mean(self) -> None:
+    def test_it_drops_its_share_and_keeps_the_mean(self) -> None:
         dropout = SeededDropout(0.3, seed=1)
         ones = torch.ones(200, 500)
         dropped = dropout(ones)
@@ -221,13 +221,13 @@ class TestDropout:
         assert not torch.equal(SeededDropout(0.3, seed=2)(ones), dropped)
         assert torch.equal(dropout.eval()(ones), ones)
 
-    def test_the_initial_parameters_are_the_same_with_it(self) -> None:
+    def test_it_leaves_the_initial_parameters_unchanged(self) -> None:
         plain, dropping = deep_lstm(), deep_lstm(dropout=0.5)
         assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), dropping.parameters(), strict=True))
         torch.testing.assert_close(plain.log_prob(self.TOKENS), dropping.log_prob(self.TOKENS), rtol=0, atol=0)
 
     @pytest.mark.usefixtures("global_generators_at_rest")
-    def test_it_works_in_training_mode_alone_from_the_models_own_seed(self) -> None:
+    def test_it_acts_only_in_training_mode_and_follows_the_models_seed(self) -> None:
         model = deep_lstm(dropout=0.5)
         still = model.log_prob(self.TOKENS)
         with training_mode(model):
@@ -249,7 +249,7 @@ class TestDropout:
         model.step(torch.tensor([1]), model.initial_state(1))
         assert shapes == [(1, 5, 4)] * 3 + [(1, 4)] * 3
 
-    def test_training_mode_can_leave_it_out_and_ends_whatever_happens(self) -> None:
+    def test_training_mode_can_leave_it_out_and_ends_after_an_error(self) -> None:
         model = deep_lstm(dropout=0.5)
         still = model.log_prob(self.TOKENS)
         with training_mode(model, dropout=False):

@@ -28,7 +28,7 @@ def test_gives_the_mean_of_probabilities() -> None:
     assert torch.allclose(model.log_prob(tokens), torch.stack(model.log_probs(tokens)).exp().mean(dim=0).log())
 
 
-def test_steps_as_it_reads() -> None:
+def test_steps_equal_whole_sequences() -> None:
     model, tokens = mixture(), real_sequences()
     state, inputs, steps = model.initial_state(len(tokens)), torch.full((len(tokens),), V), []
     for position in range(T):
@@ -38,7 +38,7 @@ def test_steps_as_it_reads() -> None:
     assert torch.allclose(torch.stack(steps, dim=1), model.logits(tokens))
 
 
-def test_samples_as_often_as_it_says() -> None:
+def test_samples_follow_its_probabilities() -> None:
     model = mixture(2)
     first = model.sample(20_000, 1, seeded())[0][:, 0]
     shares = torch.bincount(first, minlength=V) / len(first)

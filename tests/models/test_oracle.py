@@ -1,4 +1,4 @@
-"""The oracle: the published one scores 5.75 nats per token, and no bad file does more than raise a ValueError."""
+"""The oracle: the published one scores 5.75 nats per token, and a bad file only raises a ValueError."""
 
 import contextlib
 import os
@@ -252,7 +252,7 @@ def test_a_truncated_file_is_refused(suffix: str, kept: float, tmp_path: Path) -
         (b"K\1", "its content is not a list of arrays"),
     ],
 )
-def test_the_message_says_what_a_pickle_has_in_it(opcodes: bytes, message: str, tmp_path: Path) -> None:
+def test_the_message_names_the_content_of_a_pickle(opcodes: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "oracle.pkl"
     path.write_bytes(b"\x80\3" + opcodes + b".")
     with pytest.raises(ValueError, match=message):
@@ -260,7 +260,7 @@ def test_the_message_says_what_a_pickle_has_in_it(opcodes: bytes, message: str, 
 
 
 def load_bytes(data: bytes, suffix: str) -> None:
-    """Load a file of this content: a ValueError may come of it, and nothing else."""
+    """Load a file with this content; it may raise a ValueError, and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"oracle{suffix}"
         path.write_bytes(data)

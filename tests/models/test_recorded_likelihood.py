@@ -70,7 +70,7 @@ def losses_of(training: LikelihoodTraining) -> list[float]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_recorded_epochs_are_plain_epochs(recorded_on: RecordedOn, case: str) -> None:
+def test_recorded_epochs_equal_plain_epochs(recorded_on: RecordedOn, case: str) -> None:
     """Each size of a batch is recorded once, however many epochs there are."""
     arguments, settings, n = CASES[case]
     real = sequences(recorded_on, n, arguments.get("end_token"))
@@ -91,7 +91,7 @@ def test_recorded_epochs_are_plain_epochs(recorded_on: RecordedOn, case: str) ->
 @pytest.mark.gpu
 @pytest.mark.parametrize(("vocab_size", "length"), [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)])
 @pytest.mark.parametrize("end_token", [None, 2], ids=["whole", "end token"])
-def test_recorded_epochs_are_plain_epochs_at_other_shapes(
+def test_recorded_epochs_equal_plain_epochs_at_other_shapes(
     counted: type[Any], vocab_size: int, length: int, end_token: int | None
 ) -> None:
     on = RecordedOn("cuda", counted)
@@ -110,10 +110,10 @@ def test_recorded_epochs_are_plain_epochs_at_other_shapes(
 
 @pytest.mark.parametrize("n_steps", [1, 4, 5, 7])
 @pytest.mark.parametrize("settings", [{"final_learning_rate": 0.001}], ids=["decay"])
-def test_a_training_goes_on_from_the_middle_of_an_epoch(
+def test_training_continues_from_the_middle_of_an_epoch(
     recorded_on: RecordedOn, n_steps: int, settings: dict[str, Any]
 ) -> None:
-    """After steps that are plain, that are recorded, and whose last batch is smaller; also without recordings."""
+    """After plain steps, after recorded ones, and with a smaller last batch; also without recordings."""
     real = sequences(recorded_on, 21)
     policies = [policy_of(recorded_on, seed, dropout=0.3) for seed in (0, 1, 2)]
     start, saved = values_of(policies[0]), []
@@ -136,7 +136,7 @@ def test_a_training_goes_on_from_the_middle_of_an_epoch(
         assert recorded_on.alike(values_of(policy), values_of(policies[0]), start)
 
 
-def test_a_saved_state_has_numbers_and_no_settings_of_a_device(recorded_on: RecordedOn) -> None:
+def test_a_saved_state_has_no_device_settings(recorded_on: RecordedOn) -> None:
     training = training_of(recorded_on, policy_of(recorded_on), sequences(recorded_on, 21), final_learning_rate=0.001)
     training.train_epoch()
     training.train_epoch()
@@ -185,7 +185,7 @@ def nothing(policy: TokenLSTM) -> None: ...
 def test_a_generator_that_changes_between_trainings_is_recorded_anew(
     recorded_on: RecordedOn, change: Callable[[TokenLSTM], None]
 ) -> None:
-    """Each training has tensors of its own, so each one records."""
+    """Each training has its own tensors, so each one records."""
     policies = recorded, plain = [policy_of(recorded_on) for _ in range(2)]
     for policy in policies:
         with nullcontext() if policy is recorded else without_graphs():
@@ -257,11 +257,11 @@ class TwoProcesses(Workers):
 
 
 class Own(TokenLSTM):
-    """It may do anything in its methods."""
+    """A subclass, whose methods may do anything."""
 
 
 @pytest.mark.parametrize("why", ["hook", "hook of gradients", "two processes", "subclass", "own optimiser"])
-def test_plain_epochs_where_nothing_may_be_recorded(recorded_on: RecordedOn, why: str) -> None:
+def test_epochs_that_may_not_be_recorded_are_plain(recorded_on: RecordedOn, why: str) -> None:
     policy, calls = policy_of(recorded_on), []
     optimizer: torch.optim.Optimizer | None = None
     if why == "hook":
@@ -280,7 +280,7 @@ def test_plain_epochs_where_nothing_may_be_recorded(recorded_on: RecordedOn, why
     assert len(calls) == (9 if "hook" in why else 0)
 
 
-def test_scheduled_sampling_takes_plain_steps(recorded_on: RecordedOn) -> None:
+def test_steps_of_scheduled_sampling_are_plain(recorded_on: RecordedOn) -> None:
     policy = policy_of(recorded_on)
     losses_of(training_of(recorded_on, policy, sequences(recorded_on, 16), scheduled_sampling=True))
     assert recorded_on.made == 0
@@ -288,7 +288,7 @@ def test_scheduled_sampling_takes_plain_steps(recorded_on: RecordedOn) -> None:
 
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_a_step_that_is_not_finite_is_reported_with_its_number(recorded_on: RecordedOn, epoch: int) -> None:
-    """The second step of an epoch has a token whose embedding is not finite, be it plain or recorded."""
+    """The second step of an epoch, plain or recorded, reads a token whose embedding is not finite."""
     real = sequences(recorded_on, 21) % (V - 1)
     for context in (nullcontext(), without_graphs()):
         policy, tokens = policy_of(recorded_on), real.clone()
@@ -311,7 +311,7 @@ def test_a_step_that_is_not_finite_is_reported_with_its_number(recorded_on: Reco
 @pytest.mark.gpu
 @pytest.mark.parametrize("arguments", [{}, {"end_token": 2, "dropout": 0.3}, {"n_layers": 2}], ids=str)
 def test_steps_of_likelihood_never_wait_for_a_gpu(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch itself refuses what would wait."""
+    """Torch raises an error if a step would wait."""
     steps = steps_that_may_not_wait(monkeypatch, "seqgan_env.models.likelihood")
     on = RecordedOn("cuda", Any)
     real = sequences(on, 21, arguments.get("end_token"))
@@ -323,7 +323,7 @@ def test_steps_of_likelihood_never_wait_for_a_gpu(arguments: dict[str, Any], mon
     "arguments", [{}, {"end_token": 2, "dropout": 0.3}, {"n_layers": 2, "tied": True, "hidden_dim": 4}], ids=str
 )
 def test_steps_of_likelihood_never_wait_for_the_host(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of an epoch, on tensors without values."""
+    """All steps of an epoch, on tensors without values."""
     steps = steps_without_values(monkeypatch, "seqgan_env.models.likelihood")
     policy = without_values(policy_of(RecordedOn("cpu", Any), **arguments))
     real = torch.empty(21, T, dtype=torch.int64, device="meta")

@@ -53,7 +53,7 @@ def test_draws_equal_the_reference_in_float32_but_for_rounding(vocab_size: int) 
 
 @pytest.mark.parametrize("vocab_size", VOCABULARIES)
 @pytest.mark.parametrize("axis", [0, 1])
-def test_draws_from_a_neighbours_uniforms_differ(vocab_size: int, axis: int) -> None:
+def test_draws_from_uniforms_of_a_neighbour_differ(vocab_size: int, axis: int) -> None:
     """The negative control of the comparisons above: an error of one place is seen."""
     logits, uniforms = logits_and_uniforms(vocab_size, torch.float64)
     shifted = draw_tokens(logits, uniforms.roll(1, axis))
@@ -101,8 +101,8 @@ def test_tokens_come_up_as_often_as_they_are_probable(vocab_size: int) -> None:
 
 @pytest.mark.parametrize("draws", [0, 1, 4])
 @pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
-def test_no_rows_draw_no_tokens(vocab_size: int, draws: int) -> None:
-    """In each of the ways to draw, on both sides of the size from which a vocabulary is more than one block."""
+def test_no_tokens_are_drawn_without_rows(vocab_size: int, draws: int) -> None:
+    """In every way to draw, for vocabularies of one block and of more."""
     uniforms, features = torch.rand(0, draws), torch.rand(0, 3)
     layer = nn.Linear(3, vocab_size)
     drawn = [
@@ -118,7 +118,7 @@ def test_no_rows_draw_no_tokens(vocab_size: int, draws: int) -> None:
 
 @pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
 @pytest.mark.parametrize("n", [0, 1])
-def test_linear_draws_go_on_after_no_rows(vocab_size: int, n: int) -> None:
+def test_linear_draws_work_after_a_call_without_rows(vocab_size: int, n: int) -> None:
     layer, features, uniforms = linear(vocab_size)
     draws = LinearDraws(layer.weight, layer.bias)
     draws(features[:n], uniforms[:n])
@@ -182,14 +182,14 @@ def test_one_object_draws_batches_of_any_size() -> None:
 
 
 class Plain:
-    """A policy that has the two methods and nothing else, so that its logits are made in full."""
+    """A policy with only the two methods, so that all its logits are computed."""
 
     initial_state = staticmethod(small_policy(1).initial_state)
     step = staticmethod(small_policy(1).step)
 
 
 @pytest.mark.parametrize("inverse_temperature", [0.5, 1.0, 3.0])
-def test_a_policy_of_two_methods_draws_the_same_as_one_with_features(inverse_temperature: float) -> None:
+def test_a_policy_with_two_methods_draws_the_same_as_one_with_features(inverse_temperature: float) -> None:
     tokens, uniforms = torch.arange(V), torch.rand(V, 30, generator=seeded())
     cpu = torch.device("cpu")
     drawn = []
@@ -207,7 +207,7 @@ def test_a_policy_of_two_methods_draws_the_same_as_one_with_features(inverse_tem
 # Masks
 
 
-def test_allowed_tokens_asks_the_mask_for_each_prefix() -> None:
+def test_allowed_tokens_calls_the_mask_for_each_prefix() -> None:
     allowed = allowed_tokens(no_repeats, torch.tensor([[0, 1], [4, 4]]), V)
     assert allowed.tolist() == [[False, False, True, True, True, True], [True, True, True, True, False, True]]
 
@@ -216,7 +216,7 @@ def test_allowed_tokens_asks_the_mask_for_each_prefix() -> None:
     ("returned", "got"),
     [(np.ones(V - 1, dtype=np.bool_), r"bool of shape \(5,\)"), (np.ones(V), r"float64 of shape \(6,\)"), (True, r"\(\)")],
 )
-def test_a_mask_of_another_form_is_refused(returned: object, got: str) -> None:
+def test_a_mask_with_an_invalid_result_is_refused(returned: object, got: str) -> None:
     with pytest.raises(ValueError, match=rf"must return bool of shape \(6,\), got .*{got}.*prefix \[3\]"):
         allowed_tokens(lambda prefix: returned, torch.tensor([[3]]), V)  # type: ignore[arg-type, return-value]
 
@@ -268,7 +268,7 @@ def test_an_end_token_cuts_sequences_and_changes_nothing_before() -> None:
 
 @pytest.mark.parametrize("vocab_size", AROUND_BLOCKS)
 @pytest.mark.parametrize("options", [{}, {"end_token": 1}, {"prefix": [0]}, {"rows": slice(0, 0), "n": 3}])
-def test_no_sequences_are_sampled_where_none_are_asked_for(vocab_size: int, options: dict[str, Any]) -> None:
+def test_no_sequences_can_be_sampled(vocab_size: int, options: dict[str, Any]) -> None:
     asked = {"n": 0} | options
     tokens, lengths = sample_sequences(
         small_policy(vocab_size=vocab_size), length=7, vocab_size=vocab_size, generator=seeded(), **asked
@@ -337,11 +337,11 @@ def test_the_extreme_temperatures_draw_tokens(inverse_temperature: float) -> Non
     assert torch.equal((tokens < V).sum(dim=1), lengths)
 
 
-def test_a_gpu_is_given_more_rows_at_once() -> None:
+def test_a_gpu_gets_more_rows_at_once() -> None:
     assert rows_per_chunk(5000, torch.device("cuda")) == (1 << 26) // 5000
 
 
-def test_a_token_policy_is_known_by_its_methods() -> None:
+def test_a_token_policy_is_recognised_by_its_methods() -> None:
     assert isinstance(POLICY, TokenPolicy)
     assert not isinstance(object(), TokenPolicy)
 
@@ -354,7 +354,7 @@ def draws_from_features(model: Any, **options: Any) -> bool:
 
 
 class Backwards(TokenLSTM):
-    """Another policy by its `step` alone."""
+    """Another policy, because of its `step`."""
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = super().step(tokens, state)
@@ -362,7 +362,7 @@ class Backwards(TokenLSTM):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_our_generators_are_drawn_from_by_their_features(tied: bool) -> None:
+def test_our_generators_draw_from_features(tied: bool) -> None:
     models = [
         TokenLSTM(V, 4, 4, tied=tied, generator=seeded()),
         TokenTransformer(V, 4, 8, max_length=T, n_heads=2, tied=tied, generator=seeded()),
@@ -373,26 +373,26 @@ def test_our_generators_are_drawn_from_by_their_features(tied: bool) -> None:
         assert draws_from_features(model, inverse_temperature=2.0)
 
 
-def test_a_step_of_ones_own_is_what_samples() -> None:
+def test_sampling_uses_a_custom_step() -> None:
     model = Backwards(V, 4, 4, initial_std=1.0, generator=seeded())
     assert not draws_from_features(model)
     plain = TokenLSTM(V, 4, 4, initial_std=1.0, generator=seeded())
     assert not torch.equal(model.sample(50, T, seeded())[0], plain.sample(50, T, seeded())[0])
 
 
-def test_a_step_that_a_second_base_class_brings_is_what_samples() -> None:
+def test_sampling_uses_a_step_of_a_second_base_class() -> None:
     class Plain:
         def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
             return torch.zeros(len(tokens), V), state
 
     class Uniform(Plain, TokenLSTM):
-        """Without `advance` of its own."""
+        """Does not define `advance`."""
 
     assert not draws_from_features(Uniform(V, 4, 4, generator=seeded()))
 
 
 class Doubled(nn.Linear):
-    """A linear layer and something more."""
+    """More than a linear layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)
@@ -401,7 +401,7 @@ class Doubled(nn.Linear):
 @pytest.mark.parametrize(
     "output", [nn.Linear(4, V, bias=False), Doubled(4, V), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, V))]
 )
-def test_another_output_layer_counts_as_it_is(output: nn.Module) -> None:
+def test_sampling_uses_another_output_layer(output: nn.Module) -> None:
     model = TokenLSTM(V, 4, 4, generator=seeded())
     assert model.linear_output() is not None
     model.output = output  # type: ignore[assignment]
@@ -430,7 +430,7 @@ def sample_plainly(prefix: list[int], uniforms: Tensor, allowed: bool) -> list[i
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("prefix", [[], [4], [0, 3, 1]])
-def test_prefix_and_mask_are_those_of_the_definition(prefix: list[int], masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefix_and_mask_follow_the_definition(prefix: list[int], masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows_together(monkeypatch, 7)
     tokens, lengths = sample_sequences(POLICY, 40, 6, V, seeded(5), prefix=prefix, mask=no_repeats if masked else None)
     uniforms = torch.rand((40, 6 - len(prefix)), generator=seeded(5))

@@ -1,4 +1,4 @@
-"""What generators predict, in both forms: without the padding on a CPU, with it on a GPU, where looking for it would wait."""
+"""Predictions of generators, in both forms: a CPU skips padding; a GPU does not, because finding it would wait."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.small import END, V, seeded, small_policy, small_transformer, with_pa
 
 
 class OfItsOwnOutput(TokenLSTM):
-    """Has no linear layer to its logits that faster forms could read."""
+    """Its logits come from no linear layer that faster forms could use."""
 
     def linear_output(self) -> None:
         return None

@@ -70,8 +70,8 @@ def test_cached_steps_equal_whole_sequences_and_the_equations(options: dict[str,
     assert every[2, 3].tolist() == pytest.approx(logits_by_the_equations(model, tokens[2, :3].tolist()), abs=1e-12)
 
 
-def test_a_step_that_looks_at_empty_slots_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control of the test above: a mask that lets through what is not there yet."""
+def test_a_step_that_reads_empty_slots_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control of the test above: a mask that allows positions without a token."""
     model, tokens = small_transformer(), some_tokens()
     right = TransformerBlock.step
     monkeypatch.setattr(TransformerBlock, "step", lambda self, x, cache, here, seen: right(self, x, cache, here, seen | True))
@@ -90,7 +90,7 @@ def test_no_token_is_predicted_from_itself_or_later_ones() -> None:
         assert not torch.isclose(after[:, position + 1 :], before[:, position + 1 :]).all(dim=2).any()
 
 
-def test_rows_may_stand_at_different_positions() -> None:
+def test_rows_may_be_at_different_positions() -> None:
     model, tokens = small_transformer(), some_tokens(3)
     read = (4, 1, 2)
     states = []
@@ -105,7 +105,7 @@ def test_rows_may_stand_at_different_positions() -> None:
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
 
 
-def test_a_step_leaves_the_state_that_it_was_given() -> None:
+def test_a_step_does_not_change_its_input_state() -> None:
     model = small_transformer()
     _, state = model.step(torch.tensor([1, 2]), model.initial_state(2))
     before = [part.clone() for part in state]
@@ -136,7 +136,7 @@ def test_monte_carlo_search_equals_plain_loops(options: dict[str, Any]) -> None:
     assert not torch.equal(other.action_values(tokens, lengths, KEYS[:4]), expected)
 
 
-def test_samples_follow_the_seed_and_end_where_they_end() -> None:
+def test_samples_follow_the_seed_and_are_padded_after_their_end() -> None:
     model = small_transformer(end_token=2)
     tokens, lengths = model.sample(300, T, seeded(1))
     assert torch.equal(model.sample(300, T, seeded(1))[0], tokens)
@@ -178,7 +178,7 @@ def test_it_learns_a_language() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_dropout_works_in_training_mode_alone() -> None:
+def test_dropout_acts_only_in_training_mode() -> None:
     model, tokens = small_transformer(dropout=0.3), some_tokens()
     still = model.log_prob(tokens)
     assert torch.equal(still, small_transformer().log_prob(tokens))
@@ -187,7 +187,7 @@ def test_dropout_works_in_training_mode_alone() -> None:
     assert torch.equal(model.log_prob(tokens), still)
 
 
-def test_parameters_start_as_said() -> None:
+def test_initial_parameters_have_the_given_spread() -> None:
     model = TokenTransformer(300, 32, 64, max_length=20, initial_std=0.3, generator=seeded(1))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -213,6 +213,6 @@ class TestBadInput:
             TokenTransformer(V, max_length=T, n_heads=3)
 
     @pytest.mark.parametrize("options", [{"n_layers": 0}, {"max_length": 0}])
-    def test_nothing_to_look_at(self, options: dict[str, int]) -> None:
+    def test_no_layers_or_positions(self, options: dict[str, int]) -> None:
         with pytest.raises(ValueError, match="needs n_layers and max_length of at least 1, got"):
             small_transformer(**options)

@@ -49,7 +49,7 @@ def test_cases(interpreted: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_without_a_gpu(capability: int, tmp_path: Path) -> None:
-    """Which the interpreter cannot tell: Triton 3.6 fails to compile sums over fewer numbers than a warp has threads."""
+    """The interpreter cannot test this: Triton 3.6 fails to compile sums over fewer numbers than a warp has threads."""
     need_triton()
     run = run_program("-W", "error", FOLDER / "triton_draws_compiled.py", capability, TRITON_CACHE_DIR=str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
@@ -77,7 +77,7 @@ def test_an_older_gpu_draws_from_logits(asked_anew: Callable[[], bool], monkeypa
     assert not asked_anew()
 
 
-def test_where_triton_fails_it_is_said(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_triton_warns(asked_anew: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "seqgan_env.models.triton_draws", None)
     with pytest.warns(UserWarning, match=r"Triton failed, so tokens are drawn from logits, which is slower: .*triton_draws"):
@@ -150,7 +150,7 @@ def test_a_graph_draws_the_same() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("options", [{}, {"inverse_temperature": 1.7}, {"prefix": (3, 1)}], ids=["plain", "colder", "prefix"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_policy_on_a_gpu_writes_what_it_does_from_logits(
+def test_a_policy_on_a_gpu_writes_the_same_as_from_logits(
     tied: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = TokenLSTM(1000, 32, 32, tied=tied, initial_std=0.5, generator=seeded(), device="cuda").requires_grad_(False)
