@@ -293,7 +293,7 @@ def config_from_json(text: str) -> tuple[TrainConfig, str]:
 _TASKS: dict[type[TrainConfig], str] = {OracleConfig: "oracle", TextConfig: "text"}
 _ADDED: dict[str, dict[str, Any]] = {
     "pretrain": {"shuffle": True},
-    "discriminator": {"reshuffle": True, "initial_parameters": "closed-gates"},
+    "discriminator": {"reshuffle": True, "initial_parameters": "closed-gates", "compile": False},
     "adversarial": {"loss_reduction": "mean"},
 }
 """Settings that older versions did not have, by group, each with the value at which this version does what they did."""

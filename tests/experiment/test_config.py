@@ -57,7 +57,7 @@ def test_a_run_of_before_does_what_it_did() -> None:
     values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
     added = {
         "pretrain": ("shuffle",),
-        "discriminator": ("reshuffle", "initial_parameters"),
+        "discriminator": ("reshuffle", "initial_parameters", "compile"),
         "adversarial": ("loss_reduction",),
     }
     for group, names in added.items():
