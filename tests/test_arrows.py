@@ -53,7 +53,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def arrows_against_the_order(part: str, source: str) -> list[str]:
-    """What one of the package's parts imports that is not before it in the order; its own other modules are fine."""
+    """A part's imports that do not come before it in the order; its own modules are allowed."""
     allowed = {*ORDER[: ORDER.index(part)], part}
     wrong = []
     for name in imported(source):
@@ -87,14 +87,14 @@ def test_within_a_folder_imports_make_no_circle(folder: Path) -> None:
     TopologicalSorter(arrows_within(folder)).prepare()  # raises CycleError
 
 
-def test_a_circle_is_seen() -> None:
+def test_a_circle_is_detected() -> None:
     """The negative control of the test above."""
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
-def test_no_folder_holds_more_than_a_reader_takes_in(folder: Path) -> None:
+def test_no_folder_is_too_large(folder: Path) -> None:
     assert len([*folder.glob("*.py")]) <= LARGEST_FOLDER
 
 
@@ -114,7 +114,7 @@ def test_no_folder_holds_more_than_a_reader_takes_in(folder: Path) -> None:
         "import seqgan_env",
     ],
 )
-def test_an_arrow_against_the_order_is_seen(statement: str) -> None:
+def test_an_arrow_against_the_order_is_detected(statement: str) -> None:
     """The negative control of the test above."""
     assert arrows_against_the_order("metrics", statement)
 
@@ -144,18 +144,18 @@ def imported_tests(source: str) -> set[str]:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What several share lies in modules of its own, such as `tests.small`."""
+    """Shared code has its own modules, such as `tests.small`."""
     importing = {path: imported_tests(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("*.py")}
     assert {path: names for path, names in importing.items() if names} == {}
 
 
 @pytest.mark.parametrize("statement", ["from tests.models.test_lstm import V", "from tests import test_train"])
-def test_an_import_of_a_test_module_is_seen(statement: str) -> None:
+def test_an_import_of_a_test_module_is_detected(statement: str) -> None:
     """The negative control of the test above."""
     assert imported_tests(statement)
 
 
-def test_no_file_names_the_folder_beside_the_project() -> None:
+def test_no_file_names_the_shared_folder() -> None:
     beside = "../" + "shared"
     folders = ("seqgan_env", "agents", "tests", "benchmarks", "examples", "docs")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in TEXT_SUFFIXES]

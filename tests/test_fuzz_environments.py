@@ -70,7 +70,7 @@ NETWORK = TextCNN(V, T, SMALL_CNN)
 
 
 def discriminator(scaling: Any = "probability") -> DiscriminatorReward:
-    """One that is as new: making it anew takes ten times as long as copying it."""
+    """A fresh copy: creating one takes ten times as long."""
     return DiscriminatorReward(copy.deepcopy(NETWORK), scaling)
 
 
@@ -545,7 +545,7 @@ class VectorRun:
         self.counts["episodes"] += self.case.n
 
     def _of_last_row(self, infos: dict[str, Any], ended: np.ndarray) -> dict[str, Any]:
-        """The infos of a row, of which the last one that ended is to carry the retraining."""
+        """The infos of a row; the last one that ended must report the retraining."""
         if "retraining" not in infos:
             return {}
         assert np.flatnonzero(infos["_retraining"]).tolist() == [np.flatnonzero(ended)[-1]]
@@ -589,7 +589,7 @@ class VectorRun:
 
 
 def fuzz(run_case: Callable[[Case], Counter[str]], examples: int, derandomize: bool = True, **options: Any) -> Counter[str]:
-    """Run so many cases; returns how often what was called and happened."""
+    """Run so many cases; returns how often each call and event occurred."""
     total: Counter[str] = Counter()
 
     @settings(
@@ -624,7 +624,7 @@ def single_case(case: Case, environment: type[SequenceEnv] = SequenceEnv) -> Cou
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("run_case", "share"), [(vector_case, 0.55), (single_case, 0.45)], ids=["vector", "single"])
-def test_any_calls_keep_the_contracts(
+def test_random_calls_keep_the_contracts(
     run_case: Callable[[Case], Counter[str]], share: float, times: int, record_property: Callable[[str, object], None]
 ) -> None:
     examples = int(EXAMPLES * share) * times
@@ -651,7 +651,7 @@ class LateRewards(SequenceVectorEnv):
 
 
 class OutsideTheSpace(SequenceVectorEnv):
-    """Observes a token that there is not, once an episode is under way."""
+    """Observes a token beyond the vocabulary in the middle of an episode."""
 
     def step(self, actions: Any) -> Any:
         observation, *rest = super().step(actions)
@@ -671,7 +671,7 @@ class TouchedByRefusal(SequenceVectorEnv):
 
 
 class OtherErrors(SequenceVectorEnv):
-    """Lets numpy's IndexError out."""
+    """Does not catch numpy's IndexError."""
 
     def step(self, actions: Any) -> Any:
         try:
@@ -697,7 +697,7 @@ class PlaysOffByOne(SequenceVectorEnv):
 
 
 class NotANumber(SequenceVectorEnv):
-    """Rewards that are no numbers, where a row ends."""
+    """NaN rewards where a row ends."""
 
     def step(self, actions: Any) -> Any:
         observation, rewards, terminated, *rest = super().step(actions)

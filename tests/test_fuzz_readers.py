@@ -1,4 +1,4 @@
-"""Damaged, wrong and hostile files for every reader: a documented error may come of them, and nothing else.
+"""Damaged, wrong and hostile files for every reader may raise a documented error, and nothing else.
 
 `pytest -m fuzz tests/test_fuzz_readers.py` runs 25 times as many, other ones each time.
 """
@@ -108,7 +108,7 @@ def test_damaged_bytes(name: str, tmp_path: Path, times: int) -> None:
 
 
 def replace_in(tree: Any, path: list[int], value: Any) -> Any:
-    """A JSON value in whose depths one value is another."""
+    """The JSON value with one nested value replaced."""
     if not path or not isinstance(tree, dict | list) or not tree:
         return value
     keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
@@ -166,7 +166,7 @@ def test_generators_that_describe_themselves_otherwise(tmp_path: Path, times: in
     run()
 
 
-def test_undocumented_errors_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undocumented_errors_are_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a reader that lets an IndexError out of damaged files."""
 
     whole = load_oracle
@@ -186,7 +186,7 @@ def test_undocumented_errors_are_seen(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def peak_megabytes(call: Callable[[], object]) -> float:
-    """By how much the process's largest resident size exceeds what it had before the call."""
+    """How far the process's peak resident size exceeds its size before the call."""
     status = Path("/proc/self/status")
     Path("/proc/self/clear_refs").write_text("5")  # set the peak back to what there is now
 
@@ -269,7 +269,7 @@ def deep_json(path: Path) -> None:
         ("corpus.jsonl", deep_json),
     ],
 )
-def test_small_files_that_ask_for_much_are_refused(
+def test_small_files_that_declare_large_sizes_are_refused(
     name: str, write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seqgan_env.models.oracle.MOST_BYTES", 2**24)
@@ -284,13 +284,13 @@ def test_small_files_that_ask_for_much_are_refused(
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc")
-def test_a_peak_is_seen() -> None:
+def test_a_peak_is_detected() -> None:
     """The negative control of the measure."""
     assert peak_megabytes(lambda: np.ones(2**25)) > 200
 
 
 def test_an_oracle_game_survives_its_own_folder(tmp_path: Path) -> None:
-    """The refusals above do not reach a game with an oracle as it is saved."""
+    """The limits above do not refuse a saved game with an oracle."""
     game = oracle_game(4, 7, n_real=6, discriminator=SMALL_CNN)
     save_game(game, tmp_path)
     assert torch.equal(load_game(tmp_path).real_sequences, game.real_sequences)

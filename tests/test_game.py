@@ -119,7 +119,7 @@ def test_an_attached_policy_is_held_by_reference() -> None:
     assert (game.action_values(*arguments)[:, 0] > before[:, 0]).all()  # token 5 is worth most
 
 
-def test_something_else_than_a_policy_is_refused() -> None:
+def test_an_object_that_is_no_policy_is_refused() -> None:
     with pytest.raises(TypeError, match=r"needs initial_state\(n\) and step.*; int lacks them"):
         small_game().attach_policy(3)  # type: ignore[arg-type]
 
@@ -196,7 +196,7 @@ class Keeper(Recorder):
 
 class TestAModelThatCannotBeSaved:
     @pytest.mark.parametrize("deep", [False, True])
-    def test_is_warned_of_by_name(self, deep: bool) -> None:
+    def test_causes_a_warning_with_its_name(self, deep: bool) -> None:
         mixture = MixtureReward([(0.5, Ordinal()), (0.25, Keeper()), (0.25, MixtureReward([(1.0, Recorder())]))])
         game = small_game(reward_model=mixture if deep else Recorder())
         with pytest.warns(UserWarning, match=r"Recorder learns, but .* Give it training_state\(\) and load_train") as warned:
@@ -204,7 +204,7 @@ class TestAModelThatCannotBeSaved:
         assert len(warned) == 1
         assert warned[0].filename == __file__
 
-    def test_is_the_only_kind_that_is(self) -> None:
+    def test_is_the_only_kind_that_warns(self) -> None:
         for model in (Ordinal(), small_discriminator(), Keeper(), MixtureReward([(0.5, Ordinal()), (0.5, Keeper())])):
             game = small_game(reward_model=model)
             state = game.training_state()
@@ -229,7 +229,7 @@ def test_a_model_that_cannot_learn_is_not_retrained() -> None:
         ({"n_rollouts": 0}, "n_rollouts must be at least 1, got 0"),
     ],
 )
-def test_impossible_rules_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_rules_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         small_game(**changes)
 
@@ -246,7 +246,7 @@ def test_impossible_rules_are_refused(changes: dict[str, Any], message: str) -> 
         ({"device": "abacus"}, "abacus"),
     ],
 )
-def test_impossible_games_are_refused(rules: dict[str, Any], message: str) -> None:
+def test_invalid_games_are_refused(rules: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=re.escape(message)):
         oracle_game(**{"sequence_length": T, "vocab_size": V, "reward_model": "constant"} | rules)
 
@@ -262,7 +262,7 @@ def test_another_layout_is_refused() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_an_error() -> None:
+def test_a_missing_device_is_an_error() -> None:
     with pytest.raises(ValueError, match="device='cuda:1' was requested, but torch sees no CUDA device here"):
         resolve_device("cuda:1")
     with pytest.raises(ValueError, match="Use 'cpu' or 'auto'"):
@@ -270,13 +270,13 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
     assert resolve_device("auto") == torch.device("cpu")
 
 
-def test_a_device_that_is_there_is_taken() -> None:
+def test_an_available_device_is_used() -> None:
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
 class TestAttributes:
     @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SequenceGame)])
-    def test_each_argument_acts_when_it_is_set_or_cannot_be_set(self, name: str) -> None:
+    def test_each_argument_takes_effect_when_set_or_cannot_be_set(self, name: str) -> None:
         game = small_game()
         if name in ("reward_model", "n_rollouts", "retrain_every"):
             setattr(game, name, getattr(game, name))
@@ -285,7 +285,7 @@ class TestAttributes:
                 setattr(game, name, getattr(game, name))
 
     @pytest.mark.parametrize("name", ["search", "workers", "gamma", "real_sequences"])
-    def test_what_follows_from_others_cannot_be_set(self, name: str) -> None:
+    def test_derived_attributes_cannot_be_set(self, name: str) -> None:
         game = small_game()
         with pytest.raises(AttributeError):
             setattr(game, name, getattr(game, name))
@@ -304,7 +304,7 @@ class TestAttributes:
         game.reward_model = small_discriminator(1)
         assert game.search.score_completions == game.reward_model.score_completions
 
-    def test_another_judge_of_the_policy_looks_at_the_attached_one(self) -> None:
+    def test_another_density_ratio_gets_the_attached_policy(self) -> None:
         game, policy = small_game(), small_policy()
         kept = DensityRatioReward(V, T, small_policy(1))
         game.reward_model = kept
@@ -325,7 +325,7 @@ class TestAttributes:
         game.reward_model = model
         assert game.workers is model.workers is workers
 
-    def test_another_number_of_rollouts_is_made(self) -> None:
+    def test_another_number_of_rollouts_takes_effect(self) -> None:
         game = small_game(reward="rollout")
         tokens, lengths = episodes(game, 2), torch.full((2,), T)
         game.n_rollouts = 7
@@ -333,7 +333,7 @@ class TestAttributes:
         other = small_game(reward="rollout", n_rollouts=7).action_values(tokens, lengths, torch.arange(2), range(T))
         assert torch.equal(game.action_values(tokens, lengths, torch.arange(2), range(T)), other)
 
-    def test_retraining_is_begun_and_left_off(self) -> None:
+    def test_retraining_can_be_turned_on_and_off(self) -> None:
         model = Recorder()
         game = small_game(reward_model=model)
         tokens = episodes(game, 4)
@@ -351,14 +351,14 @@ class TestAttributes:
             ("reward_model", Ordinal(), "retrain_every=3, but Ordinal does not learn"),
         ],
     )
-    def test_what_no_game_can_be_made_with_is_refused_and_changes_nothing(self, name: str, value: Any, message: str) -> None:
+    def test_invalid_values_are_refused_and_change_nothing(self, name: str, value: Any, message: str) -> None:
         game = small_game(reward_model=Recorder(), retrain_every=3)
         before = getattr(game, name)
         with pytest.raises(ValueError, match=re.escape(message)):
             setattr(game, name, value)
         assert getattr(game, name) is before
 
-    def test_a_subclass_has_attributes_of_its_own(self) -> None:
+    def test_a_subclass_may_have_its_own_attributes(self) -> None:
         class Own(SequenceGame):
             def __post_init__(self) -> None:
                 super().__post_init__()
@@ -397,7 +397,7 @@ class TestRealSequences:
         ],
     )
     @pytest.mark.parametrize("name", ["constant", "discriminator", "rank", "bleu", "density-ratio"])
-    def test_others_are_refused_when_they_are_there(self, name: Any, real: Any, error: type[Exception], message: str) -> None:
+    def test_invalid_ones_are_refused(self, name: Any, real: Any, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=re.escape(message)):
             make_game(V, T, real, reward_model=name)
         with pytest.raises(error, match=re.escape(message)):
@@ -405,7 +405,7 @@ class TestRealSequences:
         with pytest.raises(error, match=re.escape(message)):
             small_game(real=real)
 
-    def test_a_function_is_called_when_they_are_needed_and_once(self) -> None:
+    def test_a_function_is_called_once_when_they_are_needed(self) -> None:
         calls: list[int] = []
 
         def make() -> Tensor:
@@ -441,7 +441,7 @@ def played_through(game: SequenceGame) -> list[Any]:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda game: pickle.loads(pickle.dumps(game))], ids=["copied", "pickled"])
 @pytest.mark.parametrize("name", ["discriminator", "density-ratio", "rank", "bleu", "random"])
-def test_games_are_copied_and_pickled_as_they_are(name: Any, copied: Callable[[SequenceGame], SequenceGame]) -> None:
+def test_copied_and_pickled_games_play_the_same(name: Any, copied: Callable[[SequenceGame], SequenceGame]) -> None:
     rules: dict[str, Any] = {"reward_model": name, "reward": "shaped", "n_rollouts": 2, "discriminator": SMALL_CNN}
     if name not in ("bleu", "random"):
         rules["retrain_every"] = 3
@@ -466,7 +466,7 @@ def test_the_oracle_game_has_its_oracles_sequences() -> None:
     assert oracle.nll(games[0].real_sequences).mean() < oracle.nll(noise).mean() - 0.5
 
 
-def test_the_published_oracle_makes_a_game(data_folder: Path) -> None:
+def test_a_game_can_use_the_published_oracle(data_folder: Path) -> None:
     path = data_folder / "seqgan_paper_oracle.npz"
     assert oracle_game(T, oracle_params=path, reward_model="constant").vocab_size == 5000
     with pytest.raises(ValueError, match="has a vocabulary of 5000, but vocab_size=6 was"):
@@ -520,7 +520,7 @@ def test_the_model_seed_makes_another_reward_model(name: Any) -> None:
     assert not torch.equal(scores[0], scores[2])
 
 
-def test_final_info_has_what_is_known() -> None:
+def test_final_info_has_all_metrics() -> None:
     tokens, lengths = real_sequences(3), torch.full((3,), T)
     assert small_game().final_info(tokens, lengths) == {}
     game = oracle_game(T, V, discriminator=SMALL_CNN)

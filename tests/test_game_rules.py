@@ -1,4 +1,4 @@
-"""The options of a game: one default each, whichever way a game is made."""
+"""The options of a game: one default each, however a game is created."""
 
 import dataclasses
 from typing import Any
@@ -43,7 +43,7 @@ def test_a_keyword_goes_before_the_rules() -> None:
     assert contract(make_game(V, T, real_sequences(), rules=RULES, n_rollouts=5)) == ("shaped", 5, None)
 
 
-def test_an_option_that_is_none_is_refused() -> None:
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_rolouts'"):
         make_game(V, T, real_sequences(), n_rolouts=5)
 

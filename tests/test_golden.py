@@ -1,4 +1,4 @@
-"""A short run gives the figures that are pinned: a change of results is a decision, and never an accident."""
+"""A short run gives the pinned figures: a change of results is a decision, never an accident."""
 
 import json
 
@@ -19,7 +19,7 @@ def pinned() -> dict[str, list[float]]:
 
 
 def differences(figures: dict[str, list[float]]) -> dict[str, float]:
-    """The largest difference of each figure from the pinned ones, relative to these's largest value."""
+    """The largest difference of each figure from the pinned ones, relative to the largest pinned value."""
     expected = pinned()
     assert figures.keys() == expected.keys()
     largest = {name: np.abs(np.subtract(figures[name], expected[name])).max() for name in expected}

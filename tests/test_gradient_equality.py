@@ -164,7 +164,7 @@ class OracleLikelihood:
 
 
 def greedy(model: PPO, env: SB3VecEnv) -> Tensor:
-    """What the policy writes when it takes its likeliest token each time."""
+    """The sequence of the policy's likeliest tokens."""
     observation = env.reset()
     for _ in range(4):
         actions, _ = model.predict(observation, deterministic=True)
@@ -174,7 +174,7 @@ def greedy(model: PPO, env: SB3VecEnv) -> Tensor:
 
 @pytest.mark.rounding
 @pytest.mark.parametrize("oracle_seed", [0, 1])
-def test_ppo_finds_what_is_likeliest_of_a_tiny_oracle(oracle_seed: int) -> None:
+def test_ppo_finds_the_mode_of_a_tiny_oracle(oracle_seed: int) -> None:
     """The mode, or one of the few sequences that are nearly as likely; the mean of all is 2.5 nats per token above it."""
     oracle = seeded_oracle(oracle_seed, 5)
     nll = oracle.nll(all_sequences(5, 4, None))

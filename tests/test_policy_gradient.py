@@ -55,7 +55,7 @@ def test_padding_does_not_reach_the_baseline() -> None:
 
 
 @given(st.integers(2, 6), st.integers(1, 5), st.floats(0, 3), st.integers(0, 2**31))
-def test_a_constant_reward_teaches_nothing_once_it_is_centred(n: int, length: int, value: float, seed: int) -> None:
+def test_a_centred_constant_reward_teaches_nothing(n: int, length: int, value: float, seed: int) -> None:
     lengths = torch.randint(1, length + 1, (n,), generator=torch.Generator().manual_seed(seed))
     constant = torch.full((n, length), value) * (torch.arange(length) < lengths.unsqueeze(1))
     for baseline in ("batch", "position", "leave-one-out", "maligan"):
@@ -98,13 +98,13 @@ def test_maligans_loss_is_the_papers_sum() -> None:
     assert loss.item() == pytest.approx(expected)
 
 
-def test_maligans_weights_know_no_scale_and_stay_finite_where_nothing_is_earned() -> None:
+def test_maligans_weights_have_no_scale_and_stay_finite_without_rewards() -> None:
     lengths = torch.tensor([3, 2, 2])
     assert torch.allclose(advantages(RATIOS * 7, lengths, "maligan"), advantages(RATIOS, lengths, "maligan"))
     assert torch.equal(advantages(torch.zeros(3, 3), lengths, "maligan"), torch.zeros(3, 3))
 
 
-def test_maligan_refuses_what_is_no_ratio() -> None:
+def test_maligan_refuses_negative_returns() -> None:
     with pytest.raises(ValueError, match=r"never negative, but got a return of -0\.5\. Use the scaling 'ratio'"):
         advantages(torch.tensor([[1.0], [-0.5]]), torch.tensor([1, 1]), "maligan")
 
@@ -144,7 +144,7 @@ def test_entropy_of_equal_logits_is_the_log_of_their_number() -> None:
 
 
 def test_divergence_by_hand() -> None:
-    """Of (1/2, 1/2) from (1/4, 3/4): log 2 - log(3) / 2. Padding is not looked at; a policy is at no distance from itself."""
+    """Of (1/2, 1/2) from (1/4, 3/4): log 2 - log(3) / 2. Padding does not count; a policy's divergence from itself is 0."""
     log_probs = torch.tensor([0.5, 0.5]).log().expand(2, 3, 2)
     reference = torch.tensor([0.25, 0.75]).log().expand(2, 3, 2).clone()
     reference[1, 2] = torch.tensor([1e-4, 1 - 1e-4]).log()

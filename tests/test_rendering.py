@@ -1,4 +1,4 @@
-"""What is drawn of an episode: cut to a screen, as text, in columns."""
+"""How an episode is drawn: cut to a screen, as text, in columns."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A file from a stranger runs no code, writes nowhere else, and what it says is shown as text."""
+"""An untrusted file runs no code, writes nowhere else, and its content is shown as text."""
 
 import ast
 import io
@@ -42,7 +42,7 @@ def keyword(call: ast.Call, name: str) -> Any:
 
 
 def unsafe(source: str) -> Iterator[str]:
-    """What in a module could run code that a file holds."""
+    """Calls in a module that could run code from a file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
@@ -61,7 +61,7 @@ def unsafe(source: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_of_ours_could_run_what_a_file_holds(path: Path) -> None:
+def test_no_module_can_run_code_from_a_file(path: Path) -> None:
     assert list(unsafe(path.read_text(encoding="utf-8"))) == []
 
 
@@ -83,13 +83,13 @@ def test_no_module_of_ours_could_run_what_a_file_holds(path: Path) -> None:
         "os.system(text)",
     ],
 )
-def test_what_could_is_seen(source: str) -> None:
+def test_unsafe_calls_are_detected(source: str) -> None:
     """The negative control of the test above."""
     assert list(unsafe(source))
 
 
 @pytest.mark.parametrize("source", ["torch.load(p, weights_only=True)", "np.load(p, allow_pickle=False)", "model.eval()"])
-def test_what_could_not_is_fine(source: str) -> None:
+def test_safe_calls_are_allowed(source: str) -> None:
     assert list(unsafe(source)) == []
 
 
@@ -206,7 +206,7 @@ def test_a_runs_files_stay_in_its_folder(name: str, tmp_path: Path) -> None:
     assert {path for path in tmp_path.rglob("*")} <= before
 
 
-def test_a_plain_name_is_taken(tmp_path: Path) -> None:
+def test_a_plain_name_is_accepted(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "quick")
     run.save_text("samples.txt", "a b")
     run.close()
@@ -214,7 +214,7 @@ def test_a_plain_name_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../generator", "/etc/generator", "..", "x/../generator"])
-def test_a_checkpoint_is_looked_for_in_the_run_alone(name: str, tmp_path: Path) -> None:
+def test_checkpoints_are_read_only_from_the_run(name: str, tmp_path: Path) -> None:
     write_files(tmp_path)
     inner = tmp_path / "inner"
     inner.mkdir()

@@ -1,4 +1,4 @@
-"""A game and its generators survive the folder that they are kept in."""
+"""Games and generators are the same after saving and loading."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ def game(request: pytest.FixtureRequest) -> SequenceGame:
     return games()[request.param]
 
 
-def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> None:
+def test_a_game_is_the_same_after_loading(game: SequenceGame, tmp_path: Path) -> None:
     if learns(game.reward_model):
         game.retrain(game.real_sequences[:10])
     save_game(game, tmp_path)
@@ -80,7 +80,7 @@ def test_a_game_is_the_same_afterwards(game: SequenceGame, tmp_path: Path) -> No
 
 
 class TestDeletedSettings:
-    """Files of before still say what they were; see `DELETED_SETTINGS`."""
+    """Older files with deleted settings; see `DELETED_SETTINGS`."""
 
     KINDS: ClassVar[dict[str, tuple[str, dict[str, Any]]]] = {
         "oracle": ("discriminator", {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}),
@@ -104,14 +104,14 @@ class TestDeletedSettings:
         return game
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_are_ignored_where_they_had_no_effect(self, kind: str, tmp_path: Path) -> None:
+    def test_are_ignored_if_they_had_no_effect(self, kind: str, tmp_path: Path) -> None:
         game = self.older(kind, tmp_path, self.KINDS[kind][1])
         loaded, tokens = load_game(tmp_path), game.real_sequences[:5]
         lengths = (tokens < game.vocab_size).sum(dim=1)
         assert torch.equal(loaded.reward_model.score(tokens, lengths), game.reward_model.score(tokens, lengths))
 
     @pytest.mark.parametrize("name", EFFECTIVE)
-    def test_are_refused_where_they_had_one(self, name: str, tmp_path: Path) -> None:
+    def test_are_refused_if_they_had_one(self, name: str, tmp_path: Path) -> None:
         kind = next(kind for kind, (_, settings) in self.KINDS.items() if name in settings)
         self.older(kind, tmp_path, {name: self.EFFECTIVE[name]})
         message = f"The setting {name}={self.EFFECTIVE[name]!r} no longer exists; only .* is accepted. Use the version"
@@ -128,7 +128,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("config", GENERATORS.values(), ids=GENERATORS)
-def test_a_generator_is_the_same_afterwards(game: SequenceGame, config: GeneratorConfig, tmp_path: Path) -> None:
+def test_a_generator_is_the_same_after_loading(game: SequenceGame, config: GeneratorConfig, tmp_path: Path) -> None:
     rng, length = torch.Generator().manual_seed(0), game.sequence_length
     generator = make_generator(config, game.vocab_size, sequence_length=length, end_token=game.end_token, generator=rng)
     save_generator(generator, tmp_path / "generator.safetensors", game)
@@ -155,7 +155,7 @@ A, B = ["a b c", "b a", "a"], ["b a c", "a b", "b"]  # with B, "a" and "b" chang
 
 
 class TestTheVocabularyOfWeights:
-    """As many tokens in another order are other tokens."""
+    """A vocabulary of the same size in another order is another vocabulary."""
 
     OTHER = (
         r"was trained on another vocabulary: its id 0 is 'a', but in this game it is 'b'\. Use weights that were trained on"
@@ -172,7 +172,7 @@ class TestTheVocabularyOfWeights:
         save_generator(TokenLSTM(game.vocab_size, 3, 3, end_token=game.end_token, generator=torch.Generator()), path, game)
         return path
 
-    def test_a_generator_goes_to_a_game_of_its_own_tokens_alone(self, tmp_path: Path) -> None:
+    def test_a_generator_fits_only_a_game_with_its_tokens(self, tmp_path: Path) -> None:
         first, second = self.games()
         path = self.saved(first, tmp_path / "generator.safetensors")
         load_generator(path, first)
@@ -181,7 +181,7 @@ class TestTheVocabularyOfWeights:
         corpus = read_corpus(B, vocabulary=first.vocabulary)  # the remedy that the error names
         load_generator(path, text_game(corpus, reward_model="constant"))
 
-    def test_a_generator_of_ids_goes_to_ids(self, tmp_path: Path) -> None:
+    def test_a_generator_of_ids_fits_a_game_of_ids(self, tmp_path: Path) -> None:
         words, oracle = self.games()[0], oracle_game(3, 4, n_real=5, reward_model="constant")
         ids = text_game(["0 1 3", "3 2 1"], tokenizer="integers", reward_model="constant")
         path = self.saved(oracle, tmp_path / "generator.safetensors")
@@ -191,7 +191,7 @@ class TestTheVocabularyOfWeights:
         with pytest.raises(ValueError, match="its id 0 is 'a', but in this game it is '0'"):
             load_generator(self.saved(words, path), oracle)
 
-    def test_weights_of_a_generator_of_ones_own(self, tmp_path: Path) -> None:
+    def test_weights_of_a_custom_generator(self, tmp_path: Path) -> None:
         path, (first, second) = tmp_path / "own.safetensors", self.games()
         save_weights(torch.nn.Embedding(4, 2), path, game=first)
         load_weights(torch.nn.Embedding(4, 2), path)
@@ -201,7 +201,7 @@ class TestTheVocabularyOfWeights:
         with pytest.raises(ValueError, match=r"own\.safetensors was trained on 4 tokens, but the game has 9"):
             load_weights(torch.nn.Embedding(4, 2), path, game=oracle_game(5, 9, n_real=5, reward_model="constant"))
 
-    def test_an_older_file_has_the_tokens_of_the_run_that_it_lies_in(self, tmp_path: Path) -> None:
+    def test_an_older_file_has_the_tokens_of_its_run(self, tmp_path: Path) -> None:
         first, second = self.games()
         save_game(first, tmp_path)
         path = tmp_path / "generator.safetensors"
@@ -229,13 +229,13 @@ class TestTheVocabularyOfWeights:
             load_game(folders[1])
 
     def test_the_same_generator_makes_the_same_file(self, tmp_path: Path) -> None:
-        """A run that was stopped leaves what another does, byte for byte; safetensors writes several entries in any order."""
+        """So that resumed runs leave the same bytes; safetensors writes several entries in any order."""
         game = self.games()[0]
         contents = {self.saved(game, tmp_path / f"{number}.safetensors").read_bytes()[:500] for number in range(20)}
         assert len(contents) == 1
 
     @pytest.mark.parametrize("tokens", ["abcd", [1, 2, 3, 4], {}, None])
-    def test_tokens_that_are_none(self, tmp_path: Path, tokens: Any) -> None:
+    def test_invalid_tokens(self, tmp_path: Path, tokens: Any) -> None:
         path, game = tmp_path / "generator.safetensors", self.games()[0]
         generator = TokenLSTM(game.vocab_size, 3, 3, generator=torch.Generator())
         save_weights(generator, path, {"generator": json.dumps(describe_generator(generator) | {"tokens": tokens})})
@@ -267,14 +267,14 @@ class TestBadInput:
             ({"vocab_size": 10}, "does not fit a TokenLSTM"),
         ],
     )
-    def test_another_description(self, folder: Path, change: dict[str, Any], message: str) -> None:
+    def test_invalid_descriptions(self, folder: Path, change: dict[str, Any], message: str) -> None:
         path = folder / "game.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(ValueError, match=message):
             load_game(folder)
 
     @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"schema": 1}'])
-    def test_a_description_that_is_none(self, folder: Path, text: str) -> None:
+    def test_json_other_than_a_description(self, folder: Path, text: str) -> None:
         (folder / "game.json").write_text(text)
         with pytest.raises(ValueError, match="does not describe a game"):
             load_game(folder)
@@ -309,17 +309,17 @@ class TestBadInput:
             ('{"kind": "transformer", "sequence_length": 4}', "it writes at most 4 tokens, but the game's sequences have"),
         ],
     )
-    def test_a_generator_that_describes_itself_wrongly(self, tmp_path: Path, description: str, message: str) -> None:
+    def test_invalid_descriptions_of_a_generator(self, tmp_path: Path, description: str, message: str) -> None:
         path = tmp_path / "generator.safetensors"
         save_weights(TokenLSTM(9, 32, 32, generator=torch.Generator()), path, {"generator": description})
         with pytest.raises(ValueError, match=f"(?i){re.escape(message)}"):
             load_generator(path, games()["oracle"])
 
-    def test_what_is_no_generator(self, folder: Path) -> None:
+    def test_weights_without_a_generator(self, folder: Path) -> None:
         with pytest.raises(ValueError, match=r"contains no generator: no embedding\.weight among tokens"):
             load_generator(folder / "real.safetensors", games()["oracle"])
 
-    def test_a_reward_of_ones_own_where_there_is_no_place_for_it(self, folder: Path) -> None:
+    def test_a_custom_reward_for_a_game_without_one(self, folder: Path) -> None:
         with pytest.raises(ValueError, match="own_reward must not be given"):
             load_game(folder, own_reward=length)
 
@@ -346,7 +346,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("text", [True, False])
-def test_a_reward_of_ones_own_is_passed_in_again(tmp_path: Path, name: str, text: bool) -> None:
+def test_a_custom_reward_is_passed_again(tmp_path: Path, name: str, text: bool) -> None:
     rules = OWN[name]
     game = text_game(LINES, **rules) if text else oracle_game(5, 9, n_real=30, **rules)
     if learns(game.reward_model):
@@ -359,7 +359,7 @@ def test_a_reward_of_ones_own_is_passed_in_again(tmp_path: Path, name: str, text
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_without_it_the_game_is_there_but_does_not_score(tmp_path: Path, name: str) -> None:
+def test_without_its_custom_reward_a_game_loads_but_does_not_score(tmp_path: Path, name: str) -> None:
     game, again = oracle_game(5, 9, n_real=30, **OWN[name]), tmp_path / "again"
     save_game(game, tmp_path)
     loaded = load_game(tmp_path)
@@ -373,7 +373,7 @@ def test_without_it_the_game_is_there_but_does_not_score(tmp_path: Path, name: s
         loaded.reward_model.score(tokens, lengths)
 
 
-def test_sequences_are_the_same_afterwards(tmp_path: Path) -> None:
+def test_sequences_are_the_same_after_loading(tmp_path: Path) -> None:
     tokens = torch.tensor([[0, 5, 9], [3, 9, 9]])
     save_sequences(tmp_path / "held_out.safetensors", tokens)
     loaded = load_sequences(tmp_path / "held_out.safetensors")
@@ -381,7 +381,7 @@ def test_sequences_are_the_same_afterwards(tmp_path: Path) -> None:
     assert torch.equal(loaded, tokens)
 
 
-def test_sequences_that_are_none(tmp_path: Path) -> None:
+def test_missing_and_other_files_hold_no_sequences(tmp_path: Path) -> None:
     path = tmp_path / "held_out.safetensors"
     with pytest.raises(FileNotFoundError, match="No safetensors file"):
         load_sequences(path)
@@ -393,7 +393,7 @@ def test_sequences_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "value"), [("n_models", 10**9), ("hidden_dim", 10**8), ("n_layers", 10**9), ("precision", "low")]
 )
-def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, setting: str, value: Any) -> None:
+def test_invalid_settings_of_a_density_ratio_are_refused(tmp_path: Path, setting: str, value: Any) -> None:
     save_game(games()["density ratio"], tmp_path)
     description = json.loads((tmp_path / "game.json").read_text())
     settings = description["density_ratio"]
@@ -404,7 +404,7 @@ def test_a_density_ratio_that_its_files_cannot_hold_is_refused(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("objective", [None, len], ids=["alone", "beside an objective"])
-def test_the_generator_that_joined_a_density_ratio_is_in_it_again(tmp_path: Path, objective: Any) -> None:
+def test_a_loaded_density_ratio_has_its_added_generator(tmp_path: Path, objective: Any) -> None:
     rules: dict[str, Any] = {"reward_model": "density-ratio", "density_ratio": DENSITY, "objective": objective}
     game = text_game(LINES, **rules)
     generator = TokenLSTM(

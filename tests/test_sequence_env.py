@@ -207,7 +207,7 @@ def test_the_same_seed_plays_bit_for_bit_through_retraining(environment: str, re
     assert sum("retraining" in item for item in histories[0] if isinstance(item, dict)) == 2
 
 
-def test_the_end_of_an_episode_tells_what_is_known_of_the_sequence() -> None:
+def test_the_info_at_the_end_describes_the_sequence() -> None:
     env = SequenceEnv(oracle_game(T, V, discriminator=SMALL_CNN))
     env.reset(seed=0)
     tokens = torch.tensor([[1, 3, 0, 4, 5]])
@@ -231,8 +231,8 @@ def test_attaching_a_policy_changes_the_completions() -> None:
 @pytest.mark.parametrize("reward", ["rollout", "shaped"])
 @pytest.mark.parametrize("attached", [False, True])
 @pytest.mark.parametrize("vocab_size", [127, 128, 129])
-def test_an_episode_may_end_early_in_any_vocabulary(vocab_size: int, attached: bool, reward: str) -> None:
-    """On both sides of the size from which completions are drawn by blocks, with all completions ended."""
+def test_an_episode_may_end_early_with_any_vocabulary(vocab_size: int, attached: bool, reward: str) -> None:
+    """Below and above the size from which completions are drawn by blocks, with all completions ended."""
     game = text_game(words(vocab_size), T, reward=reward, n_rollouts=2, reward_model=Ordinal())
     assert (game.vocab_size, game.end_token) == (vocab_size, vocab_size - 1)
     if attached:
@@ -347,7 +347,7 @@ def test_an_environment_cannot_be_changed(name: str) -> None:
         setattr(env, name, getattr(env, name))
 
 
-def test_another_reward_model_of_the_game_is_asked_from_the_next_step_on() -> None:
+def test_another_reward_model_of_the_game_counts_from_the_next_step() -> None:
     env = small_env(reward="rollout")
     env.reset(seed=0)
     env.step(np.int64(1))
@@ -405,7 +405,7 @@ def test_options_that_would_have_no_effect_are_refused(options: Any, error: type
 
 @contracts
 @pytest.mark.parametrize("environment", IDS)
-def test_environments_are_pickled_and_copied_with_what_they_know(environment: str, reward: str) -> None:
+def test_environments_are_pickled_and_copied_with_their_state(environment: str, reward: str) -> None:
     env = make(environment, reward=reward, retrain_every=2).unwrapped
     assert isinstance(env, SequenceEnv)
     env.reset(seed=3)
@@ -420,7 +420,7 @@ def test_environments_are_pickled_and_copied_with_what_they_know(environment: st
 
 
 @pytest.mark.slow
-def test_processes_that_start_anew_play_a_game_that_was_made_here() -> None:
+def test_spawned_processes_play_a_game_of_this_process() -> None:
     make_env = functools.partial(SequenceEnv, oracle_game(T, V, reward="shaped", n_rollouts=2, discriminator=SMALL_CNN))
     here = SyncVectorEnv([make_env] * 2)
     there = AsyncVectorEnv([make_env] * 2, context="spawn")

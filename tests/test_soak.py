@@ -122,7 +122,7 @@ def test_a_few_thousand_episodes() -> None:
 
 @pytest.mark.slow
 @needs_proc
-def test_a_leak_is_seen() -> None:
+def test_a_leak_is_detected() -> None:
     """The negative control: a round that keeps 16 MB and an open file."""
     kept: list[object] = []
 

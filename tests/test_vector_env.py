@@ -111,7 +111,7 @@ def test_play_gives_what_steps_give(rules: dict[str, Any], reward: str) -> None:
 
 @contracts
 @variants
-def test_play_that_is_off_by_one_is_seen(rules: dict[str, Any], reward: str) -> None:
+def test_play_that_is_off_by_one_is_detected(rules: dict[str, Any], reward: str) -> None:
     """The negative control of the test above: another position's rewards, or another row's key, are not close."""
     env = vector_env(reward=reward, **rules)
     tokens = episodes(env.game, N)
@@ -156,7 +156,7 @@ def test_play_starts_ended_rows_anew_in_every_mode(mode: AutoresetMode) -> None:
     torch.testing.assert_close(env.play(tokens).rewards, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_play_tells_what_is_known_and_retrains_after_all_rewards() -> None:
+def test_play_returns_all_metrics_and_retrains_after_all_rewards() -> None:
     model = small_discriminator()
     game = oracle_game(T, V, reward_model=model, retrain_every=N, n_real=20)
     env, tokens = SequenceVectorEnv(game, N), episodes(game, N)
@@ -240,7 +240,7 @@ def test_masked_rows_are_gymnasiums_own_too(mode: AutoresetMode) -> None:
 
 
 @modes
-def test_the_comparison_sees_another_seed(mode: AutoresetMode) -> None:
+def test_the_comparison_detects_another_seed(mode: AutoresetMode) -> None:
     ours, theirs = pair(mode, reward="rollout")
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         compare(ours, theirs, seed=SEED + 1)
@@ -254,7 +254,7 @@ EPISODES_A_ROW = 4
 
 
 def token_of(row: int, episode: int, position: int) -> int:
-    """What is played there, in whichever step of the environment that falls."""
+    """The token to play there, in whichever step of the environment that is."""
     return int(np.random.default_rng([row, episode, position]).integers(V))
 
 
@@ -402,7 +402,7 @@ def test_seeds_can_be_given_for_each_row() -> None:
     assert torch.equal(consecutive[2], rewards[3])
 
 
-def test_without_a_seed_every_environment_is_another() -> None:
+def test_without_a_seed_environments_differ() -> None:
     rewards = []
     for _ in range(2):
         env = vector_env(reward="rollout")
@@ -583,8 +583,8 @@ def test_gymnasiums_statistics_are_kept_over_it(mode: AutoresetMode) -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [127, 128, 129])
-def test_all_rows_may_end_in_the_same_step_in_any_vocabulary(vocab_size: int) -> None:
-    """On both sides of the size from which completions are drawn by blocks."""
+def test_all_rows_may_end_in_the_same_step_with_any_vocabulary(vocab_size: int) -> None:
+    """Below and above the size from which completions are drawn by blocks."""
     game = text_game(words(vocab_size), T, reward="shaped", n_rollouts=2, reward_model=Ordinal())
     env = SequenceVectorEnv(game, N, autoreset_mode="SameStep")
     tokens = torch.tensor([[3, 5, vocab_size - 1, vocab_size, vocab_size]]).expand(N, T)
@@ -657,7 +657,7 @@ def test_options_that_would_have_no_effect_are_refused() -> None:
 
 
 @contracts
-def test_vector_environments_are_pickled_and_copied_with_what_they_know(reward: str) -> None:
+def test_vector_environments_are_pickled_and_copied_with_their_state(reward: str) -> None:
     game = oracle_game(T, V, reward=reward, n_rollouts=2, retrain_every=N, discriminator=SMALL_CNN)
     env = SequenceVectorEnv(game, N)
     env.reset(seed=3)
@@ -728,7 +728,7 @@ FULL, ENDED = [0, 1, 3, 4, 5], [0, 1, END, V, V]
         ([0, 1, END, V, 3], {"end_token": END}),
     ],
 )
-def test_play_refuses_what_is_no_whole_episode(row: list[int], rules: dict[str, Any]) -> None:
+def test_play_refuses_incomplete_episodes(row: list[int], rules: dict[str, Any]) -> None:
     env = vector_env(**rules)
     env.reset(seed=0)
     good = ENDED if rules else FULL

@@ -1,4 +1,4 @@
-"""What setup.cfg promises about versions is what `make test-lowest` tests."""
+"""`make test-lowest` tests the versions that setup.cfg promises."""
 
 import configparser
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_lowest_version_of_everything_is_pinned(setup: configparser.ConfigPa
     assert pinned == lowest
 
 
-def test_the_oldest_python_promised_is_one_that_was_seen(setup: configparser.ConfigParser) -> None:
+def test_the_oldest_python_promised_is_listed_in_the_classifiers(setup: configparser.ConfigParser) -> None:
     promised = only_version(SpecifierSet(setup["options"]["python_requires"]), ">=")
     classifiers = setup["metadata"]["classifiers"].split("\n")
     pythons = [line.rpartition(" :: ")[2] for line in classifiers if ":: Python :: 3." in line]

@@ -54,7 +54,7 @@ class TestCallbacks:
         agent.learn(2 * 40, DiscriminatorCallback(1, 1, n_generated=16))
         assert len(fits) == 2
 
-    def test_a_callback_counts_from_its_own_learn(self) -> None:
+    def test_a_callback_counts_within_one_call_of_learn(self) -> None:
         agent = new_agent()
         seen: list[int] = []
         agent.learn(3 * 40, EvaluationCallback(seen.append, every=2))
@@ -69,8 +69,8 @@ class TestCallbacks:
         agent.learn(2 * 40, evaluation, reset_num_timesteps=False)
         assert seen == [2, 3, 2]
 
-    def test_the_training_s_own_environment_can_be_evaluated_on(self) -> None:
-        """Between two calls of `learn` and inside one; sequences end at different lengths, so that rows are left half-way."""
+    def test_evaluation_can_use_the_training_environment(self) -> None:
+        """Between two calls of `learn` and inside one; sequences end at different lengths, so some rows are in mid-episode."""
         agent = new_agent(text_env())
         env = agent.get_env()
         assert env is not None
@@ -83,7 +83,7 @@ class TestCallbacks:
         assert agent.num_timesteps >= 96
         assert np.isfinite(inside.last_mean_reward)
 
-    def test_senseless_schedules_are_refused(self) -> None:
+    def test_invalid_schedules_are_refused(self) -> None:
         with pytest.raises(ValueError, match="must be at least 1"):
             DiscriminatorCallback(0)
         with pytest.raises(ValueError, match="must be at least 1 update, got 0"):

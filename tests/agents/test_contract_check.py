@@ -58,7 +58,7 @@ def ppo(vec_env: VecEnv, policy: str = "MultiInputPolicy", policy_kwargs: Any = 
 
 
 def warned(call: Callable[[], Any]) -> list[str]:
-    """The contract's warnings that a user would see, under Python's usual rule."""
+    """The contract's warnings that a user would see under Python's default filter."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
         call()
@@ -100,7 +100,7 @@ class TestDiscount:
     MESSAGE = "PPO has gamma=0.99, but the environment's reward contract needs {0}: pass gamma={0}."
 
     @pytest.mark.parametrize(("reward", "gamma"), [("terminal", 1.0), ("rollout", 0.0)])
-    def test_another_one_warns_once_in_two_calls_of_learn(self, reward: str, gamma: float) -> None:
+    def test_a_wrong_one_warns_once_in_two_calls_of_learn(self, reward: str, gamma: float) -> None:
         model = ppo(env(reward=reward), gamma=0.99)
 
         def twice() -> None:
@@ -117,7 +117,7 @@ class TestDiscount:
             model = ppo(vec_env, gamma=0.99)
             assert warned(lambda: check_contract(model)) == [self.MESSAGE.format(1.0)]  # noqa: B023 - called at once
 
-    def test_without_an_environment_there_is_nothing_to_compare(self) -> None:
+    def test_a_model_without_an_environment_is_refused(self) -> None:
         model = ppo(env())
         model.env = None
         with pytest.raises(ValueError, match=r"no environment to compare with: call set_env\(\) first"):
@@ -126,13 +126,13 @@ class TestDiscount:
 
 class TestScaledIds:
     @pytest.mark.parametrize("arguments", [{}, {"norm_obs_keys": ["tokens"]}])
-    def test_vec_normalize_is_seen_by_the_check(self, arguments: Any) -> None:
+    def test_the_check_finds_vec_normalize(self, arguments: Any) -> None:
         model = ppo(VecNormalize(env(), **arguments))
         assert warned(lambda: check_contract(model)) == [
             "VecNormalize scales token ids, which are names and not magnitudes: pass it norm_obs=False."
         ]
 
-    def test_vec_normalize_is_seen_without_any_check(self) -> None:
+    def test_vec_normalize_is_found_without_the_check(self) -> None:
         """By the extractor, in the first batch."""
         vec_env = VecNormalize(env())
         model = ppo(vec_env)
@@ -142,12 +142,12 @@ class TestScaledIds:
         assert len(seen) == 1
         assert "which are not token ids. A wrapper such as VecNormalize scales them: pass it norm_obs=False." in seen[0]
 
-    def test_learning_on_them_warns_before_it_fails(self) -> None:
+    def test_learning_on_scaled_ids_warns_before_it_fails(self) -> None:
         with pytest.warns(ContractWarning, match="pass it norm_obs=False"), pytest.raises(IndexError):
             ppo(VecNormalize(env())).learn(400)
 
     @pytest.mark.parametrize("ids", [[[0.5, 1.0, 2.0, V, V]], [[-0.4, 1.0, 2.0, V, V]]])
-    def test_what_is_no_id_is_seen_and_what_is_one_is_not(self, ids: list[list[float]]) -> None:
+    def test_only_values_that_are_no_ids_warn(self, ids: list[list[float]]) -> None:
         def look(tokens: torch.Tensor) -> list[str]:
             extractor = PrefixExtractor(env().observation_space)
             return warned(lambda: extractor({"tokens": tokens, "length": torch.zeros(1, 1)}))
@@ -158,7 +158,7 @@ class TestScaledIds:
     @pytest.mark.parametrize(
         "wrapper", [NormalizeObservation, lambda single: RescaleObservation(single, np.float32(0), np.float32(1))]
     )
-    def test_gymnasiums_wrappers_are_seen_in_the_space(self, wrapper: Any) -> None:
+    def test_gymnasiums_wrappers_are_found_by_the_space(self, wrapper: Any) -> None:
         vec_env = wrapped(wrapper)
         message = "The observations are no longer token ids: their space is Box"
         with pytest.warns(ContractWarning, match=message) as at_construction:
@@ -168,7 +168,7 @@ class TestScaledIds:
         assert len(seen) == 1
         assert seen[0].startswith(message)
 
-    def test_a_cast_that_keeps_ids_is_no_departure(self) -> None:
+    def test_a_cast_that_keeps_ids_does_not_warn(self) -> None:
         """The negative control of the test above."""
 
         def cast(single: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -201,7 +201,7 @@ class TestInputs:
             assert "pass policy_kwargs={'features_extractor_class': PrefixExtractor}" in seen
 
     @pytest.mark.parametrize(("n_quantiles", "expected"), [(200, 1), (50, 1), (10, 0)])
-    def test_more_quantiles_than_a_large_vocabulary_bears(self, n_quantiles: int, expected: int) -> None:
+    def test_too_many_quantiles_for_a_large_vocabulary(self, n_quantiles: int, expected: int) -> None:
         contrib = pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed: pip install -e '.[contrib]'")
         game = SequenceGame(5000, T, torch.zeros(1, T, dtype=torch.int64), Ordinal())
         large = SB3VecEnv(SequenceVectorEnv(game, 1, autoreset_mode="SameStep"))
@@ -216,14 +216,14 @@ class TestInputs:
             assert "pass fewer, such as policy_kwargs={'n_quantiles': 10}." in seen[0]
 
 
-class TestMovingJudge:
-    """Mean rewards of evaluations are compared over time, but who gives them is retrained."""
+class TestRetrainedRewardModel:
+    """Evaluations compare mean rewards over time, but the reward model is retrained in between."""
 
     RETRAINED: Any = {"retrain_every": 8}  # noqa: RUF012
 
     @staticmethod
     def names(model: Any, callback: Any) -> list[str]:
-        """Which callbacks are warned of when `model` begins to learn."""
+        """The callbacks that warnings name when `model` begins to learn."""
         messages = warned(lambda: model.learn(20, callback=[ContractCheck(), callback]))
         assert all("Watch oracle_nll or the likelihood of held-out sequences instead" in message for message in messages)
         return [message.partition(":")[0] for message in messages]
@@ -232,7 +232,7 @@ class TestMovingJudge:
     def evaluation(eval_env: VecEnv, **arguments: Any) -> EvalCallback:
         return EvalCallback(eval_env, eval_freq=1_000, verbose=0, **arguments)
 
-    def test_each_way_of_comparing(self, tmp_path: Path) -> None:
+    def test_warns_of_each_way_to_compare(self, tmp_path: Path) -> None:
         judge = small_discriminator()
         model, same = ppo(env(reward_model=judge, **self.RETRAINED)), env(reward_model=judge)
         threshold, patience = StopTrainingOnRewardThreshold(1.0), StopTrainingOnNoModelImprovement(1)
@@ -256,7 +256,7 @@ class TestMovingJudge:
         ],
         ids=["the same", "a part of a mixture", "single", "retrained by the evaluation", "another", "one that does not learn"],
     )
-    def test_only_a_judge_that_moves(self, judged_by: Any, expected: int) -> None:
+    def test_warns_only_of_a_retrained_reward_model(self, judged_by: Any, expected: int) -> None:
         judge = small_discriminator()
         model = ppo(env(reward_model=judge, **self.RETRAINED))
         stop = self.evaluation(judged_by(judge), callback_on_new_best=StopTrainingOnRewardThreshold(1.0), warn=False)
@@ -265,7 +265,7 @@ class TestMovingJudge:
             warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
             assert len(self.names(model, stop)) == expected
 
-    def test_a_frozen_one_does_not_move_unless_a_callback_retrains_it(self) -> None:
+    def test_warns_of_a_frozen_one_only_if_a_callback_retrains_it(self) -> None:
         judge = small_discriminator()
         agent = Reinforce("GeneratorPolicy", env(reward_model=judge, reward="rollout"), seed=0)
         stop = self.evaluation(env(reward_model=judge), callback_on_new_best=StopTrainingOnRewardThreshold(1.0))
@@ -282,7 +282,7 @@ class TestMovingJudge:
 
 
 class TestSavedModels:
-    """SB3's `save` knows nothing of the environment, whose discriminator then starts anew beside a trained policy."""
+    """SB3's `save` leaves out the environment, so a trained policy may be loaded beside an untrained discriminator."""
 
     MESSAGE = "PPO is trained, but its environment's reward model is not: Stable-Baselines3 saves only the model."
 
@@ -315,13 +315,13 @@ class TestSavedModels:
         assert torch.equal(*(one.reward_model.score(tokens, torch.full((20,), T)) for one in (game, played)))
         assert warned(go_on) == []
 
-    def test_a_second_learn_is_not_a_new_game(self) -> None:
+    def test_a_second_learn_does_not_warn(self) -> None:
         """Also where the discriminator has not been retrained yet."""
         model = ppo(self.vec_env(small_game(reward_model=small_discriminator(), retrain_every=1_000)))
         for _ in range(2):
             assert warned(lambda: model.learn(40, callback=ContractCheck(), reset_num_timesteps=False)) == []
 
-    def test_a_discriminator_that_is_not_retrained_has_nothing_to_lose(self, tmp_path: Path) -> None:
+    def test_a_discriminator_that_is_not_retrained_does_not_warn(self, tmp_path: Path) -> None:
         frozen = small_game(reward_model=small_discriminator())
         ppo(self.vec_env(frozen)).learn(40).save(tmp_path / "model.zip")
         loaded = PPO.load(tmp_path / "model.zip", env=self.vec_env(frozen))

@@ -1,4 +1,4 @@
-"""When the discriminator is said to have stopped teaching."""
+"""When the watch warns that the discriminator no longer teaches the generator."""
 
 import dataclasses
 
@@ -10,31 +10,31 @@ from seqgan_env.rewards.text_cnn import TextCNNConfig
 
 
 def told(accuracies: list[float], patience: int = 3) -> list[int]:
-    """At which of the accuracies the watch speaks."""
+    """The indices of the accuracies at which the watch warns."""
     watch = DiscriminatorWatch(patience)
     return [at for at, accuracy in enumerate(accuracies) if watch.check(accuracy) is not None]
 
 
 @pytest.mark.parametrize("accuracy", [1.0, 0.999, 0.995, 0.5, 0.49, 0.51])
-def test_a_state_is_told_once_it_has_lasted(accuracy: float) -> None:
+def test_warns_once_a_state_has_lasted(accuracy: float) -> None:
     assert told([0.8, accuracy, accuracy, accuracy, accuracy, accuracy, accuracy, accuracy]) == [3]
 
 
 @pytest.mark.parametrize("accuracy", [0.994, 0.9, 0.6, 0.511, 0.489, 0.3, 0.0])
-def test_other_accuracies_are_not_told(accuracy: float) -> None:
+def test_other_accuracies_do_not_warn(accuracy: float) -> None:
     assert told([accuracy] * 20) == []
 
 
-def test_one_retraining_in_between_starts_the_count_anew() -> None:
+def test_another_accuracy_in_between_restarts_the_count() -> None:
     assert told([1.0, 1.0, 0.8, 1.0, 1.0, 0.8, 1.0, 1.0, 1.0]) == [8]
 
 
-def test_always_right_and_at_chance_are_counted_apart() -> None:
+def test_always_right_and_at_chance_are_counted_separately() -> None:
     assert told([1.0, 1.0, 0.5, 0.5, 1.0, 1.0]) == []
     assert told([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]) == [2, 5]
 
 
-def test_a_state_that_comes_back_is_told_again() -> None:
+def test_a_state_that_returns_warns_again() -> None:
     assert told([0.5, 0.5, 0.5, 0.5, 0.7, 0.5, 0.5, 0.5]) == [2, 7]
 
 

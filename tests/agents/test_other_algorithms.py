@@ -82,7 +82,7 @@ def make(name: str, vec_env: VecEnv, settings: dict[str, Any], blind: bool = Fal
 
 
 def mean_reward(model: Any) -> float:
-    """Of 64 episodes as the policy draws them."""
+    """The mean reward of 64 episodes that the policy samples."""
     mean, _ = evaluate_policy(model, env(), n_eval_episodes=64, deterministic=False)
     return float(np.mean(mean))
 
@@ -196,7 +196,7 @@ class RandomStart(VecEnvWrapper):
 @pytest.mark.slow
 @pytest.mark.rounding
 def test_ids_as_numbers_are_poor_features() -> None:
-    """The same PPO on a `PrefixExtractor` and on what SB3 makes of ids by itself: each token has a successor to be learned."""
+    """The same PPO with a `PrefixExtractor` and with SB3's own features of ids: each token has a successor to learn."""
     vocab_size, length = 8, 3
     successor = np.random.default_rng(0).permutation(vocab_size)
 

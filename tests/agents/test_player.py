@@ -19,7 +19,7 @@ class Rows(KVWriter):
         self.rows.append({name: x for name, x in key_values.items() if name not in ("time/fps", "time/time_elapsed")})
 
 
-def test_updates_one_by_one_are_what_learn_does() -> None:
+def test_updates_one_by_one_equal_learn() -> None:
     """The schedule of the learning rate and the log included."""
     changes: dict[str, Any] = {"learning_rate": lambda remaining: 0.05 * remaining, "rollout_lag": 0.5}
     learned, updated = new_agent(**changes), new_agent(**changes)
@@ -36,7 +36,7 @@ def test_updates_one_by_one_are_what_learn_does() -> None:
     assert len(logs[0].rows) == 3
 
 
-def test_more_updates_go_on_where_the_first_ended() -> None:
+def test_more_updates_continue_after_the_first() -> None:
     whole, parts = new_agent(), new_agent()
     for agent, numbers in ((whole, [4]), (parts, [3, 4])):
         for n_updates in numbers:
@@ -47,6 +47,6 @@ def test_more_updates_go_on_where_the_first_ended() -> None:
     assert whole.num_timesteps == parts.num_timesteps == 160
 
 
-def test_an_update_needs_a_beginning() -> None:
+def test_update_needs_begin_first() -> None:
     with pytest.raises(ValueError, match=r"call begin\(n_updates\) first"):
         new_agent().update()

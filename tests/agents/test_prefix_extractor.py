@@ -42,7 +42,7 @@ class TestPrefixExtractor:
     @readers
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 2**31), length=st.integers(0, T))
-    def test_what_stands_beyond_the_prefix_has_no_effect(self, reader: str, seed: int, length: int) -> None:
+    def test_tokens_beyond_the_prefix_have_no_effect(self, reader: str, seed: int, length: int) -> None:
         tokens, garbage = torch.randint(0, V + 1, (2, 1, T), generator=seeded(seed))
         other = torch.where(torch.arange(T) < length, tokens, garbage)
         lengths = torch.full((1, 1), length)
@@ -51,7 +51,7 @@ class TestPrefixExtractor:
     @readers
     @settings(max_examples=40, deadline=None)
     @given(seed=st.integers(0, 2**31), length=st.integers(1, T), data=st.data())
-    def test_what_stands_in_it_has_one(self, reader: str, seed: int, length: int, data: st.DataObject) -> None:
+    def test_tokens_of_the_prefix_have_an_effect(self, reader: str, seed: int, length: int, data: st.DataObject) -> None:
         """The negative control of the test above: every single token of the prefix counts, and its order, and its length."""
         tokens, lengths = torch.randint(0, V, (1, T), generator=seeded(seed)), torch.full((1, 1), length)
         expected = features(self.MADE[reader], tokens, lengths)
@@ -126,7 +126,9 @@ class TestPrefixExtractor:
             ),
         ],
     )
-    def test_what_it_cannot_read_is_refused(self, space: Any, arguments: Any, error: type[Exception], message: str) -> None:
+    def test_invalid_spaces_and_settings_are_refused(
+        self, space: Any, arguments: Any, error: type[Exception], message: str
+    ) -> None:
         with pytest.raises(error, match=message):
             extractor(space, **arguments)
 
@@ -136,7 +138,7 @@ def arguments(**rules: Any) -> dict[str, Any]:
 
 
 class TestSingleEnvironments:
-    def test_make_vec_env_shares_the_reward_model_that_it_is_given(self) -> None:
+    def test_make_vec_env_shares_a_given_reward_model(self) -> None:
         shared = small_discriminator()
         env = make_vec_env("SeqGAN/Oracle-v0", n_envs=3, env_kwargs=arguments(reward_model=shared, retrain_every=4))
         assert all(game.reward_model is shared for game in env.get_attr("game"))
@@ -147,7 +149,7 @@ class TestSingleEnvironments:
         assert len(set(before)) == len(set(after)) == 1
         assert before[0] != after[0]
 
-    def test_without_one_each_environment_has_its_own(self) -> None:
+    def test_without_one_each_environment_creates_its_own(self) -> None:
         """The negative control of the test above."""
         env = make_vec_env(
             "SeqGAN/Oracle-v0", n_envs=3, env_kwargs=arguments(discriminator=small_discriminator().discriminator.config)
@@ -178,7 +180,7 @@ class TestSingleEnvironments:
 
     @pytest.mark.slow
     def test_processes_share_nothing(self) -> None:
-        """The reward model is copied into each; what one learns, neither the other nor the caller's own sees."""
+        """Each process has a copy of the reward model; what one learns reaches neither the other nor the caller's model."""
         given = small_discriminator()
         env = make_vec_env(
             ORACLE,

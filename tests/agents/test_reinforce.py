@@ -33,7 +33,7 @@ from tests.small import KeepsEpisodes, Recorder, T, V, no_repeats, seeded, small
 class TestUpdate:
     @pytest.mark.parametrize("baseline", ["none", "batch", "position", "leave-one-out"])
     def test_one_update_is_the_policy_gradient(self, baseline: Any) -> None:
-        """Rewards, advantages, loss and clipping put together by hand from an environment built alike give the same step."""
+        """Rewards, advantages, loss and clipping, computed by hand in an equal environment, give the same step."""
         agent = new_agent(baseline=baseline)
         agent.learn(8 * 5)
 
@@ -58,7 +58,7 @@ class TestUpdate:
         assert not torch.allclose(weights(agent), weights(shifted), atol=1e-3)
 
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
-    def test_what_is_clipped_is_the_gradient_of_the_mean_or_of_the_sum(self, reduction: Any) -> None:
+    def test_the_gradient_of_the_mean_or_of_the_sum_is_clipped(self, reduction: Any) -> None:
         """By hand, over two updates; in a single one Adam would not tell a clipped gradient from another."""
 
         def by_hand(reduction: str) -> tuple[Tensor, list[bool]]:
@@ -138,7 +138,7 @@ class TestUpdate:
         agent.learn(4 * 40)
         assert agent.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
 
-    def test_gamma_is_the_contracts(self) -> None:
+    def test_gamma_is_that_of_the_contract(self) -> None:
         assert new_agent().gamma == 0.0
         for reward in ("terminal", "shaped"):
             game = new_game(reward=reward)
@@ -196,7 +196,7 @@ class TestReferencePolicy:
         assert held < free / 3
         assert free > 0.01
 
-    def test_is_the_generator_as_learning_from_rewards_began(self) -> None:
+    def test_is_the_generator_before_the_first_update(self) -> None:
         agent = new_agent(kl_coef=1.0, rollout_lag=0.5)
         with torch.no_grad():
             agent.generator.output.bias += 1  # as by maximum likelihood
@@ -220,7 +220,7 @@ class TestReferencePolicy:
 
     @pytest.mark.parametrize("before", [{}, {"kl_coef": 1.0}, {"rollout_lag": 0.5}, {"kl_coef": 1.0, "rollout_lag": 0.5}])
     @pytest.mark.parametrize("after", [{"kl_coef": 0.0}, {"kl_coef": 0.5}, {"rollout_lag": 0.0}, {"rollout_lag": 0.9}])
-    def test_comes_and_goes_where_loading_changes_its_weight(
+    def test_loading_with_another_weight_adds_or_removes_it(
         self, tmp_path: Path, before: dict[str, float], after: dict[str, float]
     ) -> None:
         agent = new_agent(**before)
@@ -238,7 +238,7 @@ class TestReferencePolicy:
         loaded.learn(40, reset_num_timesteps=False)
 
     @pytest.mark.parametrize("mask", [None, no_repeats])
-    def test_is_at_the_distance_that_the_mask_leaves(self, mask: Any) -> None:
+    def test_divergence_under_a_mask_by_hand(self, mask: Any) -> None:
         """By hand: each next token's divergence over what the mask allows, and the mean over the actions taken."""
         game = small_game(reward="terminal", mask=mask)
         env = KeepsEpisodes(game, 8, autoreset_mode="SameStep")
@@ -276,7 +276,7 @@ class TestBatchesOfOneEpisode:
             ("none", "terminal", True),
         ],
     )
-    def test_are_refused_where_the_baseline_is_the_return_itself(self, baseline: Any, reward: str, learns: bool) -> None:
+    def test_are_refused_if_the_baseline_equals_the_return(self, baseline: Any, reward: str, learns: bool) -> None:
         if not learns:
             with pytest.raises(ValueError, match=rf"baseline='{baseline}' nothing can be learned in batches of 1.*num_envs"):
                 new_agent(self.env(reward=reward), baseline=baseline)
@@ -285,7 +285,7 @@ class TestBatchesOfOneEpisode:
         before = weights(agent)
         assert not torch.equal(weights(agent.learn(5)), before)
 
-    def test_are_refused_by_default_however_they_come(self, tmp_path: Path) -> None:
+    def test_are_refused_by_constructor_load_and_set_env(self, tmp_path: Path) -> None:
         agent = new_agent()
         agent.save(tmp_path / "agent.zip")
         with pytest.raises(ValueError, match="baseline='leave-one-out' nothing can be learned in batches of 1"):
@@ -318,27 +318,25 @@ class TestSaveAndLoad:
             ),
         ],
     )
-    def test_settings_that_nothing_can_be_learned_with_are_refused(
-        self, tmp_path: Path, setting: dict[str, Any], message: str
-    ) -> None:
-        """When it is made, and when it is loaded."""
+    def test_invalid_settings_are_refused(self, tmp_path: Path, setting: dict[str, Any], message: str) -> None:
+        """By the constructor and by `load`."""
         with pytest.raises(ValueError, match=message):
             new_agent(**setting)
         new_agent().save(tmp_path / "agent.zip")
         with pytest.raises(ValueError, match=message):
             Reinforce.load(tmp_path / "agent.zip", **setting)
 
-    def test_a_weight_of_the_entropy_can_be_changed_in_loading(self, tmp_path: Path) -> None:
+    def test_load_can_change_ent_coef(self, tmp_path: Path) -> None:
         new_agent(ent_coef=0.1).save(tmp_path / "agent.zip")
         assert Reinforce.load(tmp_path / "agent.zip").ent_coef == 0.1
         assert Reinforce.load(tmp_path / "agent.zip", ent_coef=0.5).ent_coef == 0.5
 
-    def test_nothing_is_known_of_a_batch_before_one_was_played(self) -> None:
+    def test_last_played_needs_a_played_batch(self) -> None:
         with pytest.raises(ValueError, match=r"Nothing has been played yet: call learn\(\) or update\(\) first"):
             _ = new_agent().last_played
 
     @pytest.mark.parametrize("lag", [0.0, 0.5])
-    def test_same_actions_and_it_goes_on(self, tmp_path: Path, lag: float) -> None:
+    def test_a_loaded_agent_acts_the_same_and_continues(self, tmp_path: Path, lag: float) -> None:
         agent = new_agent(rollout_lag=lag)
         agent.learn(2 * 40)
         agent.save(tmp_path / "agent.zip")
@@ -356,8 +354,8 @@ class TestSaveAndLoad:
         assert state[0]["step"] == 2  # the saved optimiser's moments, not fresh ones
         assert loaded.policy.optimizer.state_dict()["state"][0]["step"] == 3
 
-    def test_what_the_discriminator_has_learned_is_saved(self, tmp_path: Path) -> None:
-        """Into a game made anew, as in a new process: with `env`, or with the first environment set after loading."""
+    def test_the_trained_discriminator_is_saved(self, tmp_path: Path) -> None:
+        """For a new game, as in a new process: with `env`, or with the first environment set after loading."""
         agent = new_agent()
         agent.learn(2 * 40, DiscriminatorCallback(1, 5, n_generated=64))
         tokens, lengths = agent.sample(64)
@@ -393,7 +391,7 @@ class TestSaveAndLoad:
         ],
         ids=["another kind", "another that learns", "another size"],
     )
-    def test_another_reward_model_stays_as_it_is_and_that_is_said(self, tmp_path: Path, rules: Any) -> None:
+    def test_another_reward_model_stays_unchanged_with_a_warning(self, tmp_path: Path, rules: Any) -> None:
         agent = new_agent()
         agent.learn(40, DiscriminatorCallback(1, 1, n_generated=64))
         agent.save(tmp_path / "agent.zip")
@@ -405,8 +403,8 @@ class TestSaveAndLoad:
             Reinforce.load(tmp_path / "agent.zip", env=SequenceVectorEnv(game, 8, autoreset_mode="SameStep"))
         assert str(detached(game.training_state())) == str(before)
 
-    def test_a_file_without_the_game_is_taken(self, tmp_path: Path) -> None:
-        """As they were before."""
+    def test_a_file_without_the_game_is_loaded(self, tmp_path: Path) -> None:
+        """As older versions wrote it."""
         agent = new_agent()
         agent.save(tmp_path / "agent.zip")
         with ZipFile(tmp_path / "agent.zip") as full, ZipFile(tmp_path / "old.zip", "w") as old:
@@ -454,10 +452,10 @@ class TestEnvironments:
 
     @pytest.mark.parametrize("by", ["set_env", "load"])
     @pytest.mark.parametrize("contracts", [("rollout", "terminal"), ("shaped", "rollout")])
-    def test_the_discount_is_that_of_the_environment_that_is_played(
+    def test_the_discount_is_that_of_the_current_environment(
         self, tmp_path: Path, by: str, contracts: tuple[str, str]
     ) -> None:
-        """And what is learned there: the same as by an agent that began there with the same parameters."""
+        """And the agent learns the same there as one that began there with the same parameters."""
         first, second = (new_agent(SequenceVectorEnv(new_game(reward=r), 8, autoreset_mode="SameStep")) for r in contracts)
         other = SequenceVectorEnv(new_game(reward=contracts[1]), 8, autoreset_mode="SameStep")
         if by == "set_env":
@@ -485,7 +483,7 @@ class TestEnvironments:
         assert torch.equal(weights(new_agent(seed=seed).learn(40)), weights(new_agent(seed=3).learn(40)))
 
     def test_gymnasium_s_wrappers_are_refused_by_name(self) -> None:
-        """`play` would go past them; those that `gym.make` adds have nothing to do here."""
+        """`play` would bypass them; those that `gym.make` adds are not needed here."""
         single = gym.make("SeqGAN/Oracle-v0", sequence_length=5, vocab_size=12)
         assert single is not single.unwrapped
         Reinforce(env=single, seed=0)
@@ -532,7 +530,7 @@ class TestEnvironments:
 
 
 class TestUnderAMask:
-    """Who plays a game with a mask samples under it, and learns from the probabilities that it leaves."""
+    """In a game with a mask, the agent samples under it and learns from the masked probabilities."""
 
     def agent(self, **changes: Any) -> Reinforce:
         game = small_game(mask=no_repeats, reward="rollout", **changes)
@@ -547,7 +545,7 @@ class TestUnderAMask:
         unmasked, _ = agent.generator.sample(200, T, seeded())
         assert any(len(set(row)) < T for row in unmasked.tolist())
 
-    def test_log_probabilities_are_those_of_what_is_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_log_probabilities_are_those_under_the_mask(self, monkeypatch: pytest.MonkeyPatch) -> None:
         agent = self.agent()
         generator = copy.deepcopy(agent.generator)
         used: list[torch.Tensor] = []
@@ -580,7 +578,7 @@ class TestUnderAMask:
 
     @pytest.mark.rounding
     def test_it_learns(self) -> None:
-        """`Ordinal` wants rising tokens: 555 for 1 2 3 4 5, and 537.5 in the mean over what chance writes."""
+        """`Ordinal` rewards rising tokens: 555 for 1 2 3 4 5, and 537.5 on average for random tokens."""
         agent = self.agent()
         before = agent.game.reward_model.score(agent.sample(500)[0], torch.full((500,), T)).mean()
         agent.learn(16 * T * 50)

@@ -21,14 +21,14 @@ from tests.agents.small_agents import new_agent, new_game, note_rewards, text_en
 
 
 def untested(kinds: set[str], tests: str, end: str | None = None) -> list[str]:
-    """Which classes are not named in a class of tests in this file."""
+    """The classes that the given test class of this file does not name."""
     source = Path(__file__).read_text(encoding="utf-8")
     part = source[source.index(f"class {tests}") : None if end is None else source.index(f"class {end}")]
     return [kind for kind in kinds if re.search(rf"\.{kind}\b", part) is None]
 
 
 class KeepLocals(BaseCallback):
-    """What SB3's algorithms let callbacks see of each step."""
+    """Keeps what SB3's algorithms show callbacks at each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class KeepLocals(BaseCallback):
 
 
 def evaluation(**arguments: Any) -> EvalCallback:
-    """Each third step, on a game of its own with a reward that nobody retrains."""
+    """An evaluation at every third step, on its own game with a reward that is never retrained."""
     env = SB3VecEnv(SequenceVectorEnv(new_game(reward_model="bleu", reward="terminal"), 4, autoreset_mode="SameStep"))
     return EvalCallback(env, **{"eval_freq": 3, "n_eval_episodes": 4, "verbose": 0, "warn": False, **arguments})
 
@@ -53,8 +53,8 @@ class TestCallbacks:
         own = {name for name, value in vars(callbacks).items() if isinstance(value, type) and issubclass(value, BaseCallback)}
         assert untested(own - {"BaseCallback", "EventCallback"}, "TestCallbacks", "TestWrappers") == []
 
-    def test_they_see_the_steps_that_the_environment_would_have_made(self) -> None:
-        """Made by hand in an environment built alike, under the same policy."""
+    def test_they_see_the_steps_of_the_environment(self) -> None:
+        """Compared with steps by hand in an equal environment, under the same policy."""
         agent, twin = (new_agent(SequenceVectorEnv(new_game(reward="shaped"), 8, autoreset_mode="SameStep")) for _ in range(2))
         seen = KeepLocals()
         agent.learn(40, seen)
@@ -103,7 +103,7 @@ class TestCallbacks:
             assert agent.num_timesteps == (24 if stops else 120)
 
     def test_no_improvement(self) -> None:
-        """Without a step size, greedy evaluations are all alike: the second and the third are no better."""
+        """With learning rate 0 greedy evaluations are equal: the second and the third are no better."""
         agent = new_agent(learning_rate=0.0)
         after = callbacks.StopTrainingOnNoModelImprovement(max_no_improvement_evals=1)
         agent.learn(10 * 40, evaluation(callback_after_eval=after))
@@ -138,7 +138,7 @@ class TestCallbacks:
         assert logged == [40, 80, 120]
 
     @pytest.mark.parametrize("env", [lambda: None, text_env], ids=["one length", "unequal lengths"])
-    def test_the_progress_bar_counts_what_num_timesteps_counts(self, monkeypatch: pytest.MonkeyPatch, env: Any) -> None:
+    def test_the_progress_bar_counts_num_timesteps(self, monkeypatch: pytest.MonkeyPatch, env: Any) -> None:
         bars: list[Any] = []
 
         class Bar:
@@ -211,7 +211,7 @@ class TestWrappers:
         assert torch.equal(weights(plain.learn(3 * 40)), weights(monitored.learn(3 * 40)))
 
     def test_normalised_rewards_are_learned_from(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """They are what the wrapper makes of the same steps; the log keeps the game's own."""
+        """They are the wrapper's rewards for the same steps; the log keeps the game's."""
         agent, twin = (new_agent(vec_env.VecNormalize(self.env(), norm_obs=False, gamma=1.0)) for _ in range(2))
         seen, noted = KeepLocals(), note_rewards(monkeypatch)
         agent.learn(40, seen)
@@ -235,7 +235,7 @@ class TestWrappers:
         with pytest.raises(ValueError, match=message):
             new_agent().set_env(vec_env.VecMonitor(vec_env.VecNormalize(self.env())))
 
-    def test_rewards_that_are_no_numbers_are_found(self) -> None:
+    def test_nan_rewards_are_found(self) -> None:
         rules: Any = {"reward": "terminal", "reward_model": ConstantReward(float("nan"))}
         with pytest.raises(ValueError, match="found nan in rewards"):
             new_agent(vec_env.VecCheckNan(self.env(**rules), raise_exception=True)).learn(40)
@@ -249,11 +249,11 @@ class TestWrappers:
             ("VecExtractDictObs", lambda env: vec_env.VecMonitor(vec_env.VecExtractDictObs(env(), "tokens"))),
         ],
     )
-    def test_what_changes_observations_is_refused(self, name: str, around: Any) -> None:
+    def test_wrappers_that_change_observations_are_refused(self, name: str, around: Any) -> None:
         with pytest.raises(ValueError, match=rf"^{name} changes observations or actions.*: leave it out"):
             new_agent(around(self.env))
 
-    def test_what_finds_no_images_changes_nothing(self) -> None:
+    def test_a_wrapper_for_images_changes_nothing(self) -> None:
         transposed = new_agent(vec_env.VecTransposeImage(self.env()))
         assert torch.equal(weights(transposed.learn(40)), weights(new_agent(self.env()).learn(40)))
 
@@ -268,7 +268,7 @@ class TestWrappers:
         assert frames[0] == frames[5] == frames[10]  # all rows stand at the start of their next episodes
         video.recorded_frames.clear()
 
-    def test_one_of_one_s_own_can_shape_rewards_but_not_play(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_custom_wrapper_may_shape_rewards_but_not_play(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Doubled(vec_env.VecEnvWrapper):
             def reset(self) -> Any:
                 return self.venv.reset()

@@ -100,7 +100,7 @@ class TestSteps:
         assert env.get_images() == [None, None]
         env.close()
 
-    def test_one_of_the_rows_that_end_together_carries_the_retraining(self) -> None:
+    def test_only_one_of_the_rows_that_end_together_reports_the_retraining(self) -> None:
         model = Recorder()
         env = SB3VecEnv(SequenceVectorEnv(small_game(reward_model=model, retrain_every=6), 3, autoreset_mode="SameStep"))
         tokens = episodes(env.venv.game, 3)
@@ -136,7 +136,7 @@ class TestSteps:
 class TestGymnasiumsWrappers:
     @counts_in_same_step
     def test_episode_statistics_reach_sb3_s_log(self) -> None:
-        """The infos of the wrapper are those of `VecMonitor`, which needs none."""
+        """The infos of the wrapper equal those of `VecMonitor`, which works without it."""
         env = SB3VecEnv(RecordEpisodeStatistics(native(n=2, end_token=END)))
         twin = VecMonitor(SB3VecEnv(native(n=2, end_token=END)))
         for one in (env, twin):
@@ -171,7 +171,7 @@ class TestGymnasiumsWrappers:
         ],
         ids=["clip", "transform"],
     )
-    def test_rewards_are_the_wrapper_s(self, around: Any, expected: Callable[[Any], Any]) -> None:
+    def test_rewards_come_from_the_wrapper(self, around: Any, expected: Callable[[Any], Any]) -> None:
         env, twin = SB3VecEnv(around(native())), SB3VecEnv(native())
         env.reset()
         twin.reset()
@@ -181,7 +181,7 @@ class TestGymnasiumsWrappers:
             assert rewards.dtype == np.float32
         assert plain.min() > 1
 
-    def test_a_wrapper_with_a_state_of_its_own(self) -> None:
+    def test_a_wrapper_with_its_own_state(self) -> None:
         env = SB3VecEnv(NormalizeReward(native()))
         env.reset()
         rewards = [env.step(actions)[1] for actions in episodes(small_game(), N).T.numpy()]
@@ -199,7 +199,7 @@ class TestGymnasiumsWrappers:
         assert env.env_is_wrapped(ClipReward) == [True] * N
         assert env.env_is_wrapped(gym.Wrapper) == [False] * N
 
-    def test_what_sb3_cannot_take_is_refused_by_name(self) -> None:
+    def test_unsupported_wrappers_are_refused_by_name(self) -> None:
         with pytest.raises(TypeError, match="gives each row its own info: leave out DictInfoToList"):
             SB3VecEnv(DictInfoToList(RecordEpisodeStatistics(native())))
         with pytest.raises(ValueError, match="Make it with autoreset_mode='SameStep'"):
@@ -233,7 +233,7 @@ def test_infos_in_gymnasium_s_form_by_hand() -> None:
 
 
 @pytest.mark.parametrize("around", [lambda env: env, RecordEpisodeStatistics])
-def test_a_pickled_environment_goes_on_as_the_original(around: Any) -> None:
+def test_a_pickled_environment_continues_as_the_original(around: Any) -> None:
     env = SB3VecEnv(around(native(reward="shaped")))
     env.seed(3)
     env.reset()
@@ -250,11 +250,11 @@ def test_a_pickled_environment_goes_on_as_the_original(around: Any) -> None:
 
 
 class TestReplay:
-    """What is replayed after `play` is what steps would have given."""
+    """A replay after `play` shows what steps would have given."""
 
     @pytest.mark.parametrize("layout", ["dict", "flat"])
     @pytest.mark.parametrize("reward", ["terminal", "rollout", "shaped"])
-    def test_is_what_steps_give(self, reward: str, layout: Any) -> None:
+    def test_equals_steps(self, reward: str, layout: Any) -> None:
         rules: Any = {"reward": reward, "layout": layout, "retrain_every": 2 * N}
         env, twin = (SB3VecEnv(native(reward_model=Recorder(), **rules)) for _ in range(2))
         for one in (env, twin):
@@ -299,7 +299,7 @@ class TestReplay:
         assert steps[1][3][0]["terminal_observation"]["length"].tolist() == [2]
         assert steps[2][3] == [{}, {}]
 
-    def test_waiting_is_forgotten_by_wrappers(self) -> None:
+    def test_wrappers_do_not_count_waiting(self) -> None:
         """Rewards and lengths of `VecMonitor` are those of the episodes, in the next batch too."""
         env = VecMonitor(SB3VecEnv(native(n=2, end_token=END)))
         env.reset()
@@ -356,7 +356,7 @@ class TestReplay:
                 list(inner.replay(env, tokens, inner.sequences.play(tokens)))
             inner.step(tokens[:, 0].numpy())  # it plays on by itself
 
-    def test_where_rows_stand_is_known(self) -> None:
+    def test_is_midway_follows_the_rows(self) -> None:
         env = SB3VecEnv(native(n=2, end_token=END))
         env.reset()
         assert not env.is_midway
