@@ -1,4 +1,4 @@
-"""Whatever stops a run, it goes on as if nothing had happened; what cannot go on says why."""
+"""However a run was stopped, it resumes as if it never had been, or an error says why it cannot."""
 
 import contextlib
 import csv
@@ -43,7 +43,7 @@ EVERY_ROUND = CheckpointConfig(every_rounds=1)
 
 
 def leavings(run: Path) -> dict[str, Any]:
-    """All that a run leaves but its times, its name, and how it was stored on the way."""
+    """The results of a run, without times, name and checkpoints."""
     with (run / "progress.csv").open() as file:
         log = [{name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)]
     log = [{name: value for name, value in row.items() if value} for row in log]
@@ -53,7 +53,7 @@ def leavings(run: Path) -> dict[str, Any]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
-    """Press Ctrl-C when so many rounds are done."""
+    """Press Ctrl-C after so many rounds."""
     original = Run.round_done
     left = iter(range(rounds))
 
@@ -76,7 +76,7 @@ def stopped(config: TrainConfig, rounds: int) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the run that was never stopped leaves."""
+    """The results of the run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     train.main(lagging(folder))
     return leavings(only_run(folder))
@@ -92,15 +92,15 @@ def lagging(out: Path, **changes: Any) -> TrainConfig:
     return oracle_config(out, **fields)
 
 
-class TestStoppedAndTakenUp:
+class TestStoppedAndResumed:
     @pytest.mark.parametrize("rounds", [0, 1, 2, 4, 6], ids=lambda n: f"after-{n + 1}-rounds")
-    def test_leaves_what_the_whole_run_leaves(self, tmp_path: Path, whole: dict[str, Any], rounds: int) -> None:
+    def test_equals_a_run_that_was_never_stopped(self, tmp_path: Path, whole: dict[str, Any], rounds: int) -> None:
         run = stopped(lagging(tmp_path), rounds)
         assert leavings(run) != whole
         train.resume(run)
         assert leavings(run) == whole
 
-    def test_again_and_again(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+    def test_several_times(self, tmp_path: Path, whole: dict[str, Any]) -> None:
         run = stopped(lagging(tmp_path), 0)
         for _ in range(3):
             with pytest.MonkeyPatch.context() as monkeypatch:
@@ -130,7 +130,7 @@ class TestStoppedAndTakenUp:
         assert leavings(run) == whole
 
     def test_in_the_middle_of_an_update(self, tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        """The half update is forgotten; the checkpoint is of the round before."""
+        """The unfinished update is discarded; the checkpoint is of the round before."""
         calls = iter(range(3))
 
         def interrupted(*_: Any) -> None:
@@ -173,8 +173,8 @@ class TestStoppedAndTakenUp:
         train.resume(run)
         assert leavings(run) == whole
 
-    def test_is_the_checkpoint_and_not_chance(self, tmp_path: Path, whole: dict[str, Any]) -> None:
-        """A control: a state that lacks one thing alone, the random numbers, ends elsewhere."""
+    def test_depends_on_the_checkpoint(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+        """A control: a state without its random generator leads to other results."""
         run = stopped(lagging(tmp_path), 5)
         original = Reinforce.load_training_state
 
@@ -187,7 +187,7 @@ class TestStoppedAndTakenUp:
         assert leavings(run) != whole
 
 
-def test_a_number_that_is_none_leaves_the_last_good_checkpoint(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_a_non_finite_number_leaves_the_last_good_checkpoint(tmp_path: Path, whole: dict[str, Any]) -> None:
     config, original = lagging(tmp_path), SequenceVectorEnv.play
     plays = iter(range(3))
 
@@ -213,7 +213,7 @@ class TestCheckpoints:
         ]
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-    def test_a_damaged_one_gives_way_to_the_one_before(
+    def test_a_damaged_one_is_replaced_by_the_one_before(
         self, tmp_path: Path, whole: dict[str, Any], damage: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = stopped(lagging(tmp_path), 5)
@@ -246,7 +246,7 @@ class TestCheckpoints:
                 continue
             assert str(state) == str(before), at  # such as a space of the header that became another
 
-    def test_the_best_one_stays_and_can_be_gone_back_to(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+    def test_the_best_one_is_kept_and_can_be_restored(self, tmp_path: Path, whole: dict[str, Any]) -> None:
         """`lagging` is at its best after the second of three updates, by NLL_oracle + NLL_test."""
         train.main(lagging(tmp_path, checkpoint=CheckpointConfig(every_rounds=1, keep=1)))
         run = only_run(tmp_path)
@@ -258,9 +258,7 @@ class TestCheckpoints:
         train.resume(run, from_best=True)
         assert leavings(run) == whole
 
-    def test_a_kill_on_the_way_back_to_the_best_leaves_a_whole_one(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_kill_while_restoring_the_best_leaves_a_valid_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wherever it comes: before any file is removed, or after each."""
         for n_removed in range(3):
             checkpoints = Checkpoints(tmp_path / str(n_removed), keep=5)
@@ -285,8 +283,8 @@ class TestCheckpoints:
             checkpoints.go_back_to_best()
             assert checkpoints.newest()[1] == {"all_rounds": 1}
 
-    def test_a_whole_file_that_holds_something_else_is_refused(self, tmp_path: Path) -> None:
-        """Checksums are right: each part of the state is left out, or is of another kind."""
+    def test_an_intact_file_with_other_content_is_refused(self, tmp_path: Path) -> None:
+        """With valid checksums: each part of the state is missing, or of another type."""
         run = stopped(lagging(tmp_path), 3)
         (path, *others) = sorted((run / "checkpoints").glob("round-*"), reverse=True)
         for other in others:
@@ -308,7 +306,7 @@ class TestCheckpoints:
         with pytest.raises(FileNotFoundError, match="There is no run"):
             train.resume(tmp_path)
 
-    def test_a_run_that_was_killed_before_its_first_begins_anew(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+    def test_a_run_killed_before_its_first_starts_again(self, tmp_path: Path, whole: dict[str, Any]) -> None:
         run = stopped(lagging(tmp_path), 0)
         shutil.rmtree(run / "checkpoints")
         train.resume(run)
@@ -323,7 +321,7 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="has its data file changed"):
             train.resume(run)
 
-    def test_an_objective_is_run_only_if_it_is_named_again(self, tmp_path: Path) -> None:
+    def test_an_objective_is_executed_only_if_it_is_passed_again(self, tmp_path: Path) -> None:
         objective = OBJECTIVE["objective"]
         run = stopped(lagging(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], objective=objective)), 5)
         with pytest.raises(ValueError, match=f"if you trust it, add --objective {objective}"):
@@ -389,7 +387,7 @@ def moved_from_a_gpu(run: Path, device: str) -> Path:
 
 class TestElsewhere:
     @pytest.mark.parametrize("rounds", [0, 3, 5], ids=["likelihood", "discriminator", "adversarial"])
-    def test_a_run_of_a_gpu_goes_on_on_a_cpu(
+    def test_a_run_of_a_gpu_continues_on_a_cpu(
         self, tmp_path: Path, rounds: int, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = moved_from_a_gpu(stopped(lagging(tmp_path / "runs"), rounds), "cuda")
@@ -421,7 +419,7 @@ class TestElsewhere:
 
     @pytest.mark.gpu
     @pytest.mark.parametrize("rounds", [0, 3, 5], ids=["likelihood", "discriminator", "adversarial"])
-    def test_on_a_gpu_too_a_run_goes_on_as_if_never_stopped(self, tmp_path: Path, rounds: int) -> None:
+    def test_a_run_on_a_gpu_continues_as_if_never_stopped(self, tmp_path: Path, rounds: int) -> None:
         """Up to rounding: sums on a GPU are made in any order."""
         train.main(lagging(tmp_path / "whole", device="cuda"))
         run = stopped(lagging(tmp_path / "stopped", device="cuda"), rounds)
@@ -434,14 +432,14 @@ class TestElsewhere:
                     assert float(row[name]) == pytest.approx(float(expected[name]), abs=0.005)
 
     @pytest.mark.parametrize("agent", ["ppo", "reinforce"])
-    def test_a_device_that_is_auto_needs_no_word(self, tmp_path: Path, agent: Any) -> None:
+    def test_device_auto_needs_no_flag(self, tmp_path: Path, agent: Any) -> None:
         if torch.cuda.is_available():
             pytest.skip("auto is a GPU here")
         run = moved_from_a_gpu(stopped(oracle_config(tmp_path, agent=agent, checkpoint=EVERY_ROUND), 5), "auto")
         train.resume(run)
         assert rounds_on_disk(run) == 7
 
-    def test_the_oracles_sequences_are_those_that_were_written_first(self, tmp_path: Path) -> None:
+    def test_the_oracles_sequences_are_read_not_sampled_again(self, tmp_path: Path) -> None:
         """Another processor would write others."""
         run = stopped(lagging(tmp_path), 1)
         save_sequences(run / REAL, load_sequences(run / REAL).flip(0))
@@ -449,7 +447,7 @@ class TestElsewhere:
             train.resume(run)
 
     def test_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Data, tokenizer and oracle were given by relative paths."""
+        """With relative paths of data, tokenizer and oracle."""
         (tmp_path / "begun").mkdir()
         monkeypatch.chdir(tmp_path / "begun")
         Path("lines.txt").write_text("a b c\nb c a\n" * 40)
@@ -507,7 +505,7 @@ class TestElsewhere:
         train.resume(run, tokenizer=moved)
         assert rounds_on_disk(run) == 7
 
-    def test_weights_to_start_from_are_needed_until_the_run_has_begun_with_them(self, tmp_path: Path) -> None:
+    def test_weights_to_start_from_are_needed_until_the_run_has_read_them(self, tmp_path: Path) -> None:
         train.main(oracle_config(tmp_path / "first"))
         weights, moved = tmp_path / "start.safetensors", tmp_path / "moved.safetensors"
         shutil.copyfile(only_run(tmp_path / "first") / "generator_likelihood.safetensors", weights)
@@ -553,7 +551,7 @@ class TestFolders:
             Run.resume(run)
         Run.resume(run, clear_lock=True).folder.close()
 
-    def test_a_lock_of_a_killed_process_here_is_none(self, tmp_path: Path) -> None:
+    def test_a_lock_of_a_killed_process_on_this_machine_is_ignored(self, tmp_path: Path) -> None:
         run = stopped(lagging(tmp_path), 1)
         (run / "run.holder.json").write_text(json.dumps({"pid": 2**22, "host": socket.gethostname(), "since": ""}))
         Run.resume(run).folder.close()
@@ -691,7 +689,7 @@ def save_unprivileged(folder: Path, outcome: Path) -> None:
 
 
 class TestAFullOrReadOnlyDisk:
-    def test_a_full_one_leaves_the_checkpoint_before(self, tmp_path: Path) -> None:
+    def test_a_full_one_keeps_the_checkpoint_before(self, tmp_path: Path) -> None:
         folder, outcome = tmp_path / "checkpoints", tmp_path / "outcome"
         in_a_process(save_within_limit, folder, 20_000, outcome).join()
         assert "File too large" in (said := outcome.read_text())
@@ -713,7 +711,7 @@ class TestAFullOrReadOnlyDisk:
         assert "Permission denied" in (said := outcome.read_text())
         assert "is intact" in said
 
-    def test_a_run_on_one_ends_and_can_go_on(self, tmp_path: Path, whole: dict[str, Any]) -> None:
+    def test_a_run_on_a_full_one_ends_and_can_be_resumed(self, tmp_path: Path, whole: dict[str, Any]) -> None:
         def full(content: Any) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

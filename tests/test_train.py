@@ -47,7 +47,7 @@ from train import command_line, main, program, train
 
 
 def fingerprint(config: TrainConfig) -> dict[str, Any]:
-    """All that a run leaves but its name and its time."""
+    """All results of a run but its name and times."""
     with blank_pictures():
         metrics = main(config, "run")
     run = max(config.out.iterdir(), key=os.path.getmtime)
@@ -59,7 +59,7 @@ def fingerprint(config: TrainConfig) -> dict[str, Any]:
 
 
 class TestARun:
-    def test_of_the_oracle_leaves_what_it_promises(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_of_the_oracle_writes_all_promised_files(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = oracle_config(tmp_path, evaluation=dataclasses.replace(TINY["evaluation"], sweep=True))
         metrics = main(config, "quick")
         run = only_run(tmp_path)
@@ -125,7 +125,7 @@ class TestARun:
         assert not (only_run(tmp_path) / "discriminator.safetensors").exists()
 
     def test_can_be_without_likelihood(self, tmp_path: Path) -> None:
-        """The generator begins as it was drawn, and is measured so: tables, curves and sweeps have their start."""
+        """The untrained generator is measured first: tables, curves and sweeps have their start."""
         pretrain = dataclasses.replace(TINY["pretrain"], epochs=0, final_learning_rate=1e-3, batch_size=1000)
         evaluation = dataclasses.replace(TINY["evaluation"], sweep=True)
         metrics = main(oracle_config(tmp_path, pretrain=pretrain, evaluation=evaluation))
@@ -137,7 +137,7 @@ class TestARun:
         assert not torch.equal(drawn, last)
 
     @pytest.mark.parametrize("agent", ["reinforce", "ppo"])
-    def test_can_be_of_nothing_at_all(self, tmp_path: Path, agent: Any) -> None:
+    def test_can_learn_nothing_at_all(self, tmp_path: Path, agent: Any) -> None:
         adversarial = dataclasses.replace(TINY["adversarial"], updates=0, d_pretrain_steps=0)
         pretrain = dataclasses.replace(TINY["pretrain"], epochs=0)
         metrics = main(oracle_config(tmp_path, agent=agent, adversarial=adversarial, pretrain=pretrain))
@@ -374,14 +374,14 @@ class TestStartFrom:
         with pytest.raises(ValueError, match=message):
             main(text_config(tmp_path / "second", data=tmp_path / "second.txt", start_from=weights))
 
-    def test_that_is_not_there_is_said(self, tmp_path: Path) -> None:
+    def test_that_is_missing_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="No safetensors file at"):
             main(oracle_config(tmp_path / "second", start_from=tmp_path / "nothing.safetensors"))
 
 
 class TestCollapse:
     @pytest.mark.rounding
-    def test_is_told_and_ends_the_phase_with_the_best_generator(
+    def test_warns_and_ends_the_phase_with_the_best_generator(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         adversarial = dataclasses.replace(TINY["adversarial"], updates=40, learning_rate=0.5, reward_model="constant")
@@ -395,7 +395,7 @@ class TestCollapse:
         assert all(torch.equal(best[name], last[name]) for name in best)
 
     @pytest.mark.rounding
-    def test_is_no_end_unless_asked_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_does_not_end_the_phase_unless_asked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         adversarial = dataclasses.replace(TINY["adversarial"], updates=12, learning_rate=0.5, reward_model="constant")
         main(oracle_config(tmp_path, adversarial=adversarial))
         run, printed = only_run(tmp_path), capsys.readouterr().out
@@ -428,7 +428,7 @@ class TestAnObjectiveThatFails:
         assert f"--objective {OBJECTIVE['objective']}" in printed
         assert list((only_run(tmp_path) / "checkpoints").glob("round-*"))
 
-    def test_at_once_does_so_before_anything_is_learned(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_at_once_ends_the_run_before_it_learns(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tests.tiny_runs.share_of_different", lambda sequence: None)
         with pytest.raises(RewardError):
             main(oracle_config(tmp_path, adversarial=dataclasses.replace(TINY["adversarial"], **OBJECTIVE)))
@@ -491,7 +491,7 @@ class TestTextFields:
         assert len(real) + len(held_out) == 60
         assert "Held out: 12 of 120 sequences, none of which is trained on." in capsys.readouterr().out
 
-    def test_a_line_end_inside_a_sequence_does_not_part_its_sample(self, tmp_path: Path) -> None:
+    def test_a_line_end_inside_a_sequence_does_not_split_its_sample(self, tmp_path: Path) -> None:
         table = tmp_path / "poems.csv"
         table.write_text('text\n"a\nb"\n"b\na"\n"a\n\nb"\n' * 20)
         main(text_config(tmp_path / "runs", data=table, column="text", tokenizer="characters"))
@@ -509,12 +509,12 @@ NUMERIC = dict(numeric_fields(OracleConfig)) | dict(numeric_fields(TextConfig))
 
 
 class TestRanges:
-    def test_all_numbers_are_seen(self) -> None:
+    def test_all_numeric_fields_are_found(self) -> None:
         assert len(NUMERIC) > 70
         assert {"seed", "held_out", "discriminator.widths", "adversarial.density_ratio.model.dropout"} <= NUMERIC.keys()
 
     @pytest.mark.parametrize("path", NUMERIC)
-    def test_what_no_field_may_be_is_refused_by_its_flag(self, path: str) -> None:
+    def test_values_out_of_range_are_refused_by_flag(self, path: str) -> None:
         kinds, allowed = set(types_in(NUMERIC[path])), range_of(NUMERIC[path])
         assert allowed is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/support/settings.py"
         config = text_config(Path("runs")) if path in ("held_out", "min_count") else oracle_config(Path("runs"))
@@ -551,7 +551,7 @@ class TestRanges:
             ),
         ],
     )
-    def test_the_terminal_says_so_before_anything_is_done(
+    def test_the_terminal_shows_errors_before_any_work(
         self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLUMNS", "400")
@@ -575,7 +575,7 @@ class TestRanges:
             (["--start-from", "nothing.safetensors"], r"No safetensors file at .*nothing\.safetensors"),
         ],
     )
-    def test_what_the_data_show_is_said_in_flags_and_leaves_nothing(
+    def test_errors_found_in_the_data_name_flags_and_leave_nothing(
         self, tmp_path: Path, arguments: list[str], message: str
     ) -> None:
         with pytest.raises(SystemExit, match=rf"error: .*{message}"):
@@ -583,7 +583,7 @@ class TestRanges:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_does_not_fit_into_memory_says_what_is_large(tmp_path: Path) -> None:
+def test_a_run_too_large_for_memory_names_what_is_large(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--device", "cpu", "--n-real", "64", "--generator.hidden-dim", "1048576"]
     message = r"error: There is not enough memory for the run\. Lower its sizes, such as --generator\.hidden-dim 1048576, "
     with pytest.raises(SystemExit, match=message):
@@ -592,7 +592,7 @@ def test_a_run_that_does_not_fit_into_memory_says_what_is_large(tmp_path: Path) 
 
 
 class TestNothingIsLeft:
-    """By what is refused, or ends before it has learned anything."""
+    """By a run that is refused, or ends before it learned anything."""
 
     def test_too_few_lines(self, tmp_path: Path) -> None:
         data = tmp_path / "lines.txt"
@@ -646,8 +646,8 @@ for arguments in (["--help"], ["text", "--help"], ["--resume", "x", "--help"]):
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_terminal_of_few_letters_ends_nothing(tmp_path: Path, encoding: str) -> None:
-    """Nor does a locale that reads and writes files so."""
+def test_a_terminal_with_few_characters_ends_no_run(tmp_path: Path, encoding: str) -> None:
+    """Nor does a locale with such an encoding of files."""
     data, out = tmp_path / "lines.txt", tmp_path / "runs"
     letters = "\u4f60\u597d\u4e16\u754c\u03b3"
     data.write_text("".join(f"{''.join(order)}\n" for order in permutations(letters)), encoding="utf-8")
@@ -720,7 +720,7 @@ class _OneSecond(datetime):
 
 
 class TestBadInput:
-    """Each is refused before any long work starts, in words that say what to do."""
+    """Each is refused before any long work starts, with a message that says what to do."""
 
     def refused(self, *arguments: str) -> str:
         result = run_program(ROOT / "train.py", *arguments)

@@ -76,7 +76,7 @@ CONFIGS: dict[str, Callable[[Path], TrainConfig]] = {"everything": everything, "
 
 
 class ApartWorkers(TorchWorkers):
-    """A fault on purpose: nobody hears of the others' gradients."""
+    """A deliberate fault: processes do not exchange gradients."""
 
     def sum_gradients(self, parameters: Any, numbers: Tensor) -> Tensor:
         """Sum nothing."""
@@ -84,13 +84,13 @@ class ApartWorkers(TorchWorkers):
 
 
 def advantages_apart(returns: Tensor, lengths: Tensor, baseline: Any) -> Tensor:
-    """A fault on purpose: each half of the batch has a baseline of its own."""
+    """A deliberate fault: each half of the batch has its own baseline."""
     halves = zip(returns.chunk(2), lengths.chunk(2), strict=True)
     return torch.cat([advantages(*half, baseline) for half in halves])
 
 
 def write_weights(run: Run) -> None:
-    """Of a run's results the weights alone, which take no time."""
+    """Write only the weights of a run's results, which takes no time."""
     run.folder.save_weights(LAST, run.agent.generator, run.game)
     save_game(run.game, run.folder.path)
 

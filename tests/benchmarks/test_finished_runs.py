@@ -26,7 +26,7 @@ def fail(name: str) -> Run:
     raise LookupError(name)
 
 
-def test_processes_of_their_own_do_what_they_are_given() -> None:
+def test_separate_processes_do_their_tasks() -> None:
     results = list(side_by_side(make, [("a", 1), ("b", 2), ("c", 3)], jobs=2))
     assert sorted(results, key=str) == [Run("a", 1), Run("b", 2), Run("c", 3)]
 
@@ -76,7 +76,7 @@ class TestOrder:
         assert names.index("first") < names.index("middle") < names.index("late")
         assert capsys.readouterr().out.count("of 4 runs; about 0 minutes left") == 4
 
-    def test_a_failure_is_told(self) -> None:
+    def test_a_failure_is_reported(self) -> None:
         with pytest.raises(LookupError, match="this one"):
             list(side_by_side(fail, [("this one",)], 1))
 
@@ -95,7 +95,7 @@ class TestOrder:
         assert "('bad',) failed: LookupError('bad')" in printed
         assert "2 of 4 runs" in printed
 
-    def test_what_came_before_a_failure_is_kept(self, tmp_path: Path) -> None:
+    def test_results_before_a_failure_are_kept(self, tmp_path: Path) -> None:
         def make_or_fail(name: str) -> Run:
             return fail(name) if name == "bad" else Run(name)
 
@@ -105,7 +105,7 @@ class TestOrder:
         assert file.read() == [Run("good")]
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_results_are_read_back(tmp_path: Path) -> None:
     file = FinishedRuns(tmp_path / "runs.jsonl", Run)
     assert file.read() == []
     first, second = Run("a", 1, [(1.5, 2.0)]), Run("b")

@@ -13,7 +13,7 @@ from seqgan_env.vector_env import SequenceVectorEnv
 
 
 @pytest.mark.slow
-def test_an_update_is_all_that_it_does_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exactly_one_update_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     codes = hops.main(hops.Config())
     for function in (SequenceVectorEnv.play, Reinforce.sample, MonteCarloSearch.action_values):
         assert inspect.unwrap(function).__code__ in codes

@@ -119,7 +119,7 @@ class MadeUpLimit:
 
 
 def made_up_row(monkeypatch: pytest.MonkeyPatch, work: Work, seconds: list[float]) -> tuple[Row, list[str]]:
-    """What is measured where the repeats take these seconds, and what happened in which order."""
+    """The row for repeats of these durations, and the events in their order."""
     order: list[str] = []
     left = iter(seconds)
 
@@ -272,7 +272,7 @@ def test_the_exponent_of_a_power_law_is_found(exponent: float) -> None:
     assert fitted_exponent(sizes, [3e-4 * size**exponent for size in sizes]) == pytest.approx(exponent, abs=1e-9)
 
 
-def test_what_is_no_power_law_lies_between() -> None:
+def test_other_laws_have_exponents_in_between() -> None:
     """The control: a fixed cost beside a quadratic one pulls the exponent down, and one slow repeat does not count."""
     sizes = [10, 20, 40, 80]
     assert 1.2 < fitted_exponent(sizes, [200 + size**2 for size in sizes]) < 1.8
@@ -357,7 +357,7 @@ def test_the_paper_shape_on_a_cpu_has_targets(tmp_path: Path, monkeypatch: pytes
     assert [(row["target"], row["met"]) for row in report["rows"]] == [(stated, True), (None, None)]
 
 
-def test_what_suits_the_device_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_for_the_device_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "measure", lambda name, *_: Row(name, name, "s", [3.0]))
     monkeypatch.setattr(speed, "measure_memory", lambda *_: Row("memory", "", "MiB", [3.0]))
     report = speed.main(config(tmp_path, growth=False))

@@ -1,4 +1,4 @@
-"""The examples of one's own reward, mask and generator, and the code of their page, run for real."""
+"""The examples of a custom reward, mask and generator, and the code of their page, are run."""
 
 import importlib.util
 import re
@@ -38,7 +38,7 @@ class TestOwnReward:
     @pytest.mark.slow
     @pytest.mark.rounding
     def test_its_weight_raises_it(self) -> None:
-        """The same likelihood start; with no weight on it, the discriminator alone does not raise it."""
+        """From the same likelihood start; without weight on the reward, the discriminator does not raise it."""
         example = load("own_reward")
         (start, without), (same, mixed) = (example.train(weight, updates=20) for weight in (0.0, 0.8))
         assert start == same
@@ -48,7 +48,7 @@ class TestOwnReward:
 
 @pytest.fixture(scope="module")
 def nesting() -> dict[str, float]:
-    """What an agent writes that learns to nest."""
+    """The sequences of an agent that learns to nest."""
     measured: dict[str, float] = load("own_mask").main(n=200, updates=30)
     return measured
 
@@ -72,7 +72,7 @@ class TestOwnMask:
         example = load("own_mask")
         assert example.is_balanced(torch.tensor([example.BRACKETS.index(sign) for sign in text])) is balanced
 
-    def test_all_is_balanced_with_it_and_little_without(self, nesting: dict[str, float]) -> None:
+    def test_all_sequences_are_balanced_with_it_and_few_without(self, nesting: dict[str, float]) -> None:
         assert {nesting[f"balanced, {name}"] for name in ("real", "with the mask", "completions")} == {1.0}
         assert nesting["balanced, without the mask"] < 0.3
 
@@ -106,7 +106,7 @@ class TestOwnGenerator:
     @pytest.mark.rounding
     @pytest.mark.parametrize("reward_model", [FunctionReward(share_of_zeros), "constant"], ids=["zeros", "constant"])
     def test_it_learns_from_rewards_of_its_own_completions(self, reward_model: Any) -> None:
-        """It learns to write nothing but zeros where that is what pays; the control is a reward that says nothing."""
+        """It learns to write only zeros if they earn the reward; the control is an uninformative reward."""
         game = oracle_game(6, 8, n_real=10, reward="rollout", n_rollouts=4, reward_model=reward_model)
         env = SequenceVectorEnv(game, 32, autoreset_mode="SameStep")
         kwargs = {"make_generator": load("own_generator").TokenGRU}

@@ -55,7 +55,7 @@ def small(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def check_written(out: Path, comparison: Any, columns: list[str]) -> None:
-    """All that an example promises to leave is there, and says what it returned."""
+    """All files that an example promises exist, and contain what it returned."""
     assert list(comparison.metrics) == columns
     assert json.loads((out / "results.json").read_text())["metrics"] == comparison.metrics
     table = (out / "table.md").read_text()
@@ -76,7 +76,7 @@ class TestOverSeeds:
         assert spread([0.25, 0.25], sign="+") == "+0.250 ± 0.000"
 
     def test_a_change_is_the_mean_of_each_seeds_own(self, example: Any) -> None:
-        """Starts differ by far more than anything changes: the change's spread shall not know."""
+        """Starts differ far more than changes do; the spread of the change must not include that."""
         module = example("over_seeds")
         metrics = {name: [1.0, 5.0] for name in module.METRICS}
         end = {name: [1.5, 5.5] for name in module.METRICS}
@@ -118,7 +118,7 @@ class TestQuatrains:
         assert read(path, 5) == [common]
         assert read(path, 6) == [common, rare]
 
-    def test_nothing_to_read_is_an_error_that_says_so(self, example: Any, tmp_path: Path) -> None:
+    def test_no_usable_text_is_an_error(self, example: Any, tmp_path: Path) -> None:
         path = tmp_path / "captions.txt"
         path.write_text("a man on a horse\n")
         with pytest.raises(ValueError, match=r"of 1 lines, 0 have 20 characters.*Expected quatrains"):
@@ -326,8 +326,8 @@ class TestMolecules:
         assert (tmp_path / "molecules.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_names_what_is_there() -> None:
-    """Its commands are scripts of this folder, and its pictures are there and small."""
+def test_the_page_names_existing_files() -> None:
+    """Its commands are scripts of this folder, and its pictures exist and are small."""
     docs = EXAMPLES.parent / "docs"
     page = (docs / "examples.md").read_text(encoding="utf-8")
     scripts = re.findall(r"python examples/(\w+\.py)", page)

@@ -63,7 +63,7 @@ def test_thresholds_are_relative_to_the_start(kind: str, quiet: float, ringing: 
     assert len(alarm.check(START | {kind: ringing}, 2)) == 1
 
 
-def test_each_kind_is_told_once() -> None:
+def test_each_kind_warns_once() -> None:
     alarm = CollapseAlarm(start=START)
     assert len(alarm.check(START | {"unique": 0.1}, 1)) == 1
     assert alarm.check(START | {"unique": 0.01}, 2) == []
@@ -79,7 +79,7 @@ def test_the_first_metrics_are_the_start_if_none_are_given() -> None:
     assert len(alarm.check({"unique": 0.1}, 2)) == 1
 
 
-def test_getting_better_is_no_collapse() -> None:
+def test_improvement_is_no_collapse() -> None:
     assert CollapseAlarm(start=START).check({"unique": 1.0, "entropy": 9.0, "nll_test": 1.0}, 1) == []
     assert CollapseAlarm(start=START | {"length": 1.4}).check({"length": 1.0}, 1) == []
     assert CollapseAlarm(start=START | {"length": 0.6}).check({"length": 1.3}, 1) == []
@@ -100,7 +100,7 @@ def test_it_stops_only_if_asked_and_only_after_a_warning(stop: bool) -> None:
     assert alarm.should_stop is stop
 
 
-def test_an_alarm_goes_on_where_it_was_left() -> None:
+def test_an_alarm_continues_from_a_saved_state() -> None:
     alarm, resumed = CollapseAlarm(start=START), CollapseAlarm()
     alarm.check(START | {"unique": 0.1}, 1)
     resumed.load_training_state(alarm.training_state())
@@ -118,7 +118,7 @@ def test_an_alarm_goes_on_where_it_was_left() -> None:
         ({"unique": math.nan}, "unique must be at least 0 and at most 1, got nan"),
     ],
 )
-def test_impossible_thresholds_are_refused(values: dict[str, float], message: str) -> None:
+def test_invalid_thresholds_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CollapseAlarm(CollapseConfig(**values))
 
@@ -133,7 +133,7 @@ def test_the_criterion_is_the_sum_of_both_nlls_or_self_bleu_less_bleu() -> None:
         criterion({"nll_test": 1.0})
 
 
-def test_the_best_is_saved_each_time_it_is_better() -> None:
+def test_each_new_best_is_saved() -> None:
     saved: list[int] = []
     keeper = BestKeeper(lambda: saved.append(step))
     offers = [(3.0, True), (4.0, False), (2.0, True), (2.0, False), (math.nan, False), (1.0, True)]

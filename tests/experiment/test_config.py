@@ -1,4 +1,4 @@
-"""The settings of a run in its folder: what was written is read, and what cannot be read is named."""
+"""The settings in a run's folder: written settings are read back, and errors name unreadable ones."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from agents.experiment.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_what_was_written_is_read(name: str) -> None:
+def test_written_settings_are_read_back(name: str) -> None:
     config = PRESETS[name][0]
     if isinstance(config, TextConfig):
         config = dataclasses.replace(config, data=Path("lines.txt"), tokenizer=Path("tokenizer.json"), threads=2)
@@ -34,7 +34,7 @@ def test_what_was_written_is_read(name: str) -> None:
         ("evaluation.sweep", None, r"evaluation\.sweep must be a valid boolean, got 'None'"),
     ],
 )
-def test_a_setting_of_another_kind_is_named(place: str, value: Any, message: str) -> None:
+def test_a_setting_of_the_wrong_type_is_named(place: str, value: Any, message: str) -> None:
     values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
     *groups, name = place.split(".")
     group = values
@@ -52,8 +52,8 @@ def test_no_setting_may_be_missing() -> None:
         config_from_json(json.dumps(values))
 
 
-def test_a_run_of_before_does_what_it_did() -> None:
-    """Settings that were added since have then the value with which nothing changes."""
+def test_an_older_run_does_what_it_did() -> None:
+    """Settings added since then get the value that changes nothing."""
     values = json.loads(config_to_json(PRESETS["quick"][0], "quick"))
     added = {
         "pretrain": ("shuffle",),
@@ -70,7 +70,7 @@ def test_a_run_of_before_does_what_it_did() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", "3", "[" * 100_000, '{"preset": "a", "task": []}', '{"preset": "a", "task": "b"}']
 )
-def test_what_is_no_config_is_refused(text: str) -> None:
+def test_json_other_than_a_config_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="of another version"):
         config_from_json(text)
 

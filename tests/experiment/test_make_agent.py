@@ -204,7 +204,7 @@ class TestMasks:
         unmasked, _ = agent.generator.sample(50, T, torch.Generator().manual_seed(0))
         assert not all(len(set(row)) == T for row in unmasked.tolist())
 
-    def test_ppo_does_not_know_them(self) -> None:
+    def test_ppo_has_no_masks(self) -> None:
         with pytest.raises(ValueError, match="is masked out after the prefix"):
             on(small_game(mask=no_repeats)).learn(8 * T)
 
@@ -224,7 +224,7 @@ class TestRandomness:
         assert torch.equal(results[0], results[1])
         assert not torch.equal(results[0], results[2])
 
-    def test_borrowed_numbers_go_on_and_are_given_back_after_an_error(self) -> None:
+    def test_borrowed_generators_continue_and_are_restored_after_an_error(self) -> None:
         def fail(randomness: BorrowedRandomness) -> None:
             with randomness.lent():
                 torch.rand(1)
@@ -245,8 +245,8 @@ class TestRandomness:
 class TestGoingOn:
     @pytest.mark.parametrize("agent", OTHERS)
     @pytest.mark.parametrize("text", [False, True], ids=["oracle", "text"])
-    def test_is_as_if_nothing_had_happened(self, tmp_path: Path, agent: AgentName, text: bool) -> None:
-        """With an end token, rows stand in the middle of episodes."""
+    def test_equals_training_without_a_stop(self, tmp_path: Path, agent: AgentName, text: bool) -> None:
+        """With an end token, rows are in the middle of episodes."""
         config = text_config(tmp_path) if text else oracle_config(tmp_path)
         whole, first, second = (player(agent, config) for _ in range(3))
         steps = 8 * whole.game.sequence_length
@@ -272,7 +272,7 @@ class TestGoingOn:
         loaded.learn(8 * 6)
         assert not torch.equal(parameters(loaded), parameters(agent_))
 
-    def test_what_the_discriminator_has_learned_is_saved(self, tmp_path: Path) -> None:
+    def test_the_trained_discriminator_is_saved(self, tmp_path: Path) -> None:
         trained, fresh = player("ppo"), player("ppo")
         trained.retrain_reward_model(16)
         trained.save(str(tmp_path / "agent"))
@@ -324,7 +324,7 @@ class TestRewards:
             assert not torch.equal(parameters(agent_), before)
 
     @pytest.mark.parametrize("by", ["set_env", "load"])
-    def test_the_discount_is_that_of_the_environment_that_is_played(self, tmp_path: Path, by: str) -> None:
+    def test_the_discount_is_that_of_the_current_environment(self, tmp_path: Path, by: str) -> None:
         agent, other = on(small_game(reward="terminal")), on(small_game(reward="rollout"))
         env = other.env
         if by == "set_env":
@@ -399,7 +399,7 @@ class TestRefusals:
         player("ppo")
 
     @pytest.mark.parametrize("change", [{"likelihood_steps": 1}, {"kl_coef": 0.1}])
-    def test_what_reinforce_alone_has(self, change: dict[str, Any]) -> None:
+    def test_settings_that_only_reinforce_has(self, change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Only reinforce has likelihood steps and a penalty for leaving its start"):
             player("a2c", adversarial=dataclasses.replace(TINY["adversarial"], **change))
 

@@ -1,4 +1,4 @@
-"""How many threads a run takes, and that they are told how to wait before there are any."""
+"""How many threads a run uses, and that their way to wait is set before they start."""
 
 import dataclasses
 import json
@@ -54,11 +54,11 @@ class TestTheirNumber:
         """`paper`: 27.02 MFLOP a sequence, 64 of them, three passes: 5.19 GFLOP, of which a thread should have 125 M."""
         assert threads_of(oracle_preset("paper")) == 41
 
-    def test_is_what_is_asked_for(self, tmp_path: Path) -> None:
+    def test_is_the_requested_one(self, tmp_path: Path) -> None:
         assert threads_of(oracle_config(tmp_path, threads=3)) == 3
 
 
-def test_no_more_than_torch_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_at_most_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert threads_of(oracle_preset("paper")) == 5
 
@@ -72,7 +72,7 @@ def test_computing_with_them_ends() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_a_run_records_them_and_goes_on_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_records_them_and_resumes_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.get_num_threads()
     main(oracle_config(tmp_path, threads=2), "run")
     run = only_run(tmp_path)
@@ -100,7 +100,7 @@ sys.meta_path.insert(0, Watch())
 
 @pytest.mark.parametrize("module", ["seqgan_env", "agents", "train", "benchmarks.speed"])
 @pytest.mark.parametrize(("given", "seen"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_idle_threads_are_told_to_sleep_before_torch_is_loaded(module: str, given: str | None, seen: str) -> None:
+def test_idle_threads_are_set_to_sleep_before_torch_is_imported(module: str, given: str | None, seen: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Several processes under torchrun make of a run what one process makes of it, and survive each other's end."""
+"""Several processes under torchrun give the results of one process, and survive each other's end."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ def torchrun(case: str, folder: Path, *options: str) -> subprocess.CompletedProc
 
 
 def distance(one: Path, other: Path, name: str) -> float:
-    """How far the weights of two runs are apart, as a share of their norm."""
+    """The distance of two runs' weights, relative to their norm."""
     a, b = (
         torch.cat([tensor.flatten().double() for _, tensor in sorted(load_file(run / f"{name}.safetensors").items())])
         for run in (one, other)
@@ -82,15 +82,15 @@ def notes(folder: Path, name: str, rank: int) -> dict[str, Any]:
 @pytest.mark.slow
 class TestTwoProcesses:
     @pytest.mark.parametrize("name", list(CONFIGS))
-    def test_make_what_one_makes(self, alone: dict[str, Path], together: Path, name: str) -> None:
+    def test_give_the_results_of_one(self, alone: dict[str, Path], together: Path, name: str) -> None:
         for weights in ("generator_likelihood", "generator", "discriminator", "density"):
             if (alone[name] / f"{weights}.safetensors").exists():
                 assert distance(alone[name], only_run(together / name), weights) < TOLERANCE, weights
         for one, two in zip(log_of(alone[name]), log_of(only_run(together / name)), strict=True):
             assert two == pytest.approx(one, rel=1e-6, abs=1e-9)
 
-    def test_would_not_without_their_exchange(self, alone: dict[str, Path], together: Path) -> None:
-        """A control: faults on purpose are seen, gradients apart in every phase and baselines apart in the last."""
+    def test_differ_without_their_exchange(self, alone: dict[str, Path], together: Path) -> None:
+        """A control: deliberate faults are detected, separate gradients in every phase and separate baselines in the last."""
         apart, baseline = only_run(together / "apart"), only_run(together / "baseline")
         for weights in ("generator_likelihood", "generator", "discriminator"):
             assert distance(alone["everything"], apart, weights) > 1e-3
@@ -104,7 +104,7 @@ class TestTwoProcesses:
         assert len(set(first["rounds"])) == len(first["rounds"]) >= 7
         assert notes(together, "apart", 0)["rounds"] != notes(together, "apart", 1)["rounds"]  # a control
 
-    def test_only_the_first_writes_and_talks(self, alone: dict[str, Path], together: Path) -> None:
+    def test_only_the_first_writes_and_prints(self, alone: dict[str, Path], together: Path) -> None:
         def names(run: Path) -> list[str]:
             return sorted(path.name for path in run.iterdir() if "events" not in path.name)
 
@@ -134,7 +134,7 @@ class TestAKilledProcess:
         assert first == second
         self.assert_like(alone["everything"], run)
 
-    def test_ends_the_run_which_one_process_can_take_up(self, alone: dict[str, Path], tmp_path: Path) -> None:
+    def test_ends_the_run_which_one_process_can_resume(self, alone: dict[str, Path], tmp_path: Path) -> None:
         result = torchrun("be_killed", tmp_path)
         assert result.returncode != 0
         run = only_run(tmp_path / "killed")
@@ -151,7 +151,7 @@ class TestAKilledProcess:
 
 
 class Two(Workers):
-    """The first of two."""
+    """The first of two processes."""
 
     count = 2
 
@@ -167,7 +167,7 @@ class TestSettings:
         with pytest.raises(ValueError, match="only the agent reinforce trains in several processes, got ppo and 2"):
             Run.start(oracle_config(tmp_path, agent="ppo"), "run", Two())
 
-    def test_without_torchrun_one_process_does_it_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_torchrun_one_process_does_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for size in (None, "1"):
             if size is not None:
                 monkeypatch.setenv("WORLD_SIZE", size)
@@ -177,8 +177,8 @@ class TestSettings:
 
 
 class TestRounding:
-    def test_turns_a_drawn_token_into_another_now_and_then(self) -> None:
-        """Why runs of one and of two processes part, however well an update is shared: 400,000 tokens of close generators."""
+    def test_occasionally_changes_a_drawn_token(self) -> None:
+        """Why runs of one and two processes diverge, however exactly updates are shared: 400,000 tokens of similar models."""
         generator = TokenLSTM(100, 8, 8, initial_std=1.0, generator=seeded())
 
         def share_of_other_sequences(distance: float) -> float:
@@ -208,7 +208,7 @@ class TestParts:
         assert min(lengths) >= 1
         assert max(lengths) - min(lengths) <= 1
 
-    def test_alone_everything_is_as_it_came(self) -> None:
+    def test_one_process_changes_nothing(self) -> None:
         values: Tensor = torch.arange(3.0)
         assert ALONE.part(3) == (slice(0, 3), 1.0)
         assert ALONE.gather(values, 3) is values
@@ -237,7 +237,7 @@ class TestLaunches:
 
 
 class TestStores:
-    def test_a_restart_does_not_read_what_the_dead_wrote(self) -> None:
+    def test_a_restart_ignores_values_of_dead_processes(self) -> None:
         """Three lives over one store, as after restarts by torchrun; one process is late each time."""
         store = torch.distributed.HashStore()
 
