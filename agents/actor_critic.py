@@ -35,7 +35,7 @@ class GeneratorFeatures(BaseFeaturesExtractor):
     """The hidden state from which a generator predicts the token after the observed prefix.
 
     Args:
-        observation_space: of either layout of the environments.
+        observation_space: of any layout of the environments.
         vocab_size: number of tokens.
         config: the generator's kind and sizes.
         end_token: the token that ends a sequence, if any.
@@ -94,7 +94,7 @@ class GeneratorActor(BasePolicy):
     algorithms differ only in their updates. Dropout is off, because the gradient is that of the policy that played.
 
     Args:
-        observation_space: of either layout of the environments.
+        observation_space: of any layout of the environments.
         action_space: `Discrete(vocab_size)`.
         lr_schedule: Adam's learning rate as a function of the remaining progress.
         features_extractor_kwargs: `config`, `end_token` and `seed` of `GeneratorFeatures`.

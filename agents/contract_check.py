@@ -127,17 +127,17 @@ def games_of(env: VecEnv) -> list[SequenceGame]:
 
 
 def one_hot_observations(space: spaces.Space[Any]) -> str | None:
-    """The problem with an observation space that SB3 turns into one-hot vectors; None for the two layouts."""
+    """The problem with an observation space that SB3 turns into one-hot vectors; None for the layouts."""
     if all(isinstance(part, spaces.Box) for part in parts_of(space)):
         return None
     return (
         f"Stable-Baselines3 turns these observations ({type(space).__name__}) into one-hot vectors, {spaces.flatdim(space):,} "
-        "inputs: keep them as the environment returns them, in layout 'dict' or 'flat', and use PrefixExtractor."
+        "inputs: keep them as the environment returns them, in one of their layouts, and use PrefixExtractor."
     )
 
 
 def scaled_observations(space: spaces.Space[Any]) -> str | None:
-    """The problem with an observation space whose bounds show that its numbers are not ids; None for the two layouts."""
+    """The problem with an observation space whose bounds show that its numbers are not ids; None for the layouts."""
     boxes = [part for part in parts_of(space) if isinstance(part, spaces.Box)]
     from_zero = all((box.low == 0).all() for box in boxes)
     highest = max((box.high.max() for box in boxes), default=0)

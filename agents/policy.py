@@ -20,7 +20,7 @@ class GeneratorPolicy(BasePolicy):
     """A generator that chooses the next token of an observed prefix.
 
     Args:
-        observation_space: of either layout of the environments.
+        observation_space: of any layout of the environments.
         action_space: `Discrete(vocab_size)`.
         lr_schedule: Adam's learning rate as a function of the remaining progress.
         end_token: the token that ends a sequence, if any.
@@ -61,7 +61,7 @@ class GeneratorPolicy(BasePolicy):
         self.set_training_mode(False)
 
     def logits(self, observation: PyTorchObs) -> Tensor:
-        """Logits `(n, vocab_size)` of the next token of prefixes in either layout."""
+        """Logits `(n, vocab_size)` of the next token of prefixes in any layout."""
         tokens, lengths = split_observation(observation)
         # One more input than tokens: the start token, then the prefix, then padding, whose logits are ignored.
         padded = torch.cat([tokens, torch.full_like(tokens[:, :1], self.generator.vocab_size)], dim=1)
@@ -103,7 +103,7 @@ def _maker(custom: GeneratorMaker | None, config: dict[str, Any]) -> GeneratorMa
 
 
 def _sequence_length(observation_space: spaces.Space[Any]) -> int:
-    """The maximum number of tokens in an observed sequence, in either layout."""
+    """The maximum number of tokens in an observed sequence, in any layout."""
     if isinstance(observation_space, spaces.Dict):
         shape = observation_space["tokens"].shape
         assert shape is not None

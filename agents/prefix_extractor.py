@@ -21,7 +21,7 @@ Reader = Literal["gru", "lstm", "transformer"]
 
 
 def split_observation(observation: PyTorchObs) -> tuple[Tensor, Tensor]:
-    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in either layout, cast back from SB3's to int64."""
+    """Prefixes `(n, sequence_length)` and lengths `(n, 1)` of observations in any layout, cast back from SB3's to int64."""
     if isinstance(observation, dict):
         return observation["tokens"].long(), observation["length"].long()
     return observation[:, :-1].long(), observation[:, -1:].long()
@@ -32,21 +32,22 @@ class PrefixExtractor(BaseFeaturesExtractor):
 
     Token ids are names, not magnitudes. Networks can hardly learn from them as numbers, and as one-hot vectors they take
     `sequence_length * vocab_size` inputs. Use it as `policy_kwargs={"features_extractor_class": PrefixExtractor}` with
-    `"MultiInputPolicy"` for the layout `"dict"` and `"MlpPolicy"` for `"flat"`. Padding after the prefix has no effect.
+    `"MultiInputPolicy"` for the layouts `"dict"` and `"dict-mask"`, and `"MlpPolicy"` for `"flat"`. Padding after the prefix
+    has no effect, nor has the mask: features are of the prefix alone.
 
     Its parameters are drawn from torch's global generator, like all of SB3's, which the algorithm's `seed=` seeds.
 
     Args:
-        observation_space: of the environments, in either layout.
-        vocab_size: number of tokens, and the pad id; by default that of the layout `"dict"`.
+        observation_space: of the environments, in any layout.
+        vocab_size: number of tokens, and the pad id; by default that of the layouts with a `Dict`.
         embedding_dim: width of the token embedding.
         features_dim: width of the reader and of the features.
         reader: `"gru"`, `"lstm"`, or `"transformer"`, one causal layer of four heads.
 
     Raises:
         TypeError: SB3 turns the observations into one-hot vectors.
-        ValueError: `vocab_size` is missing for the layout `"flat"`, the reader is unknown, or a Transformer's heads do not
-            divide its width.
+        ValueError: `vocab_size` is missing for the layout `"flat"`, the observations are a flattened `"dict-mask"`, the reader
+            is unknown, or a Transformer's heads do not divide its width.
 
     Warns:
         ContractWarning: observations are not token ids, according to their space or their first batch.
@@ -73,6 +74,11 @@ class PrefixExtractor(BaseFeaturesExtractor):
             raise ValueError(
                 "The layout 'flat' does not contain the vocabulary's size: pass "
                 "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
+            )
+        if not by_dict and tokens.shape[0] > 2 and tokens.high[-1] == 1:  # of every other form it is the greatest length
+            raise ValueError(
+                "The observations are the layout 'dict-mask' in one row, whose last number is not the length: make the "
+                "environment with layout='flat', and let the algorithm ask for action_masks()."
             )
         self.pad = int(tokens.high.max()) if vocab_size is None else vocab_size
         self.embedding = nn.Embedding(self.pad + 1, embedding_dim)  # the pad id is also the start token

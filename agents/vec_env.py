@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from seqgan_env.observations import Observation, observe
+from seqgan_env.observations import Observation
 from seqgan_env.rendering import as_image, draw_step
 from seqgan_env.vector_env import IntArray, PlayedEpisodes, SequenceVectorEnv
 
@@ -22,7 +22,7 @@ class SB3VecEnv(VecEnv):
     """A `SequenceVectorEnv` as SB3's `VecEnv`; a new episode begins in the step that ends the old one.
 
     The info of a row that ended has `terminal_observation` and the environment's facts about the sequence; the last such row
-    has the metrics of `retraining`, if it took place.
+    has the metrics of `retraining`, if it took place. Infos have no `action_mask`: SB3 calls `action_masks()`.
 
     Args:
         venv: in autoreset mode `SAME_STEP`, because others would give SB3 steps that no policy made. It may be inside
@@ -49,7 +49,7 @@ class SB3VecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Restart all rows, with the arguments of earlier calls of `seed()` and `set_options()`."""
         if self._recorded is not None:
-            return observe(*self._fresh(), self.sequences.layout)
+            return self.sequences.game.observe(*self._fresh(), self.sequences.layout)
         seeds: Any = None if all(seed is None for seed in self._seeds) else self._seeds  # one a row
         options = {name: value for of_row in self._options for name, value in of_row.items()}
         observation: VecEnvObs = self.venv.reset(seed=seeds, options=options)[0]
@@ -77,9 +77,11 @@ class SB3VecEnv(VecEnv):
             return self._recorded.pop()[1]
         observation, rewards, terminated, _, infos = self.venv.step(self._actions)
         rows = [info_of_row(infos, row) for row in range(self.num_envs)]
-        for row in np.flatnonzero(terminated).tolist():
-            rows[row] |= rows[row].pop("final_info", {})
-            rows[row] |= _end_of_episode(rows[row].pop("final_obs"))
+        for info, over in zip(rows, terminated, strict=True):
+            if over:
+                info |= info.pop("final_info", {})
+                info |= _end_of_episode(info.pop("final_obs"))
+            info.pop("action_mask", None)
         self.is_midway = not terminated.all()
         self._shown = None
         return observation, rewards.astype(np.float32), terminated, rows
@@ -150,6 +152,7 @@ class SB3VecEnv(VecEnv):
         """Actions, and the results of a step through each position of played episodes."""
         rewards, lengths = played.rewards.float().cpu().numpy(), played.lengths.cpu().numpy()
         known = {name: values for name, values in played.info.items() if name != "retraining"}
+        game, layout = self.sequences.game, self.sequences.layout
         for position in range(tokens.shape[1]):
             dones, goes_on = lengths == position + 1, lengths > position + 1
             prefixes, prefix_lengths = self._fresh()
@@ -157,11 +160,11 @@ class SB3VecEnv(VecEnv):
             prefix_lengths[goes_on] = position + 1
             infos: list[dict[str, Any]] = [{} for _ in dones]
             for row in np.flatnonzero(dones).tolist():
-                last = observe(tokens[row], lengths[row : row + 1], self.sequences.layout)
+                last = game.observe(tokens[row], lengths[row : row + 1], layout)
                 infos[row] = info_of_row(known, row) | _end_of_episode(last)
             if "retraining" in played.info and position + 1 == lengths.max():
                 infos[int(np.flatnonzero(dones)[-1])]["retraining"] = played.info["retraining"]
-            observation = observe(prefixes, prefix_lengths, self.sequences.layout)
+            observation = game.observe(prefixes, prefix_lengths, layout)
             self._shown = (prefixes, rewards, prefix_lengths[:, 0])
             yield tokens[:, position], (observation, rewards[:, position].copy(), dones, infos)
 

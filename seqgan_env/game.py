@@ -15,8 +15,8 @@ from seqgan_env.data.corpus import Vocabulary
 from seqgan_env.data.padding import TokenIds, as_sequences, played_positions
 from seqgan_env.game_rules import GAMMAS, GameRules, RewardContract
 from seqgan_env.models.lstm import TokenLSTM
-from seqgan_env.models.sampling import Mask, TokenPolicy
-from seqgan_env.observations import Layout, observation_space
+from seqgan_env.models.sampling import Mask, TokenPolicy, allowed_after
+from seqgan_env.observations import Layout, Observation, observation_space, observe
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch, UniformPolicy
 from seqgan_env.rewards.reward_model import HasScore, adapt
 from seqgan_env.support.errors import room_for
@@ -185,6 +185,29 @@ class SequenceGame(ReadOnly):
     def observation_space(self, layout: Layout) -> spaces.Space[Any]:
         """The space of a prefix in a layout; see the environments."""
         return observation_space(self.vocab_size, self.sequence_length, layout)
+
+    def observe(self, tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], layout: Layout) -> Observation:
+        """A new observation of prefixes `(..., sequence_length)` with lengths `(..., 1)` in a layout."""
+        return observe(tokens, lengths, layout, self.allowed(tokens, lengths) if layout == "dict-mask" else None)
+
+    def allowed(self, tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """The tokens that may follow prefixes, `(..., vocab_size)` bool: all of them after the end, or without a mask.
+
+        Args:
+            tokens: `(..., sequence_length)`.
+            lengths: `(..., 1)`.
+
+        Raises:
+            ValueError: the mask's result has another shape or type, or allows nothing.
+        """
+        allowed = np.ones((*tokens.shape[:-1], self.vocab_size), dtype=np.bool_)
+        if self.mask is not None:
+            prefixes, of_prefix = tokens.reshape(-1, self.sequence_length), allowed.reshape(-1, self.vocab_size)
+            for row, length in enumerate(lengths.ravel().tolist()):
+                prefix = prefixes[row, :length].copy()  # the mask may write to its argument
+                if length < self.sequence_length and (self.end_token is None or self.end_token not in prefix):
+                    of_prefix[row] = allowed_after(self.mask, prefix, self.vocab_size)
+        return allowed
 
     def seed(self, seed: int) -> None:
         """Seed the choice of real sequences in retraining."""

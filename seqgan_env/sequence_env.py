@@ -12,7 +12,6 @@ from gymnasium.error import ResetNeeded
 from seqgan_env.game import SequenceGame
 from seqgan_env.game_environment import GameEnvironment, check_options
 from seqgan_env.games import oracle_game, text_game
-from seqgan_env.models.sampling import allowed_after
 from seqgan_env.observations import Layout, Observation, observe
 from seqgan_env.rendering import RENDER_MODES, draw_step, rendered
 from seqgan_env.support.hashed_random import as_seed, mix, stream_key
@@ -27,10 +26,13 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
 
     ## Action space
     `Discrete(vocab_size)`. `action_masks()` gives the actions that the game's mask allows; any other action is an error.
+    If the game has a mask, `info["action_mask"]` of `reset` and `step` has the same as int8, for `action_space.sample(mask)`;
+    after the end all are allowed.
 
     ## Observation space
     `layout="dict"`: `Dict(tokens=Box(0, vocab_size, (T,), int64), length=Box(0, T, (1,), int64))`, padded with `vocab_size`.
-    `layout="flat"`: `Box(0, max(vocab_size, T), (T + 1,), int64)`, the length last.
+    `layout="flat"`: `Box(0, max(vocab_size, T), (T + 1,), int64)`, the length last. `layout="dict-mask"`: as `"dict"`, with
+    `action_mask=Box(0, 1, (vocab_size,), int8)` as well.
 
     ## Starting state
     The empty prefix.
@@ -66,6 +68,7 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         self.action_space = spaces.Discrete(game.vocab_size)
         self._tokens = np.full(game.sequence_length, game.vocab_size, dtype=np.int64)
         self._length = 0
+        self._allowed: npt.NDArray[np.bool_] | None = None  # after the present prefix, once it was asked for
         self._over = True
         self._rewards = np.zeros(game.sequence_length)
         self._previous_value = 0.0
@@ -74,9 +77,7 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """The tokens that may come next: `(vocab_size,)` bool."""
-        if self.game.mask is None or self._over:
-            return np.ones(self.game.vocab_size, dtype=np.bool_)
-        return allowed_after(self.game.mask, self._tokens[: self._length].copy(), self.game.vocab_size)
+        return self._allowed_now().copy()
 
     def reset(
         self, *, seed: SupportsIndex | None = None, options: dict[str, Any] | None = None
@@ -88,7 +89,8 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
             options: must be empty.
 
         Raises:
-            TypeError, ValueError: the seed is invalid, or there is an option; nothing has changed then.
+            TypeError, ValueError: the seed is invalid, or there is an option; nothing has changed then. Or the mask allows no
+                first token.
         """
         check_options(options)
         seed = None if seed is None else as_seed(seed)
@@ -101,24 +103,27 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         self._episode += 1
         self._tokens.fill(self.game.vocab_size)
         self._length = 0
+        self._allowed = None
         self._over = False
         self._previous_value = 0.0
         if self.render_mode == "human":
             self.render()
-        return self._observation(), {}
+        return self._observation(), self._mask_info()
 
     def step(self, action: np.int64) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Append a token.
 
         Raises:
             ResetNeeded: `reset` was not called, or the episode is over.
-            TypeError, ValueError: the action is not an integer, is outside the vocabulary, or is masked.
+            TypeError, ValueError: the action is not an integer, is outside the vocabulary, or is masked; nothing has changed
+                then. Or the mask allows nothing after it.
         """
         if self._over:
             when = "before the first reset()" if self._episode < 0 else "after the end of an episode"
             raise ResetNeeded(f"step() was called {when}: call reset() to start an episode.")
         self._tokens[self._length] = self._checked(action)
         self._length += 1
+        self._allowed = None
         tokens = torch.from_numpy(self._tokens).unsqueeze(0).to(self.game.device)
         lengths = torch.tensor([self._length], device=self.game.device)
         terminated = bool(self.game.is_finished(tokens, lengths))
@@ -129,10 +134,10 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         self._rewards[self._length - 1] = reward
         self._previous_value = value
 
-        info: dict[str, Any] = {}
+        info = self._mask_info()
         if terminated:
             self._over = True
-            info = {name: float(values[0]) for name, values in self.game.final_info(tokens, lengths).items()}
+            info |= {name: float(values[0]) for name, values in self.game.final_info(tokens, lengths).items()}
             retraining = self.game.record(tokens.clone())
             if retraining is not None:
                 info["retraining"] = retraining
@@ -149,7 +154,16 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         return rendered(text, self.render_mode)
 
     def _observation(self) -> Observation:
-        return observe(self._tokens, np.array([self._length], dtype=np.int64), self.layout)
+        allowed = self._allowed_now() if self.layout == "dict-mask" else None
+        return observe(self._tokens, np.array([self._length], dtype=np.int64), self.layout, allowed)
+
+    def _allowed_now(self) -> npt.NDArray[np.bool_]:
+        if self._allowed is None:  # the mask is asked once for each prefix: it is Python, and slow beside the rest
+            self._allowed = self.game.allowed(self._tokens, np.array([self._length]))
+        return self._allowed
+
+    def _mask_info(self) -> dict[str, Any]:
+        return {} if self.game.mask is None else {"action_mask": self._allowed_now().astype(np.int8)}
 
     def _checked(self, action: Any) -> int:
         if isinstance(action, np.ndarray) and action.size == 1:
@@ -159,7 +173,7 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         token = int(action)
         if not 0 <= token < self.game.vocab_size:
             raise ValueError(f"Action {token} is outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}.")
-        if self.game.mask is not None and not self.action_masks()[token]:
+        if self.game.mask is not None and not self._allowed_now()[token]:
             raise ValueError(
                 f"Action {token} is masked out after the prefix {self._tokens[: self._length].tolist()}: "
                 "choose among action_masks()."

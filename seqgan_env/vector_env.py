@@ -98,15 +98,11 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         self._streams: IntArray | None = None
         self._episodes = np.full(num_envs, -1, dtype=np.int64)
         self._over = np.ones(num_envs, dtype=np.bool_)
+        self._allowed: BoolArray | None = None  # after the present prefixes, once they were asked for
 
     def action_masks(self) -> BoolArray:
         """The tokens that may come next in each row: `(num_envs, vocab_size)` bool."""
-        masks = np.ones((self.num_envs, self.game.vocab_size), dtype=np.bool_)
-        if self.game.mask is not None:
-            for row in np.flatnonzero(~self._over):
-                prefix = self._tokens[row, : self._lengths[row, 0]].copy()
-                masks[row] = allowed_after(self.game.mask, prefix, self.game.vocab_size)
-        return masks
+        return self._allowed_now().copy()
 
     def reset(self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start all rows, or those of `options["reset_mask"]`, from the empty prefix.
@@ -118,7 +114,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         Raises:
             ResetNeeded: the first reset leaves out rows.
             TypeError, ValueError: the seeds or the mask have a wrong number or type, or there is another option; nothing has
-                changed then.
+                changed then. Or the mask allows no first token.
         """
         check_options(options, "reset_mask")
         rows = self._rows_to_reset(options)
@@ -126,23 +122,28 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         self._restart(rows)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), {}
+        return self._observation(), self._mask_info(np.ones(self.num_envs, dtype=np.bool_))
 
     def step(self, actions: IntArray) -> tuple[Observation, npt.NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         """Append a token to every row, and restart ended rows as `autoreset_mode` says.
+
+        If the game has a mask, the infos' `action_mask` `(num_envs, vocab_size)` int8 has the tokens that may come next in
+        each row. It belongs to the observation returned: where a row restarted, to the new episode.
 
         Args:
             actions: `(num_envs,)` token ids; with `NEXT_STEP`, those of rows that ended in the previous step are ignored.
 
         Raises:
             ResetNeeded: `reset` was not called, or, with `DISABLED`, a row is over.
-            TypeError, ValueError: the actions have a wrong shape or dtype, are outside the vocabulary, or are masked.
+            TypeError, ValueError: the actions have a wrong shape or dtype, are outside the vocabulary, or are masked; nothing
+                has changed then. Or the mask allows nothing after one of them.
         """
         playing = self._playing_rows()
         actions = self._checked(actions, playing)
         positions = self._lengths[playing, 0]
         self._tokens[playing, positions] = actions
         self._lengths[playing, 0] = positions + 1
+        self._allowed = None
         if len(playing) < self.num_envs:
             self._restart(np.flatnonzero(self._over))
 
@@ -154,6 +155,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         rewards = self._rewards_of(playing, terminated)
         self._rewards[playing, positions] = rewards[playing]
         infos = self._finish(terminated) if ends.any() else {}
+        infos |= self._mask_info(np.ones(self.num_envs, dtype=np.bool_))
         if self.render_mode == "human":
             self.render()
         return self._observation(), rewards, terminated, np.zeros(self.num_envs, dtype=np.bool_), infos
@@ -218,6 +220,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         self._streams = np.zeros(n, dtype=np.int64) if state["started"] else None
         for name, array in self._row_arrays().items():
             array[...] = state["rows"][name].cpu().numpy()
+        self._allowed = None
         self.game.load_training_state(state["game"])
 
     def _row_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -273,9 +276,10 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         if self.autoreset_mode is not AutoresetMode.SAME_STEP:
             self._over |= terminated
             return info
+        info |= self._mask_info(terminated)
         observations = np.full(self.num_envs, None, dtype=np.object_)
         for row in rows:
-            observations[row] = observe(self._tokens[row], self._lengths[row], self.layout)
+            observations[row] = self.game.observe(self._tokens[row], self._lengths[row], self.layout)
         self._restart(rows)
         return {
             "final_obs": observations,
@@ -284,10 +288,21 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
             "_final_info": terminated.copy(),
         }
 
+    def _mask_info(self, rows: BoolArray) -> dict[str, Any]:
+        """`action_mask` for `rows` `(num_envs,)`, in Gymnasium's form; nothing if the game has no mask."""
+        if self.game.mask is None:
+            return {}
+        return {"action_mask": self._allowed_now() * rows[:, None].astype(np.int8), "_action_mask": rows.copy()}
+
     # --- state of the rows -------------------------------------------------------------------------------------------
 
     def _observation(self) -> Observation:
-        return observe(self._tokens, self._lengths, self.layout)
+        return observe(self._tokens, self._lengths, self.layout, self._allowed_now() if self.layout == "dict-mask" else None)
+
+    def _allowed_now(self) -> BoolArray:
+        if self._allowed is None:  # the mask is asked once for each prefix: it is Python, and slow beside the rest
+            self._allowed = self.game.allowed(self._tokens, self._lengths)
+        return self._allowed
 
     def _on_device(self, rows: IntArray) -> tuple[Tensor, Tensor]:
         tokens, lengths = torch.from_numpy(self._tokens[rows]), torch.from_numpy(self._lengths[rows, 0])
@@ -301,6 +316,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
     def _restart(self, rows: IntArray) -> None:
         self._tokens[rows] = self.game.vocab_size
         self._lengths[rows] = 0
+        self._allowed = None
         self._previous_values[rows] = 0
         self._episodes[rows] += 1
         self._over[rows] = False
@@ -355,13 +371,11 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
                 f"Actions {wrong.tolist()[:5]} are outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}."
             )
         if self.game.mask is not None:
-            for row, action in zip(playing, actions, strict=True):
-                self._check_allowed(self._tokens[row, : self._lengths[row, 0]], action)
+            masked = np.flatnonzero(~self._allowed_now()[playing, actions])
+            if len(masked):
+                row = playing[masked[0]]
+                raise _masked_out(actions[masked[0]], self._tokens[row, : self._lengths[row, 0]])
         return actions
-
-    def _check_allowed(self, prefix: IntArray, token: np.int64) -> None:
-        if self.game.mask is not None and not allowed_after(self.game.mask, prefix.copy(), self.game.vocab_size)[token]:
-            raise ValueError(f"Action {token} is masked out after the prefix {prefix.tolist()}: choose among action_masks().")
 
     def _checked_episodes(self, tokens: Tensor) -> Tensor:
         """Check whole episodes; return their lengths."""
@@ -389,8 +403,14 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
         if self.game.mask is not None:
             for episode, length in zip(tokens.cpu().numpy(), lengths.tolist(), strict=True):
                 for position in range(length):
-                    self._check_allowed(episode[:position], episode[position])
+                    prefix, token = episode[:position], episode[position]
+                    if not allowed_after(self.game.mask, prefix.copy(), self.game.vocab_size)[token]:
+                        raise _masked_out(token, prefix)
         return lengths
+
+
+def _masked_out(token: np.int64, prefix: IntArray) -> ValueError:
+    return ValueError(f"Action {token} is masked out after the prefix {prefix.tolist()}: choose among action_masks().")
 
 
 class _MadeVectorEnv(SequenceVectorEnv):

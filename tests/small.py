@@ -17,7 +17,7 @@ from seqgan_env.vector_env import PlayedEpisodes, SequenceVectorEnv
 V, T, END = 6, 5, 2
 SMALL_CNN = TextCNNConfig(widths=(1, 3), n_filters=(6, 5), embedding_dim=4, batch_size=8, epochs=1, learning_rate=0.01)
 CONTRACTS = ("terminal", "rollout", "shaped")
-LAYOUTS = ("dict", "flat")
+LAYOUTS = ("dict", "flat", "dict-mask")
 LINES = ["a b c", "b c a b", "c", "a a b c a", "d d"]
 IDS = {
     "SeqGAN/Oracle-v0": {"vocab_size": V, "n_real": 30},

@@ -328,8 +328,9 @@ class SingleRun:
 
     def _reset(self, seed: int | None) -> None:
         observation, info = self.env.reset(seed=seed)
-        expected, _ = self.twin.reset(seed=seed)
-        assert info == {}
+        expected, expected_info = self.twin.reset(seed=seed)
+        assert same(info, expected_info, exactly=True)
+        assert ([*info] == ["action_mask"]) == self.case.mask
         self._check_observation(observation, expected)
         self.under_way = True
 
@@ -441,11 +442,11 @@ class VectorRun:
         if seed is not None and rng.random() < 0.3:  # the same, a seed for each row
             given = seeds = [int(number) for number in rng.integers(0, 999, self.case.n)]
         observation, info = self.env.reset(seed=given, **options)
-        assert info == {}
         for row in np.flatnonzero(rows):
             self.observations[row], _ = self.rows[row].reset(seed=seeds[row])
         if seeds[0] is not None:
             self.judge.seed(seeds[0])
+        self._check_masks(info)
         self.over[rows], self.fresh[rows], self.started = False, True, True
         self._check_observations(observation)
 
@@ -505,10 +506,12 @@ class VectorRun:
                 continue
             self.finished.append(torch.from_numpy(prefix_of(self.observations[row])[0].copy()))
             final = infos["final_info"] if same_step else infos
+            assert not self.case.mask or np.array_equal(final["action_mask"][row], info.pop("action_mask"))
             assert close([final[key][row] for key in info], list(info.values())), f"{final} for {info}"
             if same_step:
                 assert same(infos["final_obs"][row], self.observations[row], exactly=True)
                 self.observations[row], _ = env.reset()
+        self._check_masks(infos)
         assert np.isfinite(rewards).all()
         assert close(rewards, expected), f"rewards {rewards}, of the single environments {expected}"
         assert np.array_equal(terminated, ended)
@@ -537,6 +540,7 @@ class VectorRun:
                 length += 1
             assert length == lengths[row]
             assert close(rewards[row].numpy(), stepped), f"played {rewards[row]}, stepped {stepped}"
+            info.pop("action_mask", None)  # nothing follows episodes that were played as a whole
             assert close([infos[key][row] for key in info], list(info.values()))
             self.finished.append(tokens[row])
             self.observations[row], _ = env.reset()
@@ -578,6 +582,12 @@ class VectorRun:
         rendered = self.env.render()
         assert (rendered is None) == (not self.case.render)
         assert rendered is None or len(rendered) == self.case.n
+
+    def _check_masks(self, infos: dict[str, Any]) -> None:
+        assert ("action_mask" in infos) == self.case.mask
+        if self.case.mask:
+            assert same(infos["action_mask"], np.array([env.action_masks() for env in self.rows], dtype=np.int8), exactly=True)
+            assert infos["_action_mask"].all()
 
     def _check_observations(self, observation: Any) -> None:
         assert self.env.observation_space.contains(observation), f"{observation} is outside the space"

@@ -84,11 +84,13 @@ def test_gym_make_hands_every_argument_on(environment: str) -> None:
     assert (env.layout, env.render_mode, env.gamma) == ("flat", "ansi", 1)
 
 
-def test_spaces_of_both_layouts() -> None:
+def test_spaces_of_every_layout() -> None:
     spaces = small_env().observation_space
     assert spaces["tokens"] == gym.spaces.Box(0, V, (T,), np.int64)  # type: ignore[index]
     assert spaces["length"] == gym.spaces.Box(0, T, (1,), np.int64)  # type: ignore[index]
     assert small_env("flat").observation_space == gym.spaces.Box(0, max(V, T), (T + 1,), np.int64)
+    masked = small_env("dict-mask").observation_space
+    assert masked == gym.spaces.Dict(**spaces, action_mask=gym.spaces.Box(0, 1, (V,), np.int8))  # type: ignore[misc]
     assert small_env().action_space == gym.spaces.Discrete(V)
 
 
@@ -329,10 +331,90 @@ def test_a_masked_action_is_refused_and_changes_nothing() -> None:
 
 
 def test_a_mask_that_allows_nothing_is_refused() -> None:
-    env = small_env(mask=nothing_allowed)
-    env.reset(seed=0)
     with pytest.raises(ValueError, match=r"allows no token after the prefix \[\]"):
-        env.step(np.int64(0))
+        small_env(mask=nothing_allowed).reset(seed=0)
+
+
+def test_a_dead_end_is_refused_by_the_step_into_it_and_by_the_next() -> None:
+    env = small_env(mask=lambda prefix: np.full(V, len(prefix) < 2))
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"allows no token after the prefix \[0, 3\]"):
+            env.step(np.int64(3))
+    assert env.reset()[1]["action_mask"].all()
+
+
+@pytest.mark.parametrize("layout", ["dict", "dict-mask"])
+def test_infos_have_the_mask_in_gymnasiums_form(layout: str) -> None:
+    """int8, so that `action_space.sample` takes it; of the next action, and all ones after the end."""
+    env = small_env(layout, mask=no_repeats)
+    env.action_space.seed(0)
+    observation, info = env.reset(seed=0)
+    written: list[int] = []
+    while len(written) < T:
+        mask = info["action_mask"]
+        assert mask.dtype == np.int8
+        assert mask.tolist() == [token not in written for token in range(V)] == env.action_masks().tolist()
+        if layout == "dict-mask":
+            assert isinstance(observation, dict)
+            assert np.array_equal(observation["action_mask"], mask)
+            assert not np.shares_memory(observation["action_mask"], mask)
+        written.append(int(env.action_space.sample(mask)))
+        mask[:] = 1  # the caller's own array
+        observation, _, terminated, _, info = env.step(np.int64(written[-1]))
+    assert terminated
+    assert info["action_mask"].tolist() == [1] * V
+
+
+def test_without_a_mask_infos_have_none_and_observations_allow_everything() -> None:
+    env = small_env("dict-mask")
+    env.action_space.seed(0)
+    observation, info = env.reset(seed=0)
+    assert info == {}
+    assert isinstance(observation, dict)
+    assert observation["action_mask"].tolist() == [1] * V
+    assert env.step(env.action_space.sample(info.get("action_mask")))[4] == {}
+
+
+def test_the_mask_is_asked_once_for_each_prefix() -> None:
+    asked: list[list[int]] = []
+
+    def mask(prefix: np.ndarray) -> np.ndarray:
+        asked.append(prefix.tolist())
+        return no_repeats(prefix)
+
+    env = small_env("dict-mask", mask=mask)
+    env.reset(seed=0)
+    for token in range(T):
+        env.action_masks()
+        env.step(np.int64(token))
+    assert asked == [list(range(length)) for length in range(T)]
+
+
+def test_a_mask_may_return_the_same_array_every_time() -> None:
+    shared = np.ones(V, dtype=np.bool_)
+
+    def mask(prefix: np.ndarray) -> np.ndarray:
+        shared[:] = no_repeats(prefix)
+        return shared
+
+    env = small_env(mask=mask)
+    env.reset(seed=0)
+    shared[:] = False
+    env.step(np.int64(1))
+    assert env.action_masks().tolist() == no_repeats(np.array([1])).tolist()
+
+
+def test_masks_come_through_gym_make_and_pickling() -> None:
+    env = gym.make("SeqGAN/Oracle-v0", vocab_size=V, sequence_length=T, n_real=30, layout="dict-mask", mask=no_repeats)
+    observation, info = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    observation, *_, info = env.step(np.int64(2))
+    assert info["action_mask"].tolist() == observation["action_mask"].tolist() == no_repeats(np.array([2])).tolist()
+    loaded = pickle.loads(pickle.dumps(env.unwrapped))
+    assert loaded.action_masks().tolist() == no_repeats(np.array([2])).tolist()
+    assert loaded.step(np.int64(3))[4]["action_mask"].tolist() == no_repeats(np.array([2, 3])).tolist()
 
 
 # What can be set, and asked for

@@ -217,6 +217,9 @@ def compare(ours: SequenceVectorEnv, theirs: SyncVectorEnv, steps: int = 30, see
         ended += int(over.sum())
         if ours.autoreset_mode is AutoresetMode.DISABLED and over.any():
             ours_reset, theirs_reset = (env.reset(options={"reset_mask": over.copy()}) for env in (ours, theirs))
+            if "action_mask" in ours_reset[1]:  # ours are of all rows, as the observation is
+                theirs_reset[1]["action_mask"][~over] = ours_reset[1]["action_mask"][~over]
+                theirs_reset[1]["_action_mask"][:] = True
             assert_same(ours_reset, theirs_reset)
     return ended
 
@@ -234,8 +237,9 @@ def test_rows_are_gymnasiums_own_single_environments(mode: AutoresetMode, layout
 
 
 @modes
-def test_masked_rows_are_gymnasiums_own_too(mode: AutoresetMode) -> None:
-    ours, theirs = pair(mode, mask=no_repeats, end_token=END, reward="shaped")
+@pytest.mark.parametrize("layout", ["dict", "dict-mask"])
+def test_masked_rows_are_gymnasiums_own_too(mode: AutoresetMode, layout: str) -> None:
+    ours, theirs = pair(mode, layout, mask=no_repeats, end_token=END, reward="shaped")
     assert compare(ours, theirs) > 8
 
 
@@ -493,6 +497,71 @@ def test_action_masks_have_a_row_for_each_prefix() -> None:
     env.step(np.array([0, 1, 2, 3]))
     assert (env.action_masks() == ~np.eye(N, V, dtype=np.bool_)).all()
     assert vector_env().action_masks().all()
+
+
+@modes
+def test_infos_and_observations_have_the_mask_of_the_next_action(mode: AutoresetMode) -> None:
+    """Right after resets, too: there a row may begin with any token again."""
+    env, ended = vector_env(mode=mode, layout="dict-mask", mask=no_repeats, end_token=END), 0
+    env.action_space.seed(0)
+    observation, info = env.reset(seed=0)
+    for _ in range(4 * T):
+        mask = info["action_mask"]
+        assert (mask.shape, mask.dtype) == ((N, V), np.int8)
+        assert info["_action_mask"].all()
+        assert np.array_equal(mask, observation["action_mask"])
+        assert np.array_equal(mask, env.action_masks())
+        for row, length in enumerate(observation["length"][:, 0]):
+            prefix = observation["tokens"][row, :length]
+            over = length == T or END in prefix
+            assert mask[row].tolist() == (np.ones(V) if over else no_repeats(prefix)).tolist()
+        actions = env.action_space.sample(tuple(mask))
+        mask[:] = 0  # the caller's own array
+        observation, _, terminated, _, info = env.step(actions)
+        ended += int(terminated.sum())
+        if mode is AutoresetMode.SAME_STEP:
+            for row in np.flatnonzero(terminated):
+                assert info["final_obs"][row]["action_mask"].all()
+                assert observation["action_mask"][row].all()
+                assert observation["length"][row] == 0
+        if mode is AutoresetMode.DISABLED and terminated.any():
+            observation, info = env.reset(options={"reset_mask": terminated})
+    assert ended > N
+
+
+def test_without_a_mask_infos_have_none() -> None:
+    env = vector_env()
+    assert env.reset(seed=0)[1] == {}
+    assert env.step(np.zeros(N, dtype=np.int64))[4] == {}
+
+
+def test_the_mask_is_asked_once_for_each_prefix_of_a_row() -> None:
+    asked: list[list[int]] = []
+
+    def mask(prefix: np.ndarray) -> np.ndarray:
+        asked.append(prefix.tolist())
+        return no_repeats(prefix)
+
+    env = vector_env(n=2, layout="dict-mask", mask=mask)
+    env.reset(seed=0)
+    for token in range(T):
+        env.action_masks()
+        env.step(np.full(2, token))
+    assert asked == [list(range(length)) for length in [*range(T), 0] for _ in range(2)]
+
+
+def test_masks_are_of_the_rows_that_were_loaded_pickled_and_played() -> None:
+    env, other = (vector_env(mask=no_repeats) for _ in range(2))
+    for one, tokens in ((env, [0, 1, 2, 3]), (other, [4, 4, 4, 4])):
+        one.reset(seed=0)
+        one.step(np.array(tokens))
+    other.load_training_state(env.training_state())
+    loaded = pickle.loads(pickle.dumps(env))
+    for one in (env, other, loaded):
+        assert (one.action_masks() == ~np.eye(N, V, dtype=np.bool_)).all()
+        one.reset()
+        one.play(episodes(env.game, N))
+        assert one.action_masks().all()
 
 
 def test_stepping_retrains_on_what_was_played() -> None:

@@ -17,7 +17,7 @@ from seqgan_env.data.padding import lengths_of, played_positions
 from seqgan_env.game import SequenceGame, contract_rewards
 from seqgan_env.inspection.trace import EpisodeTrace, TracedCompletion, TracedStep
 from seqgan_env.models.sampling import TokenPolicy, allowed_tokens, draw_tokens, forbid
-from seqgan_env.observations import Layout, Observation, observe
+from seqgan_env.observations import Layout, Observation
 from seqgan_env.support.hashed_random import mix, stream_key
 
 Playable = SequenceGame | gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -166,7 +166,8 @@ class ObservationPolicy:
         rows = (tokens < self._game.vocab_size).nonzero().squeeze(1)
         prefixes[rows, lengths[rows, 0]] = tokens[rows]
         lengths[rows] += 1
-        logits = torch.as_tensor(self._logits(observe(prefixes.cpu().numpy(), lengths.cpu().numpy(), self._layout)))
+        observation = self._game.observe(prefixes.cpu().numpy(), lengths.cpu().numpy(), self._layout)
+        logits = torch.as_tensor(self._logits(observation))
         if logits.shape != (len(tokens), self._game.vocab_size):
             raise ValueError(
                 f"The policy must give logits of shape (n, vocab_size) = ({len(tokens)}, {self._game.vocab_size}), "

@@ -77,6 +77,9 @@ class TestSilence:
     def test_wrappers_that_leave_ids_alone(self, around: Any) -> None:
         assert warned(lambda: ppo(around(env())).learn(40, callback=ContractCheck())) == []
 
+    def test_the_mask_in_the_observation(self) -> None:
+        assert warned(lambda: ppo(env("dict-mask")).learn(40, callback=ContractCheck())) == []
+
     def test_the_flat_layout(self) -> None:
         assert warned(lambda: ppo(env("flat"), "MlpPolicy").learn(40, callback=ContractCheck())) == []
 

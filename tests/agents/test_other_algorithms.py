@@ -21,7 +21,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 from agents import PrefixExtractor, SB3VecEnv
-from seqgan_env import FunctionReward, SequenceEnv, SequenceGame, SequenceVectorEnv, TextCNNConfig, oracle_game
+from seqgan_env import FunctionReward, SequenceEnv, SequenceGame, SequenceVectorEnv, TextCNNConfig, make_game, oracle_game
 
 V, T, N = 4, 4, 16
 SMALL_CNN = TextCNNConfig(widths=(1, 2), n_filters=(4, 4), embedding_dim=4, batch_size=16, epochs=1)
@@ -159,6 +159,32 @@ class TestMasks:
         """The negative control of the test above: without masks, forbidden tokens are drawn, and refused."""
         with pytest.raises(ValueError, match=r"is masked out after the prefix \[.*\]: choose among action_masks\(\)"):
             make("PPO", self.masked_env(), EPOCHS).learn(N * T)
+
+    @pytest.mark.slow
+    @pytest.mark.rounding
+    @pytest.mark.parametrize("layout", ["dict", "dict-mask"])
+    def test_maskable_ppo_learns_over_the_published_vocabulary(self, layout: Any) -> None:
+        """sb3-contrib #247: over so many tokens, float32's rounding of masked probabilities stopped older versions."""
+        pytest.importorskip("sb3_contrib", reason=CONTRIB)
+        vocab_size, earned = 5_000, []
+
+        def mask(prefix: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            allowed = np.ones(vocab_size, dtype=np.bool_)
+            allowed[prefix] = False
+            return allowed
+
+        def low(sequences: list[list[int]]) -> list[float]:
+            shares = [float(np.mean(np.array(sequence) < vocab_size // 2)) for sequence in sequences]
+            earned.append(float(np.mean(shares)))
+            return shares
+
+        real = torch.arange(T * 8).view(8, T)
+        large = make_game(vocab_size, T, real, reward_model=FunctionReward(low), mask=mask)
+        vec_env = SB3VecEnv(SequenceVectorEnv(large, N, autoreset_mode="SameStep", layout=layout))
+        settings = {**EPOCHS, "learning_rate": 0.05}
+        make("MaskablePPO", vec_env, settings).learn(14 * N * settings["n_steps"])
+        assert np.mean(earned[:4]) < 0.6  # chance is 1 / 2
+        assert np.mean(earned[-4:]) > 0.8
 
     def test_masks_come_row_by_row_as_maskable_ppo_asks_for_them(self) -> None:
         pytest.importorskip("sb3_contrib", reason=CONTRIB)

@@ -81,6 +81,13 @@ class TestPrefixExtractor:
         flat = torch.cat([tokens, lengths], dim=1).float()
         assert torch.equal(by_flat(flat), features(self.MADE[reader], tokens, lengths))
 
+    @readers
+    def test_the_mask_in_the_observation_has_no_effect(self, reader: str) -> None:
+        made = extractor(small_game().observation_space("dict-mask"), reader=reader)
+        tokens, lengths = torch.randint(0, V, (T + 1, T), generator=seeded()), torch.arange(T + 1).unsqueeze(1)
+        observation = {"tokens": tokens.float(), "length": lengths.float(), "action_mask": torch.zeros(T + 1, V)}
+        assert torch.equal(made(observation), features(self.MADE[reader], tokens, lengths))
+
     def test_flatten_observation_gives_the_flat_layout(self) -> None:
         wrapped, flat = FlattenObservation(SequenceEnv(small_game())), SequenceEnv(small_game(), layout="flat")
         for env in (wrapped, flat):
@@ -115,6 +122,12 @@ class TestPrefixExtractor:
         ("space", "arguments", "error", "message"),
         [
             (FLAT, {}, ValueError, "The layout 'flat' does not contain the vocabulary's size: pass features_extractor_kwargs"),
+            (
+                spaces.flatten_space(small_game().observation_space("dict-mask")),
+                {"vocab_size": V},
+                ValueError,
+                "the layout 'dict-mask' in one row, whose last number is not the length: .* with layout='flat'",
+            ),
             (DICT, {"reader": "rnn"}, ValueError, r"reader must be one of \('gru', 'lstm', 'transformer'\), got 'rnn'"),
             (DICT, {"reader": "transformer", "features_dim": 6}, ValueError, "must be a multiple of its 4 heads, got 6"),
             (spaces.MultiDiscrete([V + 1] * T), {}, TypeError, r"\(MultiDiscrete\) into one-hot vectors, 35 inputs"),

@@ -23,7 +23,7 @@ from agents import PrefixExtractor, SB3VecEnv
 from agents.vec_env import info_of_row
 from seqgan_env import SequenceEnv, SequenceVectorEnv
 from tests.agents.small_agents import new_game, play
-from tests.small import END, Recorder, T, V, episodes, small_game
+from tests.small import END, Recorder, T, V, episodes, no_repeats, small_game
 
 N = 4
 counts_in_same_step = pytest.mark.skipif(
@@ -252,7 +252,7 @@ def test_a_pickled_environment_continues_as_the_original(around: Any) -> None:
 class TestReplay:
     """A replay after `play` shows what steps would have given."""
 
-    @pytest.mark.parametrize("layout", ["dict", "flat"])
+    @pytest.mark.parametrize("layout", ["dict", "flat", "dict-mask"])
     @pytest.mark.parametrize("reward", ["terminal", "rollout", "shaped"])
     def test_equals_steps(self, reward: str, layout: Any) -> None:
         rules: Any = {"reward": reward, "layout": layout, "retrain_every": 2 * N}
@@ -277,6 +277,24 @@ class TestReplay:
                     assert info == other
             assert dones.all()
             assert ["retraining" in info for info in infos] == [False] * (N - 1) + [batch == 1]
+
+    def test_under_a_mask_it_is_what_steps_give(self) -> None:
+        """The observations have masks; SB3's infos have none."""
+        env, twin = (SB3VecEnv(native("dict-mask", mask=no_repeats)) for _ in range(2))
+        for one in (env, twin):
+            one.seed(5)
+            one.reset()
+        tokens = episodes(small_game(mask=no_repeats), N)
+        for actions, (observation, _, dones, infos) in env.replay(env, tokens, env.sequences.play(tokens)):
+            expected, _, _, expected_infos = twin.step(actions)
+            assert same_observations(observation, expected)
+            assert np.array_equal(observation["action_mask"], np.stack(twin.env_method("action_masks")))
+            for info, other in zip(infos, expected_infos, strict=True):
+                assert info.keys() == other.keys()
+                assert "action_mask" not in info
+                if dones.any():
+                    assert same_observations(info["terminal_observation"], other["terminal_observation"])
+        assert dones.all()
 
     def test_rows_that_end_early_wait(self) -> None:
         env = SB3VecEnv(native(n=2, end_token=END, reward="shaped"))

@@ -243,6 +243,25 @@ def test_a_function_of_observations_is_a_policy(layout: Layout) -> None:
         assert one.log_prob == pytest.approx(other.log_prob)
 
 
+def test_a_function_of_observations_gets_the_mask_if_it_asks_for_it() -> None:
+    """Of unfinished prefixes; in completions, too, where rows end before others."""
+    game = small_game(end_token=END, mask=no_repeats)
+
+    def logits(observation: Observation) -> Tensor:
+        assert isinstance(observation, dict)
+        for tokens, length, mask in zip(*observation.values(), strict=True):
+            prefix = tokens[: length[0]]
+            over = len(prefix) == T or END in prefix
+            assert mask.tolist() == (np.ones(V) if over else no_repeats(prefix)).tolist()
+        return prefix_logits(observation)
+
+    traces = []
+    for policy in (small_policy(), ObservationPolicy(game, "dict-mask", logits)):
+        game.attach_policy(policy)
+        traces.append(trace_episode(game, policy, seed=2, tokens=[0, 3, 1, 4, END]))
+    assert [step.completions for step in traces[0].steps] == [step.completions for step in traces[1].steps]
+
+
 def test_logits_of_another_shape_are_refused() -> None:
     game = small_game()
     with pytest.raises(ValueError, match=r"shape \(n, vocab_size\) = \(1, 6\), got \(1, 5\)"):
