@@ -49,7 +49,7 @@ def evaluation(**arguments: Any) -> EvalCallback:
 class TestCallbacks:
     """8 rows play 5 tokens each: 40 in a batch."""
 
-    def test_none_is_left_out(self) -> None:
+    def test_every_callback_has_a_test(self) -> None:
         own = {name for name, value in vars(callbacks).items() if isinstance(value, type) and issubclass(value, BaseCallback)}
         assert untested(own - {"BaseCallback", "EventCallback"}, "TestCallbacks", "TestWrappers") == []
 
@@ -174,7 +174,7 @@ class TestWrappers:
         game = new_game(**{"reward": "shaped", **rules})
         return SB3VecEnv(SequenceVectorEnv(game, 8, autoreset_mode="SameStep", layout=layout))
 
-    def test_none_is_left_out(self) -> None:
+    def test_every_wrapper_has_a_test(self) -> None:
         kinds = {name: value for name, value in vars(vec_env).items() if isinstance(value, type)}
         own = {name for name, value in kinds.items() if issubclass(value, vec_env.VecEnvWrapper)}
         assert untested(own - {"VecEnvWrapper"}, "TestWrappers") == []

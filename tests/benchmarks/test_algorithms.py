@@ -1,4 +1,4 @@
-"""The table of algorithms, and how its program goes on with what is left."""
+"""The table of algorithms, and that its program runs only what is missing."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def played(runs_of_no_time: Any) -> list[Any]:
     return calls
 
 
-def test_goes_on_with_what_is_left(tmp_path: Path, played: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_only_what_is_missing(tmp_path: Path, played: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     file = FinishedRuns(tmp_path / "algorithms.jsonl", Result)
     finished = [result(*names, 4, updates=7) for names in RUNS[:-4]]
     other = [result(*RUNS[-1], 4, updates=8), result(*RUNS[-1], 9, updates=7)]  # other sizes, another seed

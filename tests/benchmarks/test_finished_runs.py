@@ -1,4 +1,4 @@
-"""Runs side by side: in which order, what is written, and how a program goes on."""
+"""Runs side by side: their order, what they write, and that finished ones do not run again."""
 
 import os
 import time
@@ -67,7 +67,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 class TestOrder:
-    def test_each_after_what_it_needs(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_each_runs_after_those_it_needs(self, capsys: pytest.CaptureFixture[str]) -> None:
         needs = {"late": ["middle"], "middle": ["first", "elsewhere"]}
         left = [("late", 1), ("other", 1), ("middle", 1), ("first", 1)]
         results = side_by_side(make, left, 1, lambda key: [(name, key[1]) for name in needs.get(key[0], [])])

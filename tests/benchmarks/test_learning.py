@@ -1,4 +1,4 @@
-"""The protocol of adversarial training: its arithmetic by hand, its rows, and how it goes on."""
+"""The protocol of adversarial training: its arithmetic by hand, its rows, and that it runs only what is missing."""
 
 import dataclasses
 import math
@@ -138,7 +138,7 @@ class TestRows:
             assert getattr(ours, group) == getattr(preset, group)
         assert (ours.seed, ours.oracle_params) == (3, Path("data/seqgan_paper_oracle.npz"))
 
-    def test_controls_and_levers_differ_in_what_they_say_alone(self) -> None:
+    def test_controls_and_levers_differ_only_in_what_they_name(self) -> None:
         ours = settings(OURS, 0, Config()).adversarial
         for model, name in CONTROLS.items():
             assert settings(name, 0, Config()).adversarial == dataclasses.replace(ours, reward_model=model, reward="terminal")
@@ -165,7 +165,7 @@ class TestRows:
         assert row.generator == paper.generator
         assert row.pretrain == dataclasses.replace(paper.pretrain, epochs=40, shuffle=True)
 
-    def test_starts_come_first_and_once(self) -> None:
+    def test_starts_run_first_and_once(self) -> None:
         order = with_needs([(OURS, 0), (CONTROLS["random"], 0), (OURS, 1), (DENSITY, 1)], learning._needs)
         assert order == [(REGULARISED, 0), (REGULARISED, 1), (OURS, 1), (OURS, 0), (CONTROLS["random"], 0), (DENSITY, 1)]
 
@@ -177,7 +177,7 @@ class TestRows:
         assert run.sweep[0][1] > math.log(500)
 
 
-def test_goes_on_with_what_is_left_each_run_after_those_that_it_needs(
+def test_runs_only_what_is_missing_each_run_after_those_it_needs(
     tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called = runs_of_no_time(learning, lambda name, seed, _: result(name, seed))

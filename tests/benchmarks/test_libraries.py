@@ -1,4 +1,4 @@
-"""The table of other libraries, and how its program goes on in another environment."""
+"""The table of other libraries, and that its program continues in another environment."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def test_table_by_hand() -> None:
     ]
 
 
-def test_only_what_is_installed_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_installed_libraries_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None if name in ("ray", "skrl") else name)
     found = list(runs(Config(seeds=(3,), updates=7)))
     assert {library for library, *_ in found} == {*LIBRARIES} - {"RLlib", "skrl"}
@@ -42,7 +42,7 @@ def test_only_what_is_installed_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_goes_on_with_what_is_left(
+def test_runs_only_what_is_missing(
     tmp_path: Path, runs_of_no_time: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As from another virtual environment, with the same folder."""

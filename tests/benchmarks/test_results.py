@@ -1,4 +1,4 @@
-"""The table of published baselines: its settings, and how its program goes on with what is left."""
+"""The table of published baselines: its settings, and that its program runs only what is missing."""
 
 import dataclasses
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_table_by_hand() -> None:
     assert len(lines) == 4
 
 
-def test_rows_are_the_published_preset_but_for_what_they_say() -> None:
+def test_rows_differ_from_the_published_preset_only_as_named() -> None:
     paper = PRESETS["paper"][0]
     config = Config(data=Path("data"), epochs=7, updates=9)
     for name, (likelihood, adversarial) in RUNS.items():
@@ -54,7 +54,7 @@ def test_adversarial_phases_begin_with_the_likelihood_run(tmp_path: Path, monkey
     assert len(phase.curve) > 1
 
 
-def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_only_what_is_missing(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
     called = runs_of_no_time(results, lambda name, seed, _: result(name, seed))
     others = [result(FIRST, 0), result(SECOND, 0, updates=7)]  # the second is of another size
     list(FinishedRuns(tmp_path / "results.jsonl", Result).append(others))

@@ -1,4 +1,4 @@
-"""The table of the preset `text`: its sequences, its settings, and how its program goes on with what is left."""
+"""The table of the preset `text`: its sequences, its settings, and that its program runs only what is missing."""
 
 import dataclasses
 from collections import Counter
@@ -50,7 +50,7 @@ def test_poems_are_those_of_the_folder(tmp_path: Path) -> None:
     assert sequences("poems", tmp_path) == (["春 眠", "不 觉"], "words")
 
 
-def test_settings_are_the_preset_but_for_what_they_say(tmp_path: Path) -> None:
+def test_settings_differ_from_the_preset_only_as_named(tmp_path: Path) -> None:
     preset = PRESETS["text"][0]
     for setting, changes in text_kinds.SETTINGS.items():
         settings = settings_of("events", setting, 3, 1, Config(out=tmp_path))
@@ -77,7 +77,7 @@ def test_table_by_hand() -> None:
     assert len(lines) == 4
 
 
-def test_goes_on_with_what_is_left(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_only_what_is_missing(tmp_path: Path, runs_of_no_time: Any, capsys: pytest.CaptureFixture[str]) -> None:
     called = runs_of_no_time(text_kinds, lambda kind, setting, epochs, seed, _: result(kind, seed, setting))
     list(FinishedRuns(tmp_path / "text_kinds.jsonl", Result).append([result("dna", 0), result("dna", 7)]))
     config = Config(kinds=("dna", "events"), settings=("preset",), epochs=(2,), seeds=2, out=tmp_path)

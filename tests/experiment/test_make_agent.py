@@ -347,7 +347,7 @@ class TestRewards:
 
 
 def test_played_episodes_by_hand() -> None:
-    """Two rows of four steps; the first goes on with an episode, then plays a whole one; the second plays two."""
+    """Two rows of four steps; the first ends an episode, then plays a whole one; the second plays two."""
     game = small_game(end_token=2)
     agent = on(game)
     buffer = DictRolloutBuffer(4, agent.observation_space, agent.action_space, n_envs=2)  # type: ignore[arg-type]

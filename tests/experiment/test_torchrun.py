@@ -120,7 +120,7 @@ class TestTwoProcesses:
 
 @pytest.mark.slow
 class TestAKilledProcess:
-    def test_is_started_again_and_the_run_goes_on(self, alone: dict[str, Path], tmp_path: Path) -> None:
+    def test_is_restarted_and_the_run_continues(self, alone: dict[str, Path], tmp_path: Path) -> None:
         result = torchrun("be_killed", tmp_path, "--max-restarts=1")
         assert result.returncode == 0, result.stderr
         run = only_run(tmp_path / "killed")

@@ -77,7 +77,7 @@ def test_a_copy_scores_one_and_unknown_words_zero() -> None:
     np.testing.assert_array_equal(scores, [[1.0] * 5, [0.0] * 5, [0.0] * 5])
 
 
-def test_ngrams_are_told_apart_beyond_their_last_words() -> None:
+def test_ngrams_with_the_same_last_words_are_distinguished() -> None:
     # All bigrams of "a b c d" but not the trigrams: a lookup that forgot the first word would find them.
     scorer = BleuScorer(pad([[0, 1, 7, 1, 2, 8, 2, 3]]), PAD, max_order=3)
     expected = math.exp(1 - 8 / 4) * np.array([[1, 1, (0.1 / 2) ** (1 / 3)]])
@@ -154,7 +154,7 @@ def test_invalid_sequences_are_refused(tokens: np.ndarray, message: str) -> None
             use()
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_inputs_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one reference"):
         BleuScorer(np.empty((0, 3), dtype=np.int64), PAD)
     with pytest.raises(ValueError, match="max_order must be at least 1, got 0"):
