@@ -17,7 +17,8 @@ import tyro
 from agents.experiment.config import AgentName
 from benchmarks.controls import quick
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
-from benchmarks.run_folders import Curve, read_curve, read_log, run_in
+from benchmarks.run_folders import Curve, read_curve, run_in
+from seqgan_env.evaluation.run_logs import read_log
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 LIKELIHOOD = ("likelihood alone", "–")

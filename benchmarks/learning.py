@@ -24,7 +24,8 @@ from agents.experiment.presets import PRESETS
 from benchmarks.finished_runs import FinishedRuns, Key, side_by_side, with_needs
 from benchmarks.learning_report import Result, Sweep, against_controls, draw, draw_gains, levers_table, tables
 from benchmarks.rejection import rejection_sweep
-from benchmarks.run_folders import NO_UPDATES, ORACLE, newest_run, read_log, run_in
+from benchmarks.run_folders import NO_UPDATES, ORACLE, newest_run, run_in
+from seqgan_env.evaluation.run_logs import read_log
 from seqgan_env.metrics.temperature import INVERSE_TEMPERATURES, mean_nll, temperature_sweep
 from seqgan_env.models.generators import GeneratorConfig
 from seqgan_env.models.token_model import TokenModel

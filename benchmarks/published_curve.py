@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from agents.experiment.config import TrainConfig, config_from_json
 from agents.experiment.presets import PRESETS
 from benchmarks.finished_runs import spread
-from benchmarks.run_folders import read_evaluations
+from benchmarks.run_folders import read_oracle_evaluations
 from seqgan_env.evaluation.plot_styles import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION
+from seqgan_env.evaluation.run_logs import CONFIG, PROGRESS
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 
 RELEASED_START = 9.07058
@@ -84,8 +85,8 @@ def main(config: Config) -> None:
 
 def read_run(folder: Path) -> Run:
     """A run's curve, with its name."""
-    config, _ = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
-    return Run(name_of(config), read_evaluations(folder / "progress.csv"))
+    config, _ = config_from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    return Run(name_of(config), read_oracle_evaluations(folder / PROGRESS))
 
 
 def name_of(config: TrainConfig) -> str:

@@ -23,8 +23,9 @@ import tyro
 from agents.experiment.config import TextConfig
 from agents.experiment.presets import PRESETS
 from benchmarks.finished_runs import FinishedRuns, side_by_side, spread
-from benchmarks.run_folders import read_log, run_in
+from benchmarks.run_folders import run_in
 from seqgan_env.data.corpus import Tokenizer
+from seqgan_env.evaluation.run_logs import read_log
 from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.saved_game import LAST, LIKELIHOOD, load_checkpoints, load_game
 

@@ -1,4 +1,4 @@
-"""Work with a finished run of train.py: inspect episodes, sample from the generator, evaluate it."""
+"""Work with finished runs of train.py: inspect episodes, sample from the generator, evaluate it, compare runs."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from seqgan_env.commands.compare import Compare
 from seqgan_env.commands.evaluate import Evaluate
 from seqgan_env.commands.inspect import Inspect
 from seqgan_env.commands.sample import Sample
@@ -13,7 +14,12 @@ from seqgan_env.rendering import spell_what_cannot_be_encoded
 from seqgan_env.support.errors import OutOfMemory, room_for
 from seqgan_env.support.settings import check_settings, flag, flags_of, in_flags
 
-COMMANDS: dict[str, Callable[..., Callable[[], object]]] = {"inspect": Inspect, "sample": Sample, "evaluate": Evaluate}
+COMMANDS: dict[str, Callable[..., Callable[[], object]]] = {
+    "inspect": Inspect,
+    "sample": Sample,
+    "evaluate": Evaluate,
+    "compare": Compare,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,8 @@
 import re
 from enum import Enum
 
+from seqgan_env.evaluation.run_logs import ADVERSARIAL_PREFIX, LIKELIHOOD_PREFIX
+
 _RUN_NAME = re.compile(r"\w[\w.+=,-]{0,49}")  # with the time, in any alphabet, less than the 255 bytes of a file's name
 
 
@@ -24,13 +26,13 @@ class Phase(str, Enum):
 
     LIKELIHOOD = "likelihood"
     DISCRIMINATOR = "discriminator"
-    ADVERSARIAL = "adversarial"
+    ADVERSARIAL = ADVERSARIAL_PREFIX
     FINISHED = "finished"
 
     @property
     def prefix(self) -> str:
         """What the names of its metrics begin with in logs, and what checkpoints call it beside them."""
-        return "pretraining" if self is Phase.LIKELIHOOD else self.value
+        return LIKELIHOOD_PREFIX if self is Phase.LIKELIHOOD else self.value
 
     @property
     def after(self) -> "Phase":
@@ -43,11 +45,8 @@ MEASURED = {phase.prefix: phase for phase in (Phase.LIKELIHOOD, Phase.ADVERSARIA
 """The phases in which the generator is measured, by their prefixes."""
 
 
-# Files; those of the game and the generators are in `seqgan_env.saved_game`.
-CONFIG = "config.json"
-"""The settings, and the preset that they came from."""
-PROGRESS = "progress.csv"
-"""All metrics, a row for each epoch and each update."""
+# Files; the settings and the log are named in `seqgan_env.evaluation.run_logs`, the game and the generators in
+# `seqgan_env.saved_game`.
 CHECKPOINTS = "checkpoints"
 """The folder of what a run can be resumed from."""
 BEST_CHECKPOINT = "best.safetensors"

@@ -23,12 +23,13 @@ from agents.experiment.collapse import BestKeeper, CollapseAlarm
 from agents.experiment.config import TrainConfig, config_from_json, config_to_json, name_of, with_absolute_paths
 from agents.experiment.make_agent import make_agent
 from agents.experiment.make_task import KeptData, Task, make_task
-from agents.experiment.names import CHECKPOINTS, CONFIG, LAUNCH, Phase
+from agents.experiment.names import CHECKPOINTS, LAUNCH, Phase
 from agents.experiment.run_folder import NoRunFolder, RunFolder, RunLock
 from agents.experiment.threads import computing_with, threads_for
 from agents.experiment.torchrun import earlier_run, is_restarted, note_of_launch
 from agents.player import Player
 from seqgan_env.data.corpus import naming
+from seqgan_env.evaluation.run_logs import CONFIG
 from seqgan_env.game import SequenceGame
 from seqgan_env.models.likelihood import LikelihoodTraining, PretrainConfig
 from seqgan_env.saved_game import BEST, load_generator, spellings

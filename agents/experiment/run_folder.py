@@ -1,6 +1,5 @@
 """The folder of a run: its lock, config, logs, measurements, weights, samples and pictures."""
 
-import csv
 import dataclasses
 import io
 import json
@@ -38,13 +37,13 @@ from agents.experiment.names import (
     LOCK,
     LOCK_HOLDER,
     MEASURED,
-    PROGRESS,
     QUALITY_COVERAGE,
     REPORT,
     Phase,
 )
 from seqgan_env.data.padding import played_positions
 from seqgan_env.evaluation.plot_styles import BLUE, STYLES
+from seqgan_env.evaluation.run_logs import PROGRESS, read_log
 from seqgan_env.game import SequenceGame
 from seqgan_env.metrics.temperature import SweepPoint
 from seqgan_env.models.token_model import TokenModel
@@ -346,8 +345,7 @@ class RunFolder:
 
     def draw_discriminator(self) -> None:
         """Draw `discriminator.png`: its accuracy at each retraining, if it was logged."""
-        with (self.path / PROGRESS).open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("discriminator/accuracy")]
+        rows = [row for row in read_log(self.path / PROGRESS) if row.get("discriminator/accuracy")]
         if not rows:
             return
         figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")

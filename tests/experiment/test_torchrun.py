@@ -20,8 +20,8 @@ from torch import Tensor
 import train
 from agents.experiment.run import Run
 from agents.experiment.torchrun import LAUNCH, connected, earlier_run, note_of_launch, store_of_this_life
-from benchmarks.run_folders import read_log
 from benchmarks.scaling import paper_parameters, volume
+from seqgan_env.evaluation.run_logs import read_log
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.support.process_group import ALONE, Workers
 from tests.programs import run_program
