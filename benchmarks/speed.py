@@ -22,9 +22,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium.envs.toy_text.taxi import TaxiEnv
 from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +65,7 @@ PieceName = Literal[
     "discriminator-256",
     "discriminator-1024",
     "env",
+    "taxi",
     "env-64",
     "env-1024",
     "play-64",
@@ -117,6 +120,10 @@ TARGETS: dict[str, dict[str, Target]] = {
 """Targets at the paper's sizes, by kind of device: on a CPU relative to the machine (steps per second on one core), on a GPU
 for `GPU_OF_TARGETS`."""
 GPU_OF_TARGETS = "NVIDIA H100"
+SHARE_OF_TAXI = 0.5
+"""The steps a second that one environment should reach under the default contract, beside those of Gymnasium's `Taxi`."""
+EPISODES_OF_ONE = 200
+"""To time a single environment in."""
 
 
 @dataclass(frozen=True)
@@ -267,18 +274,27 @@ def fit_plan(shape: Shape, batch_size: int, device: str) -> tuple[int, int]:
 
 def single_env(shape: Shape, device: torch.device) -> Work:
     """`SequenceEnv.step`, and `reset` at the end of an episode."""
-    episodes = 200
-    env = SequenceEnv(constant_game(shape, device))
+    return steps_of_one(SequenceEnv(constant_game(shape, device)), random_tokens(shape, EPISODES_OF_ONE), shape)
+
+
+def taxi(shape: Shape, device: torch.device) -> Work:
+    """The same of Gymnasium's `Taxi`, for comparison; both without the wrappers of `gym.make`."""
+    env = TaxiEnv()
+    return steps_of_one(env, random_tokens(shape, EPISODES_OF_ONE) % int(env.action_space.n), shape)
+
+
+def steps_of_one(env: gym.Env[Any, Any], actions: Tensor, shape: Shape) -> Work:
+    """An environment's `step`, and `reset` before each episode of `actions` `(episodes, sequence_length)`."""
     env.reset(seed=0)
-    actions = list(random_tokens(shape, episodes).numpy())
+    episodes = list(actions.numpy())
 
     def run(_: Any) -> None:
-        for episode in actions:
+        for episode in episodes:
             env.reset()
             for action in episode:
                 env.step(action)
 
-    return env_work(run, episodes, 1, shape)
+    return env_work(run, len(episodes), 1, shape)
 
 
 def vector_env(n: int, episodes: int) -> Callable[[Shape, torch.device], Work]:
@@ -326,6 +342,7 @@ PIECES: dict[str, Piece] = {
     "discriminator-256": Piece("… of 256", discriminator(256)),
     "discriminator-1024": Piece("… of 1,024", discriminator(1024)),
     "env": Piece("steps of one env", single_env),
+    "taxi": Piece("… of Gymnasium's Taxi", taxi),
     "env-64": Piece("steps of 64 rows", vector_env(64, 50)),
     "env-1024": Piece("steps of 1,024 rows", vector_env(1024, 20)),
     "play-64": Piece("play, 64 rows", play(64, 200)),
@@ -333,7 +350,7 @@ PIECES: dict[str, Piece] = {
 SUITABLE: dict[str, tuple[PieceName, ...]] = {
     "cpu": (
         *("sampling", "likelihood", "rewards", "generator", "discriminator", "discriminator-128"),
-        *("env", "env-64", "env-1024", "play-64", "memory"),
+        *("env", "taxi", "env-64", "env-1024", "play-64", "memory"),
     ),
     "cuda": (
         *("sampling", "likelihood", "likelihood-text", "rewards", "generator"),
@@ -565,8 +582,11 @@ def main(config: Config) -> dict[str, Any]:
 
 
 def with_targets(rows: Sequence[Row], device: str) -> list[Row]:
-    """The rows with the targets of that kind of device, and the whole run if it has one."""
-    targets = TARGETS[device]
+    """The rows with the targets of that kind of device, or beside another row, and the whole run if it has one."""
+    targets = dict(TARGETS[device])
+    for row in rows:
+        if row.name == "taxi":
+            targets["env"] = Target("steps/s", SHARE_OF_TAXI * row.median)
     whole = whole_run(rows) if "paper" in targets else None
     return [dataclasses.replace(row, target=targets.get(row.name)) for row in (*rows, *([whole] if whole else []))]
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from torch import Tensor
 
 from seqgan_env.game import SequenceGame
 from seqgan_env.game_environment import GameEnvironment, check_options
@@ -121,26 +122,16 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         if self._over:
             when = "before the first reset()" if self._episode < 0 else "after the end of an episode"
             raise ResetNeeded(f"step() was called {when}: call reset() to start an episode.")
-        self._tokens[self._length] = self._checked(action)
-        self._length += 1
-        self._allowed = None
-        tokens = torch.from_numpy(self._tokens).unsqueeze(0).to(self.game.device)
-        lengths = torch.tensor([self._length], device=self.game.device)
-        terminated = bool(self.game.is_finished(tokens, lengths))
-
-        key = mix(torch.tensor([self._stream], device=self.game.device), self._episode)
-        value = self.game.action_values(tokens, lengths, key, range(self._length - 1, self._length)).item()
-        reward = value - self._previous_value if self.game.reward == "shaped" else value
-        self._rewards[self._length - 1] = reward
-        self._previous_value = value
-
+        token, position = self._checked(action), self._length
+        self._tokens[position] = token
+        self._length, self._allowed = position + 1, None
+        terminated = bool(position + 1 == self.game.sequence_length or token == self.game.end_token)
+        reward = self._reward(terminated)
+        self._rewards[position] = reward
         info = self._mask_info()
         if terminated:
             self._over = True
-            info |= {name: float(values[0]) for name, values in self.game.final_info(tokens, lengths).items()}
-            retraining = self.game.record(tokens.clone())
-            if retraining is not None:
-                info["retraining"] = retraining
+            info |= self._finish()
         if self.render_mode == "human":
             self.render()
         return self._observation(), reward, terminated, False, info
@@ -152,6 +143,32 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
             return None
         text = draw_step(self._tokens, self._rewards, self._length, self.game.sequence_length, self.game.vocabulary)
         return rendered(text, self.render_mode)
+
+    def _reward(self, terminated: bool) -> float:
+        """The reward of the token just appended, under the game's contract."""
+        if self.game.reward == "terminal" and not terminated:
+            return 0.0  # without any tensor, which would take many times the rest of a step
+        tokens, lengths = self._on_device()
+        position = range(self._length - 1, self._length)
+        if self.game.reward == "terminal":
+            return self.game.final_values(tokens, lengths, position).item()
+        key = mix(torch.tensor([self._stream], device=self.game.device), self._episode)
+        value = self.game.action_values(tokens, lengths, key, position).item()
+        reward = value - self._previous_value if self.game.reward == "shaped" else value
+        self._previous_value = value
+        return reward
+
+    def _finish(self) -> dict[str, Any]:
+        """The facts about the finished sequence; also retrains, if due."""
+        tokens, lengths = self._on_device()
+        info: dict[str, Any] = {name: float(values[0]) for name, values in self.game.final_info(tokens, lengths).items()}
+        retraining = self.game.record(tokens.clone())
+        return info if retraining is None else info | {"retraining": retraining}
+
+    def _on_device(self) -> tuple[Tensor, Tensor]:
+        """Tokens `(1, sequence_length)` and lengths `(1,)`."""
+        tokens = torch.from_numpy(self._tokens).unsqueeze(0).to(self.game.device)
+        return tokens, torch.tensor([self._length], device=self.game.device)
 
     def _observation(self) -> Observation:
         allowed = self._allowed_now() if self.layout == "dict-mask" else None

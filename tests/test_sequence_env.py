@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from seqgan_env.games import oracle_game, text_game
+from seqgan_env.games import make_game, oracle_game, text_game
 from seqgan_env.rewards.controls import ConstantReward
 from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.sequence_env import SequenceEnv
@@ -35,6 +35,7 @@ from tests.small import (
     layouts,
     no_repeats,
     nothing_allowed,
+    real_sequences,
     small_discriminator,
     small_game,
     small_policy,
@@ -291,6 +292,15 @@ def test_several_environments_share_one_reward_model() -> None:
     before = finish_episodes(watching, 1)[0]["discriminator_probability"]
     finish_episodes(learning, 2, seed=1)
     assert finish_episodes(watching, 1)[0]["discriminator_probability"] != before
+
+
+@pytest.mark.parametrize("written", [[1, 3, 4, 0, 5], [1, END]])
+def test_ends_are_told_by_python_bools_whatever_integers_the_game_has(written: list[int]) -> None:
+    env = SequenceEnv(make_game(V, np.int64(T), real_sequences(), end_token=np.int64(END), reward_model="constant"))  # type: ignore[arg-type]
+    env.reset(seed=0)
+    steps = [env.step(np.int64(token)) for token in written]
+    assert [step[2] for step in steps] == [False] * (len(written) - 1) + [True]
+    assert all(type(step[2]) is bool and type(step[1]) is float for step in steps)
 
 
 # Masks

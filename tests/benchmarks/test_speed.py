@@ -216,6 +216,13 @@ def test_every_target_is_of_a_piece() -> None:
     assert {*get_args(speed.PieceName)} == {*speed.PIECES, "memory"}
 
 
+@pytest.mark.parametrize(("reached", "met"), [(501.0, True), (499.0, False)])
+def test_one_environment_is_measured_by_gymnasiums_taxi(reached: float, met: bool) -> None:
+    rows = [Row("env", "steps", "steps/s", [reached]), Row("taxi", "steps", "steps/s", [900.0, 1000.0, 1100.0])]
+    assert [row.met for row in speed.with_targets(rows, "cpu")] == [met, None]
+    assert [row.met for row in speed.with_targets(rows[:1], "cpu")] == [None]
+
+
 def test_on_a_gpu_a_target_is_a_time_and_the_whole_run_is_worked_out() -> None:
     parts = {"sampling": 5e-3, "likelihood": 0.1, "generator": 20e-3, "discriminator": 200e-6}
     rows = speed.with_targets([Row(name, name, "s", [seconds]) for name, seconds in parts.items()], "cuda")
