@@ -40,7 +40,11 @@ def forms_for_gpus() -> Iterator[None]:
 @contextmanager
 def nothing_changed(generators: tuple[torch.Generator, ...]) -> Iterator[None]:
     """Restores all tensors and some generators afterwards."""
-    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu"]
+    tensors = [
+        found
+        for found in gc.get_objects()
+        if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu" and not found.is_inference()
+    ]
     values, states = [tensor.detach().clone() for tensor in tensors], [generator.get_state() for generator in generators]
     try:
         yield
