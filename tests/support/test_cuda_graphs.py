@@ -297,15 +297,16 @@ def test_the_next_run_reads_changed_settings_of_an_optimiser(emulated: type[Emul
         optimizer = torch.optim.AdamW(owner.parameters(), lr=0.1, fused=True)
         parameters = []
 
-        def step() -> tuple[Tensor]:
+        def step() -> tuple[Tensor, ...]:
             owner.weight.grad = owner.weight.detach() ** 2
             optimizer.step()
-            return (owner.weight.detach(),)
+            return ()
 
         for _ in range(2):
             repeated = step if plain else RepeatedStep(owner, "", step, optimizer=optimizer)
             for _ in range(4):
-                parameters.append(repeated()[0].clone())
+                repeated()
+                parameters.append(owner.weight.detach().clone())
             (group,) = optimizer.param_groups
             if changed == "lr":
                 group["lr"] *= 0.5
