@@ -75,7 +75,8 @@ class PrefixExtractor(BaseFeaturesExtractor):
                 "The layout 'flat' does not contain the vocabulary's size: pass "
                 "features_extractor_kwargs={'vocab_size': ...} in policy_kwargs."
             )
-        if not by_dict and tokens.shape[0] > 2 and tokens.high[-1] == 1:  # of every other form it is the greatest length
+        # In every other form that keeps ids the last number is at most the greatest length.
+        if not by_dict and scaled is None and tokens.shape[0] > 2 and tokens.high[-1] == 1:
             raise ValueError(
                 "The observations are the layout 'dict-mask' in one row, whose last number is not the length: make the "
                 "environment with layout='flat', and let the algorithm ask for action_masks()."

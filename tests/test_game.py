@@ -257,7 +257,7 @@ def test_an_object_without_score_is_no_reward_model() -> None:
 
 
 def test_another_layout_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"layout must be one of \('dict', 'flat'\), got 'list'"):
+    with pytest.raises(ValueError, match=r"layout must be one of \('dict', 'flat', 'dict-mask'\), got 'list'"):
         small_game().observation_space("list")  # type: ignore[arg-type]
 
 

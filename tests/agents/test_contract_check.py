@@ -192,7 +192,7 @@ class TestInputs:
         (seen,) = warned(lambda: check_contract(model))
         assert seen == (
             "Stable-Baselines3 turns these observations (MultiDiscrete) into one-hot vectors, 35 inputs: keep them as the "
-            "environment returns them, in layout 'dict' or 'flat', and use PrefixExtractor."
+            "environment returns them, in one of their layouts, and use PrefixExtractor."
         )
 
     @pytest.mark.parametrize(("layout", "policy"), [("dict", "MultiInputPolicy"), ("flat", "MlpPolicy")])

@@ -122,10 +122,11 @@ NUMBERS = [(name, *field) for name, command in COMMANDS.items() for field in num
 @pytest.mark.parametrize(("command", "path", "hint"), NUMBERS, ids=[f"{command}-{path}" for command, path, _ in NUMBERS])
 def test_every_number_has_a_range_and_is_refused_outside(command: str, path: str, hint: Any, tmp_path: Path) -> None:
     assert range_of(hint) is not None, f"{path} needs a range, such as PositiveInt: see seqgan_env/support/settings.py"
-    given = ["--out", str(tmp_path / "samples.txt")] if command == "sample" else []
+    given = [str(tmp_path)] if command == "compare" else ["--run", str(tmp_path)]
+    given += ["--out", str(tmp_path / "samples.txt")] if command == "sample" else []
     for value in ("nan", "-1", "1e-39") if float in types_in(hint) else ("-1", str(10**30)):
         with pytest.raises(SystemExit, match=rf"error: {flag(path)} must be .*, got {value}"):
-            main([command, "--run", str(tmp_path), *given, flag(path), value])
+            main([command, *given, flag(path), value])
     assert list(tmp_path.iterdir()) == []
 
 
