@@ -7,7 +7,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,20 +39,27 @@ def forms_for_gpus() -> Iterator[None]:
 
 @contextmanager
 def nothing_changed(generators: tuple[torch.Generator, ...]) -> Iterator[None]:
-    """Restores all tensors and some generators afterwards."""
-    tensors = [
-        found
-        for found in gc.get_objects()
-        if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu" and not found.is_inference()
-    ]
-    values, states = [tensor.detach().clone() for tensor in tensors], [generator.get_state() for generator in generators]
+    """Restores all tensors that may change, and some generators, afterwards."""
+    states = [generator.get_state() for generator in generators]
+    with torch.inference_mode(False):  # in it, other tensors could not be written to
+        memory = list(_memory_of_tensors())
+        values = [tensor.clone() for tensor in memory]
     try:
         yield
     finally:
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.data.copy_(value)
+        with torch.inference_mode(False):
+            for tensor, value in zip(memory, values, strict=True):
+                tensor.copy_(value)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _memory_of_tensors() -> Iterator[Tensor]:
+    """Every tensor on the CPU, without its gradient; those made in inference mode are left out."""
+    for found in gc.get_objects():
+        if type(found) in (Tensor, nn.Parameter) and found.device.type == "cpu" and not found.is_inference():
+            with suppress(RuntimeError):  # a view of a tensor made in inference mode has no memory of its own
+                yield found.data
 
 
 class Emulated:
