@@ -4,35 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
+from seqgan_env.metrics.intervals import interval_of
+
 LEVELS = (8.74, 8.0, 7.04, 6.68)
 """NLL_oracle values at which to compare coverage: the paper's SeqGAN, and levels of Caccia et al. (2020)."""
-
-_T_95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-    2.120,
-    2.110,
-)
-"""Student's t, two-sided 95%, for 1, 2, ... degrees of freedom; more use the last value."""
 
 Sweep = list[tuple[float, float, float]]
 """Inverse temperature, NLL_oracle and NLL_test, nats per token; sorted by the first."""
@@ -94,17 +75,9 @@ def at_own_temperature(sweep: Sweep) -> tuple[float, float]:
 
 def interval(values: Sequence[float], signed: bool = False, digits: int = 3) -> str:
     """Mean ± half its 95% interval by Student's t."""
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) < len(values) or not finite:
+    if not values or not all(map(math.isfinite, values)):
         return "–"
-    text = f"{mean(finite):{'+' if signed else ''}.{digits}f}".replace("-", "−")
-    return text if len(finite) < 2 else f"{text} ± {half_width(finite):.{digits}f}"
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half the 95% interval of a mean, of at least two values."""
-    n = len(values)
-    return _T_95[min(n - 1, len(_T_95)) - 1] * stdev(values) / math.sqrt(n)
+    return f"{interval_of(values):{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def tables(results: Sequence[Result], order: Sequence[str]) -> str:
