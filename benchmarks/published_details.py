@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from seqgan_env.metrics.temperature import mean_nll
 from seqgan_env.models.likelihood import pretrain
 from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.rendering import spell_what_cannot_be_encoded
+from seqgan_env.rewards.discriminator import loss_and_sums
 from seqgan_env.rewards.text_cnn import TextCNN
 
 EPSILON, BETA_2 = 1e-8, 0.999
@@ -136,10 +136,10 @@ def epsilon_effect(gradient: Tensor, clip: float) -> str:
 
 def discriminator_gradient(network: TextCNN, real: Tensor, generated: Tensor) -> Tensor:
     """The gradient of a step's loss on these sequences, flat."""
-    labels = torch.cat([torch.ones(len(real)), torch.zeros(len(generated))]).long().to(real.device)
-    penalty = 0.5 * (network.output.weight.square().sum() + network.output.bias.square().sum())
-    loss = F.cross_entropy(network.train()(torch.cat([real, generated])), labels) + network.config.l2 * penalty
-    network.eval()
+    tokens = torch.cat([real, generated])
+    is_real = torch.arange(len(tokens), device=tokens.device) < len(real)
+    kept = network.train().kept_features(len(tokens))
+    loss, _ = loss_and_sums(network.eval(), tokens, is_real, kept, network.output.weight.dtype)
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))])
 
 
