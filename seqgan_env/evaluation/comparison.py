@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqgan_env.evaluation.run_evaluation import LABELS
-from seqgan_env.evaluation.run_logs import CONFIG, PROGRESS, read_evaluations, read_log
+from seqgan_env.evaluation.run_logs import CONFIG, LIKELIHOOD_PREFIX, PROGRESS, read_evaluations, read_log
 from seqgan_env.metrics.intervals import Interval, interval_of
 from seqgan_env.saved_game import LAST
 from seqgan_env.support.settings import flag
@@ -212,7 +212,7 @@ def read_run(folder: Path) -> LoggedRun:
     if not log.is_file():
         raise FileNotFoundError(f"{folder} has no {PROGRESS}, the log of what was measured: leave the run out.")
     try:
-        n_epochs = sum(bool(row.get("pretraining/loss")) for row in read_log(log))
+        n_epochs = sum(bool(row.get(f"{LIKELIHOOD_PREFIX}/loss")) for row in read_log(log))
         points = read_evaluations(log)
     except (ValueError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise ValueError(
