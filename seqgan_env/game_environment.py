@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from seqgan_env.game import SequenceGame
@@ -53,3 +55,8 @@ def check_options(options: Mapping[str, Any] | None, *known: str) -> None:
     if unknown:
         there = f"There is {' and '.join(map(repr, known))}." if known else "There are none."
         raise ValueError(f"reset() has no option {', '.join(map(repr, unknown))}. {there}")
+
+
+def masked_out(token: int, prefix: npt.NDArray[np.int64]) -> ValueError:
+    """The error for an action that the game's mask forbids after a prefix."""
+    return ValueError(f"Action {token} is masked out after the prefix {prefix.tolist()}: choose among action_masks().")

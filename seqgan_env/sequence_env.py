@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 from torch import Tensor
 
 from seqgan_env.game import SequenceGame
-from seqgan_env.game_environment import GameEnvironment, check_options
+from seqgan_env.game_environment import GameEnvironment, check_options, masked_out
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.observations import Layout, Observation, observe
 from seqgan_env.rendering import RENDER_MODES, draw_step, rendered
@@ -191,10 +191,7 @@ class SequenceEnv(GameEnvironment, gym.Env[Observation, np.int64]):
         if not 0 <= token < self.game.vocab_size:
             raise ValueError(f"Action {token} is outside the vocabulary: token ids go from 0 to {self.game.vocab_size - 1}.")
         if self.game.mask is not None and not self._allowed_now()[token]:
-            raise ValueError(
-                f"Action {token} is masked out after the prefix {self._tokens[: self._length].tolist()}: "
-                "choose among action_masks()."
-            )
+            raise masked_out(token, self._tokens[: self._length])
         return token
 
 

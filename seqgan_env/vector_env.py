@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seqgan_env.data.padding import played_positions
 from seqgan_env.game import SequenceGame, contract_rewards
-from seqgan_env.game_environment import GameEnvironment, check_options
+from seqgan_env.game_environment import GameEnvironment, check_options, masked_out
 from seqgan_env.games import oracle_game, text_game
 from seqgan_env.models.sampling import allowed_after
 from seqgan_env.observations import Layout, Observation, observe
@@ -374,7 +374,7 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
             masked = np.flatnonzero(~self._allowed_now()[playing, actions])
             if len(masked):
                 row = playing[masked[0]]
-                raise _masked_out(actions[masked[0]], self._tokens[row, : self._lengths[row, 0]])
+                raise masked_out(actions[masked[0]], self._tokens[row, : self._lengths[row, 0]])
         return actions
 
     def _checked_episodes(self, tokens: Tensor) -> Tensor:
@@ -405,12 +405,8 @@ class SequenceVectorEnv(GameEnvironment, VectorEnv[Observation, IntArray, npt.ND
                 for position in range(length):
                     prefix, token = episode[:position], episode[position]
                     if not allowed_after(self.game.mask, prefix.copy(), self.game.vocab_size)[token]:
-                        raise _masked_out(token, prefix)
+                        raise masked_out(token, prefix)
         return lengths
-
-
-def _masked_out(token: np.int64, prefix: IntArray) -> ValueError:
-    return ValueError(f"Action {token} is masked out after the prefix {prefix.tolist()}: choose among action_masks().")
 
 
 class _MadeVectorEnv(SequenceVectorEnv):
