@@ -49,9 +49,6 @@ class PretrainConfig:
     """Feed the generator its own tokens with a probability that rises from 0 to 1 (Bengio et al., 2015), as a baseline."""
 
 
-_NUMBERS = ("the loss", "the norm of the gradient")
-
-
 class LikelihoodTraining:
     """Maximum-likelihood training that can be interrupted between any two steps, and resumed.
 
@@ -98,7 +95,8 @@ class LikelihoodTraining:
         self._schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, _decay_per_step(config, len(real)))
         # What the steps of an epoch read and write, at fixed addresses.
         self._batches = Batches(len(real), config.batch_size, real.device)
-        self._record = StepRecord(_NUMBERS, len(self._batches.sizes), phase, real.device)
+        names = ["the loss", "the norm of the gradient"]
+        self._record = StepRecord(names, len(self._batches.sizes), phase, real.device)
         self._sums = torch.zeros(2, device=real.device)  # nats and tokens of the epoch
         self._order: Tensor | None = None
         self._begin_epoch()

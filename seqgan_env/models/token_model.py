@@ -110,9 +110,8 @@ class TokenModel(Recordable, ABC):
     def _predicted(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states `(m, width)` and the tokens `(m,)` predicted from them, padding included or left out."""
         hidden = self.hidden(tokens)
-        if self.end_token is None or prefers_few_kernels(
-            tokens
-        ):  # no sequence is padded; or looking for padding would wait for the GPU
+        # Without an end token no sequence is padded; on a GPU, looking for padding would wait for it.
+        if self.end_token is None or prefers_few_kernels(tokens):
             return hidden.flatten(0, 1), tokens.flatten()
         written = tokens < self.vocab_size  # skip the logits of padding: logits are nearly all of the work
         return hidden[written], tokens[written]

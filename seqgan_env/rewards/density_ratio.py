@@ -172,7 +172,7 @@ class DensityRatioReward(ReadOnly, LearningRewardModel):
             self.join(copy.deepcopy(self.policy))
         training = self._training
         if training is None or training.real.shape != real.shape or training.workers is not self.workers:
-            training = self._training = self._training_on(real.clone())
+            training = self._training = self._training_on(torch.empty_like(real))
         training.restart(real)
         nll: list[float] = []
         training.run(lambda _, loss: nll.append(loss))

@@ -25,6 +25,8 @@ TOKENS_SCORED_ON_GPU = 20 << 14
 # Up to so many rows a GPU computes the two logits faster element by element: a product with two columns keeps few of its
 # processors busy.
 _FEW_ROWS = 2048
+# With more rows a GPU is never idle anyway, and a recording of their scores would hold much memory.
+_MOST_ROWS_RECORDED = 2048
 
 DELETED_SETTINGS = {"token_dropout": 0.0, "label_smoothing": 0.0, "spectral_norm": False, "validation": 0.0}
 """Settings in older files; see `without_deleted`."""
@@ -234,8 +236,7 @@ class TextCNN(ReadOnly, Recordable):
             logits = self.logits(tokens)
             return (logits[:, 1] - logits[:, 0],)
 
-        # With more rows the GPU is never idle anyway, and a recording would hold much memory.
-        return (replayed(self, "log odds", of, tokens) if 0 < len(tokens) <= _FEW_ROWS else of(tokens))[0]
+        return (replayed(self, "log odds", of, tokens) if 0 < len(tokens) <= _MOST_ROWS_RECORDED else of(tokens))[0]
 
     def probability(self, tokens: Tensor) -> Tensor:
         """Probability in [0, 1] that each sequence of `(n, sequence_length)` is real: `(n,)`."""

@@ -37,9 +37,9 @@ def fused(function: Callable[..., Result]) -> Callable[..., Result]:
     Compiling takes half a minute for each set of shapes, and a few seconds if torch's cache on disk has it. Results differ by
     rounding.
     """
-    # Small independent kernels in one launch, which not every version of torch can do.
     import torch._inductor  # heavy, and needed only here
 
+    # Small independent kernels in one launch, which not every version of torch can do.
     options: dict[str, Any] = {name: True for name in ("combo_kernels",) if name in torch._inductor.list_options()}
     compiled = torch.compile(function, dynamic=False, fullgraph=True, options=options)
     works = True
