@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqgan_env.support import cuda_graphs
+from seqgan_env.support import cuda_graphs, precision
 from tests.recordings import Emulated, RecordedOn, forms_for_gpus
 from tests.run_folders import blank_pictures, save_oracle_run, save_text_run
 
@@ -177,6 +177,12 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Emulated]]:
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # its LSTM keeps what is no tensor
     with forms_for_gpus():
         yield Emulated
+
+
+@pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has it, or a GPU; others make the same products, slower."""
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.fixture

@@ -19,6 +19,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqgan_env.support.cuda_graphs import Function, RepeatedStep
 
+FIT_SIZES: dict[str, Any] = {
+    **{"widths": (1, 3), "n_filters": (4, 3), "embedding_dim": 5},
+    **{"batch_size": 8, "learning_rate": 1e-2},
+}
+"""Of a discriminator whose fits are recorded or compiled."""
+FIT_SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {"dropout": 0.0},
+    "dropout": {"dropout": 0.4},
+    "regularised": {"weight_decay": 0.1},
+    "bfloat16": {"precision": "medium"},
+}
+"""By name, what changes the operators of a fit."""
+SHAPES_ON_A_GPU = [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)]
+"""Sizes of the vocabulary and lengths of sequences at which a GPU may take another path."""
+
 _WITH_A_CHOICE = (
     "models.embedding",
     "models.linear_log_prob",

@@ -16,14 +16,13 @@ from seqgan_env.models.sampling import write_sequences
 from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
+from tests.recordings import SHAPES_ON_A_GPU
 from tests.small import seeded
 
 pytestmark = pytest.mark.gpu
 
 GPU = "cuda"
-SHAPES = [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)]
-"""Sizes of the vocabulary and lengths of sequences."""
-shapes = pytest.mark.parametrize(("vocab_size", "length"), SHAPES)
+shapes = pytest.mark.parametrize(("vocab_size", "length"), SHAPES_ON_A_GPU)
 ends = pytest.mark.parametrize("end_token", [None, 3], ids=["whole", "end token"])
 CNN = TextCNNConfig(
     widths=(1, 2, 5), n_filters=(8, 9, 7), embedding_dim=6, dropout=0.0, learning_rate=0.01, batch_size=64, epochs=6

@@ -17,6 +17,7 @@ from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import detached, load_module_state, module_state
 from tests.recordings import (
+    SHAPES_ON_A_GPU,
     RecordedOn,
     forms_for_gpus,
     steps_that_may_not_wait,
@@ -89,7 +90,7 @@ def test_recorded_epochs_equal_plain_epochs(recorded_on: RecordedOn, case: str) 
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("vocab_size", "length"), [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)])
+@pytest.mark.parametrize(("vocab_size", "length"), SHAPES_ON_A_GPU)
 @pytest.mark.parametrize("end_token", [None, 2], ids=["whole", "end token"])
 def test_recorded_epochs_equal_plain_epochs_at_other_shapes(
     counted: type[Any], vocab_size: int, length: int, end_token: int | None

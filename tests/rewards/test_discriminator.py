@@ -243,12 +243,6 @@ def test_rewards_in_medium_precision_are_those_of_float32_to_a_hundredth() -> No
     assert exact.std() > 0.1  # they are not all alike, which would hide a difference
 
 
-@pytest.fixture
-def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that has it; others make the same products, slower."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
-
-
 def gradients_in(asked: precision.Precision, model: TextCNN, tokens: Tensor) -> list[Tensor]:
     is_real = torch.arange(len(tokens)) % 2 == 1
     with products_in(asked):

@@ -15,12 +15,14 @@ from seqgan_env.models.lstm import TokenLSTM
 from seqgan_env.rewards.density_ratio import DensityRatioConfig, DensityRatioReward
 from seqgan_env.rewards.discriminator import DiscriminatorReward
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig, widths_within
-from seqgan_env.support import precision
 from seqgan_env.support.cuda_graphs import without_graphs
 from seqgan_env.support.errors import NumericalFault
 from seqgan_env.support.process_group import Workers
 from seqgan_env.support.state_dicts import detached
 from tests.recordings import (
+    FIT_SETTINGS,
+    FIT_SIZES,
+    SHAPES_ON_A_GPU,
     RecordedOn,
     forms_for_gpus,
     steps_that_may_not_wait,
@@ -30,19 +32,14 @@ from tests.recordings import (
 )
 from tests.small import seeded
 
+pytestmark = pytest.mark.usefixtures("with_bfloat16")
+
 V, T = 11, 6
-SIZES: dict[str, Any] = {"widths": (1, 3), "n_filters": (4, 3), "embedding_dim": 5, "batch_size": 8, "learning_rate": 1e-2}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {"dropout": 0.0},
-    "dropout": {"dropout": 0.4},
-    "regularised": {"weight_decay": 0.1},
-    "one order": {"reshuffle": False},
-    "bfloat16": {"precision": "medium"},
-}
+SETTINGS = {**FIT_SETTINGS, "one order": {"reshuffle": False}}
 
 
 def reward(on: RecordedOn, seed: int = 0, vocab_size: int = V, length: int = T, **config: Any) -> DiscriminatorReward:
-    settings = widths_within(length, TextCNNConfig(**SIZES | config))
+    settings = widths_within(length, TextCNNConfig(**FIT_SIZES | config))
     return DiscriminatorReward(TextCNN(vocab_size, length, settings, seed=seed, device=on.device))
 
 
@@ -55,11 +52,6 @@ def data(
 
 def fit(model: DiscriminatorReward, *fits: tuple[Tensor, Tensor]) -> list[dict[str, float]]:
     return [model.fit(*of_one) for of_one in fits]
-
-
-@pytest.fixture(autouse=True)
-def every_cpu_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +78,8 @@ def test_recorded_fits_equal_plain_fits(
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("vocab_size", "length"), [(50, 20), (127, 7), (128, 7), (5000, 20), (50_000, 6), (20, 1), (30, 600)])
-def test_recorded_fits_equal_plain_fits_at_other_shapes(
-    counted: type[Any], every_cpu_has_bfloat16: None, vocab_size: int, length: int
-) -> None:
+@pytest.mark.parametrize(("vocab_size", "length"), SHAPES_ON_A_GPU)
+def test_recorded_fits_equal_plain_fits_at_other_shapes(counted: type[Any], vocab_size: int, length: int) -> None:
     on = RecordedOn("cuda", counted)
     fits = [data(on, 40, 30, seed, vocab_size, length) for seed in range(2)]
     recorded, plain = (reward(on, 0, vocab_size, length, batch_size=16) for _ in range(2))
@@ -341,7 +331,7 @@ def test_steps_of_a_fit_never_wait_for_a_gpu(settings: str, monkeypatch: pytest.
 def test_steps_of_a_fit_never_wait_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, on tensors without values: rows, dropout, gradients, the optimiser's step and the sums."""
     steps = steps_without_values(monkeypatch, "seqgan_env.rewards.discriminator")
-    network = without_values(TextCNN(V, T, TextCNNConfig(**SIZES)))
+    network = without_values(TextCNN(V, T, TextCNNConfig(**FIT_SIZES)))
     model = DiscriminatorReward(network)
     real, generated = (torch.empty(n, T, dtype=torch.int64, device="meta") for n in (12, 9))
     with forms_for_gpus(), pytest.raises(RuntimeError, match="nonzero"):  # of the check after the pass

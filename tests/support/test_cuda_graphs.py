@@ -20,11 +20,13 @@ from seqgan_env.models.sampling import sample_sequences, write_sequences
 from seqgan_env.rewards.discriminator import DiscriminatorReward, loss_and_sums
 from seqgan_env.rewards.monte_carlo import MonteCarloSearch
 from seqgan_env.rewards.text_cnn import TextCNN, TextCNNConfig
-from seqgan_env.support import cuda_graphs, precision
+from seqgan_env.support import cuda_graphs
 from seqgan_env.support.cuda_graphs import Recordable, RepeatedStep, replayed, without_graphs
 from seqgan_env.support.precision import product_dtype, products_in
-from tests.recordings import Emulated, NothingFromTheHost, without_values
+from tests.recordings import FIT_SETTINGS, FIT_SIZES, Emulated, NothingFromTheHost, without_values
 from tests.small import rows_together, seeded, small_transformer
+
+pytestmark = pytest.mark.usefixtures("with_bfloat16")
 
 V, T = 11, 6
 
@@ -47,8 +49,7 @@ def lstm(seed: int = 0, device: str = "cpu") -> TokenLSTM:
 
 
 def network(device: str = "cpu", **config: Any) -> TextCNN:
-    sizes: dict[str, Any] = {"widths": (1, 3), "n_filters": (4, 3), "embedding_dim": 5, "batch_size": 8, "learning_rate": 1e-2}
-    return TextCNN(V, T, TextCNNConfig(**sizes | config), device=device)
+    return TextCNN(V, T, TextCNNConfig(**FIT_SIZES | config), device=device)
 
 
 def sequences(n: int, seed: int = 1, device: str = "cpu") -> Tensor:
@@ -425,18 +426,6 @@ SAMPLERS: dict[str, Callable[[TokenLSTM, int], list[Tensor]]] = {
     "in chunks": in_chunks,
     "complete": completed,
 }
-DISCRIMINATORS: dict[str, dict[str, Any]] = {
-    "plain": {"dropout": 0.0},
-    "dropout": {"dropout": 0.4},
-    "regularised": {"weight_decay": 0.1},
-    "bfloat16": {"precision": "medium"},
-}
-
-
-@pytest.fixture(autouse=True)
-def every_device_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that these tests also cover what only a GPU would record."""
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
 
 
 @pytest.mark.parametrize("what", SAMPLERS)
@@ -497,9 +486,9 @@ def test_completions_never_wait_for_the_host() -> None:
         assert search.scores(completions).shape == (T - 1, 9, 3)
 
 
-@pytest.mark.parametrize("settings", DISCRIMINATORS)
+@pytest.mark.parametrize("settings", FIT_SETTINGS)
 def test_gradients_of_a_discriminator_never_wait_for_the_host(settings: str) -> None:
-    module = without_values(network(**DISCRIMINATORS[settings])).train()
+    module = without_values(network(**FIT_SETTINGS[settings])).train()
     tokens, is_real = torch.empty(8, T, dtype=torch.int64, device="meta"), torch.empty(8, dtype=torch.bool, device="meta")
     kept = torch.empty(8, module.n_features, dtype=torch.bool, device="meta") if module.config.dropout else None
     with NothingFromTheHost(), products_in(module.config.precision):
